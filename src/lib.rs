@@ -1,2 +1,7 @@
-//! dunlin.
+//! dunlin: a container agent for edge devices, as one binary with several roles.
+
+pub mod config;
+pub mod disk;
+pub mod log;
 pub mod sys;
+pub mod types;

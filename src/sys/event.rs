@@ -32,10 +32,7 @@ pub fn unix_ns() -> u64 {
 }
 
 fn clock_ns(clock: libc::clockid_t) -> u64 {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` is valid for writes. These two clocks exist on every Linux, so the call cannot fail.
     unsafe { libc::clock_gettime(clock, &raw mut time) };
     (time.tv_sec.max(0) as u64)
@@ -128,21 +125,13 @@ impl Epoll {
         self.control(libc::EPOLL_CTL_DEL, fd, 0, Interest::NONE)
     }
 
-    fn control(
-        &self,
-        what: libc::c_int,
-        fd: BorrowedFd<'_>,
-        token: u64,
-        interest: Interest,
-    ) -> io::Result<()> {
+    fn control(&self, what: libc::c_int, fd: BorrowedFd<'_>, token: u64, interest: Interest) -> io::Result<()> {
         let mut event = libc::epoll_event {
             events: interest.bits(),
             u64: token,
         };
         // SAFETY: `event` is valid for the call.
-        check(unsafe {
-            libc::epoll_ctl(self.0.as_raw_fd(), what, fd.as_raw_fd(), &raw mut event)
-        })?;
+        check(unsafe { libc::epoll_ctl(self.0.as_raw_fd(), what, fd.as_raw_fd(), &raw mut event) })?;
         Ok(())
     }
 
@@ -155,14 +144,8 @@ impl Epoll {
         });
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; BATCH];
         // SAFETY: `events` has room for BATCH events.
-        let done = check(unsafe {
-            libc::epoll_wait(
-                self.0.as_raw_fd(),
-                events.as_mut_ptr(),
-                BATCH as libc::c_int,
-                millis,
-            )
-        });
+        let done =
+            check(unsafe { libc::epoll_wait(self.0.as_raw_fd(), events.as_mut_ptr(), BATCH as libc::c_int, millis) });
         let count = match done {
             Ok(count) => count as usize,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
@@ -220,8 +203,7 @@ impl SignalFd {
         // SAFETY: `set` is valid; the old mask is not wanted.
         check(unsafe { libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) })?;
         // SAFETY: `set` is valid; the result is checked and owned at once.
-        own(unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) })
-            .map(Self)
+        own(unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) }).map(Self)
     }
 
     /// The next signal that came, `None` when there is none.
@@ -266,11 +248,7 @@ pub fn unblock_signals() -> io::Result<()> {
 /// Makes a signal ignored (`true`) or lets it have its default effect (`false`). `SIGPIPE` is ignored already by the
 /// language's start-up code.
 pub fn ignore_signal(signal: i32, ignored: bool) -> io::Result<()> {
-    let handler = if ignored {
-        libc::SIG_IGN
-    } else {
-        libc::SIG_DFL
-    };
+    let handler = if ignored { libc::SIG_IGN } else { libc::SIG_DFL };
     // SAFETY: no handler of ours is installed, only the two built-in dispositions.
     let done = unsafe { libc::signal(signal, handler) };
     if done == libc::SIG_ERR {
@@ -288,37 +266,21 @@ impl TimerFd {
     /// A timer that is off.
     pub fn new() -> io::Result<Self> {
         // SAFETY: plain arguments; the result is checked and owned at once.
-        own(unsafe {
-            libc::timerfd_create(
-                libc::CLOCK_MONOTONIC,
-                libc::TFD_CLOEXEC | libc::TFD_NONBLOCK,
-            )
-        })
-        .map(Self)
+        own(unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, libc::TFD_CLOEXEC | libc::TFD_NONBLOCK) }).map(Self)
     }
 
     /// Fires once after `delay` (at once for zero); `None` turns it off.
     pub fn set(&self, delay: Option<Duration>) -> io::Result<()> {
         let delay = delay.map_or(Duration::ZERO, |delay| delay.max(Duration::from_nanos(1)));
         let value = libc::itimerspec {
-            it_interval: libc::timespec {
-                tv_sec: 0,
-                tv_nsec: 0,
-            },
+            it_interval: libc::timespec { tv_sec: 0, tv_nsec: 0 },
             it_value: libc::timespec {
                 tv_sec: delay.as_secs().min(i32::MAX as u64) as libc::time_t,
                 tv_nsec: delay.subsec_nanos() as _,
             },
         };
         // SAFETY: `value` is valid; the old value is not wanted.
-        check(unsafe {
-            libc::timerfd_settime(
-                self.0.as_raw_fd(),
-                0,
-                &raw const value,
-                std::ptr::null_mut(),
-            )
-        })?;
+        check(unsafe { libc::timerfd_settime(self.0.as_raw_fd(), 0, &raw const value, std::ptr::null_mut()) })?;
         Ok(())
     }
 
@@ -383,11 +345,7 @@ impl Inotify {
     /// renamed or removed.
     pub fn watch(&self, path: &Path) -> io::Result<()> {
         let path = CString::new(path.as_os_str().as_bytes())?;
-        let mask = libc::IN_MODIFY
-            | libc::IN_CREATE
-            | libc::IN_DELETE
-            | libc::IN_MOVED_FROM
-            | libc::IN_MOVED_TO;
+        let mask = libc::IN_MODIFY | libc::IN_CREATE | libc::IN_DELETE | libc::IN_MOVED_FROM | libc::IN_MOVED_TO;
         // SAFETY: `path` is a NUL-terminated string that lives across the call.
         check(unsafe { libc::inotify_add_watch(self.0.as_raw_fd(), path.as_ptr(), mask) })?;
         Ok(())
@@ -399,8 +357,7 @@ impl Inotify {
         let mut buffer = [0u8; 1024];
         loop {
             // SAFETY: `buffer` is valid for writes of its length.
-            let got =
-                unsafe { libc::read(self.0.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) };
+            let got = unsafe { libc::read(self.0.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) };
             if got <= 0 {
                 return none_if_would_block::<()>().map(|_| any);
             }

@@ -88,10 +88,7 @@ pub fn listen_at(dir: BorrowedFd<'_>, name: &str) -> io::Result<OwnedFd> {
     let (address, len) = address_at(dir, name)?;
     let bind = || {
         // SAFETY: `address` is a valid sockaddr_un of `len` bytes that lives across the call.
-        retry(
-            || unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), len) }
-                as libc::ssize_t,
-        )
+        retry(|| unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), len) } as libc::ssize_t)
     };
     // Nobody can connect before `listen`, so the mode is right by then.
     if let Err(error) = bind() {
@@ -120,9 +117,7 @@ pub fn connect_at(dir: BorrowedFd<'_>, name: &str, timeout: Duration) -> io::Res
     set_timeouts(socket.as_fd(), Some(timeout))?;
     let connect = || {
         // SAFETY: `address` is a valid sockaddr_un of `len` bytes that lives across the call.
-        unsafe {
-            libc::connect(socket.as_raw_fd(), (&raw const address).cast(), len) as libc::ssize_t
-        }
+        unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), len) as libc::ssize_t }
     };
     retry(connect)?;
     Ok(socket)
@@ -168,11 +163,7 @@ const _: () = assert!(MAX_FDS * 4 + 32 <= 128);
 
 /// Sends one packet with descriptors. `WouldBlock` where the socket is non-blocking, or its time-out passed, and the
 /// peer does not read; `EMSGSIZE` where the packet is larger than the send buffer.
-pub fn send_with_fds(
-    socket: BorrowedFd<'_>,
-    bytes: &[u8],
-    fds: &[BorrowedFd<'_>],
-) -> io::Result<()> {
+pub fn send_with_fds(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     if fds.len() > MAX_FDS {
         return Err(io::Error::from(io::ErrorKind::InvalidInput));
     }
@@ -204,9 +195,7 @@ pub fn send_with_fds(
         }
     }
     // SAFETY: `message` points to the bytes and the control room, both alive across the call.
-    let sent = retry(|| unsafe {
-        libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL)
-    })?;
+    let sent = retry(|| unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL) })?;
     if sent != bytes.len() {
         return Err(io::Error::from(io::ErrorKind::WriteZero));
     }
@@ -221,10 +210,7 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<()> {
 /// Receives one packet and its descriptors (close-on-exec). Length 0 means that the peer is gone (empty packets are
 /// never sent). A packet longer than `buffer`, or with more than [`MAX_FDS`] descriptors, is `InvalidData`; what came
 /// with it is closed.
-pub fn recv_with_fds(
-    socket: BorrowedFd<'_>,
-    buffer: &mut [u8],
-) -> io::Result<(usize, Vec<OwnedFd>)> {
+pub fn recv_with_fds(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
     let mut control = ControlRoom([MaybeUninit::zeroed(); 128]);
     let mut iov = libc::iovec {
         iov_base: buffer.as_mut_ptr().cast(),
@@ -236,12 +222,9 @@ pub fn recv_with_fds(
     message.msg_iovlen = 1;
     message.msg_control = (&raw mut control).cast();
     // SAFETY: only computes.
-    message.msg_controllen =
-        unsafe { libc::CMSG_SPACE((MAX_FDS * size_of::<libc::c_int>()) as libc::c_uint) } as _;
+    message.msg_controllen = unsafe { libc::CMSG_SPACE((MAX_FDS * size_of::<libc::c_int>()) as libc::c_uint) } as _;
     // SAFETY: `message` points to the buffer and the control room, both alive and writable across the call.
-    let got = retry(|| unsafe {
-        libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC)
-    })?;
+    let got = retry(|| unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) })?;
     let mut fds = Vec::new();
     // SAFETY: the kernel filled the control room and set its length; the macros walk inside it, and every descriptor
     // found was just installed for us, so each is owned exactly once.
@@ -274,11 +257,7 @@ pub fn recv(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
 
 /// Who connected.
 pub fn peer_cred(socket: BorrowedFd<'_>) -> io::Result<PeerCred> {
-    let mut cred = libc::ucred {
-        pid: 0,
-        uid: 0,
-        gid: 0,
-    };
+    let mut cred = libc::ucred { pid: 0, uid: 0, gid: 0 };
     let mut len = size_of::<libc::ucred>() as libc::socklen_t;
     // SAFETY: `cred` and `len` are valid for writes of the sizes given.
     retry(|| unsafe {
@@ -299,9 +278,7 @@ pub fn peer_cred(socket: BorrowedFd<'_>) -> io::Result<PeerCred> {
 
 /// Limits how long each send and each receive may block (then `WouldBlock`); `None` waits for ever.
 pub fn set_timeouts(socket: BorrowedFd<'_>, timeout: Option<Duration>) -> io::Result<()> {
-    let wait = timeout.map_or(Duration::ZERO, |timeout| {
-        timeout.max(Duration::from_micros(1))
-    });
+    let wait = timeout.map_or(Duration::ZERO, |timeout| timeout.max(Duration::from_micros(1)));
     let value = libc::timeval {
         tv_sec: wait.as_secs().min(i32::MAX as u64) as libc::time_t,
         tv_usec: wait.subsec_micros() as libc::suseconds_t,
@@ -317,12 +294,7 @@ pub fn set_send_buffer(socket: BorrowedFd<'_>, bytes: i32) -> io::Result<()> {
     set_option(socket, libc::SOL_SOCKET, libc::SO_SNDBUF, &bytes)
 }
 
-fn set_option<T>(
-    socket: BorrowedFd<'_>,
-    level: libc::c_int,
-    option: libc::c_int,
-    value: &T,
-) -> io::Result<()> {
+fn set_option<T>(socket: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int, value: &T) -> io::Result<()> {
     // SAFETY: `value` is valid for reads of its own size.
     retry(|| unsafe {
         libc::setsockopt(
@@ -339,8 +311,7 @@ fn set_option<T>(
 /// Switches `O_NONBLOCK` of the open file behind `fd`, which every duplicate shares.
 pub fn set_nonblocking(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
     // SAFETY: plain arguments.
-    let flags = retry(|| unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) } as libc::ssize_t)?
-        as libc::c_int;
+    let flags = retry(|| unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) } as libc::ssize_t)? as libc::c_int;
     let flags = if on {
         flags | libc::O_NONBLOCK
     } else {
@@ -373,13 +344,7 @@ pub fn tcp_connect(address: SocketAddr) -> io::Result<OwnedFd> {
         libc::AF_INET6
     };
     // SAFETY: plain arguments; the result is checked and owned at once.
-    let socket = own(unsafe {
-        libc::socket(
-            family,
-            libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK,
-            0,
-        )
-    })?;
+    let socket = own(unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK, 0) })?;
     let done = match address.ip() {
         IpAddr::V4(ip) => {
             // SAFETY: sockaddr_in is plain old data for which all zeroes is a valid value.
@@ -460,8 +425,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     fn directory(name: &str) -> (std::path::PathBuf, std::fs::File) {
-        let path =
-            std::env::temp_dir().join(format!("dunlin-socket-{}-{name}", std::process::id()));
+        let path = std::env::temp_dir().join(format!("dunlin-socket-{}-{name}", std::process::id()));
         std::fs::create_dir_all(&path).unwrap();
         let dir = std::fs::File::open(&path).unwrap();
         (path, dir)
@@ -474,23 +438,13 @@ mod tests {
         drop(first);
         let listener = listen_at(dir.as_fd(), "a.sock").unwrap();
         assert_eq!(
-            std::fs::metadata(path.join("a.sock"))
-                .unwrap()
-                .permissions()
-                .mode()
-                & 0o777,
+            std::fs::metadata(path.join("a.sock")).unwrap().permissions().mode() & 0o777,
             0o600
         );
-        assert_eq!(
-            accept(listener.as_fd()).unwrap_err().kind(),
-            io::ErrorKind::WouldBlock
-        );
+        assert_eq!(accept(listener.as_fd()).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         let client = connect_at(dir.as_fd(), "a.sock", Duration::from_secs(1)).unwrap();
         let server = accept(listener.as_fd()).unwrap();
-        assert_eq!(
-            peer_cred(server.as_fd()).unwrap().pid,
-            std::process::id() as i32
-        );
+        assert_eq!(peer_cred(server.as_fd()).unwrap().pid, std::process::id() as i32);
         send_with_fds(client.as_fd(), b"one", &[dir.as_fd(), client.as_fd()]).unwrap();
         send(client.as_fd(), b"two").unwrap();
         let mut buffer = [0; 16];

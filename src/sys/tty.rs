@@ -137,10 +137,7 @@ mod tests {
     fn raw_mode_and_size_reach_the_terminal_and_are_undone() {
         let (master, end) = open_pair().unwrap();
         assert!(is_terminal(end.as_fd()) && is_terminal(master.as_fd()));
-        let size = WindowSize {
-            rows: 31,
-            cols: 117,
-        };
+        let size = WindowSize { rows: 31, cols: 117 };
         set_window_size(master.as_fd(), size).unwrap();
         assert_eq!(window_size(end.as_fd()).unwrap(), size);
         let before = attributes(end.as_fd()).unwrap();

@@ -1,0 +1,142 @@
+//! Writes that survive a power cut once they return.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::DiskError;
+
+/// Replaces the content of `path` with `data`: readers see the old bytes or the new ones, also after a power cut.
+/// Mode 0600. On an error nothing is left behind.
+pub fn write(path: &Path, data: &[u8]) -> Result<(), DiskError> {
+    replace(path, data, true)
+}
+
+/// Like [`write`] without syncing: for files in memory (the run root), where a power cut takes everything anyway.
+pub fn write_volatile(path: &Path, data: &[u8]) -> Result<(), DiskError> {
+    replace(path, data, false)
+}
+
+fn replace(path: &Path, data: &[u8], sync: bool) -> Result<(), DiskError> {
+    static COUNTER: AtomicU32 = AtomicU32::new(0);
+    let n = COUNTER.fetch_add(1, Ordering::Relaxed);
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = path.with_file_name(format!(".{name}.{}.{n}.tmp", std::process::id()));
+    let result = (|| {
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&temporary)
+            .map_err(DiskError::io("create", &temporary))?;
+        file.write_all(data).map_err(DiskError::io("write", &temporary))?;
+        if sync {
+            file.sync_all().map_err(DiskError::io("sync", &temporary))?;
+        }
+        fs::rename(&temporary, path).map_err(DiskError::io("rename", path))?;
+        if sync { sync_parent(path) } else { Ok(()) }
+    })();
+    if result.is_err() {
+        // Already failing; a leftover is swept by its name at the next start.
+        let _ = fs::remove_file(&temporary);
+    }
+    result
+}
+
+/// Renames and makes it durable on both sides.
+pub fn rename(from: &Path, to: &Path) -> Result<(), DiskError> {
+    fs::rename(from, to).map_err(DiskError::io("rename", from))?;
+    sync_parent(to)?;
+    if from.parent() == to.parent() {
+        Ok(())
+    } else {
+        sync_parent(from)
+    }
+}
+
+/// Removes a file durably. A file that is not there is no error.
+pub fn remove_file(path: &Path) -> Result<(), DiskError> {
+    match fs::remove_file(path) {
+        Ok(()) => sync_parent(path),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(DiskError::io("remove", path)(e)),
+    }
+}
+
+/// Makes the entries of the folder that holds `path` durable.
+pub fn sync_parent(path: &Path) -> Result<(), DiskError> {
+    match path.parent() {
+        Some(dir) if dir.as_os_str().is_empty() => sync_dir(Path::new(".")),
+        Some(dir) => sync_dir(dir),
+        None => Ok(()),
+    }
+}
+
+/// Makes the entries of a folder durable.
+pub fn sync_dir(dir: &Path) -> Result<(), DiskError> {
+    File::open(dir)
+        .and_then(|d| d.sync_all())
+        .map_err(DiskError::io("sync", dir))
+}
+
+/// Makes a folder and those above it, mode 0700 for each new one. Durable.
+pub fn create_dirs(dir: &Path) -> Result<(), DiskError> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = dir.parent()
+        && !parent.as_os_str().is_empty()
+    {
+        create_dirs(parent)?;
+    }
+    match fs::DirBuilder::new().mode(0o700).create(dir) {
+        Ok(()) => sync_parent(dir),
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(e) => Err(DiskError::io("create folder", dir)(e)),
+    }
+}
+
+/// Reads a whole regular file of at most `limit` bytes.
+pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, DiskError> {
+    // O_NONBLOCK: a FIFO in the place of the file must not hang us.
+    const O_NONBLOCK: i32 = 0o4000;
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(O_NONBLOCK)
+        .open(path)
+        .map_err(DiskError::io("open", path))?;
+    let mut data = Vec::new();
+    file.take(limit + 1)
+        .read_to_end(&mut data)
+        .map_err(DiskError::io("read", path))?;
+    if data.len() as u64 > limit {
+        return Err(DiskError::TooLarge {
+            path: path.to_owned(),
+            limit,
+        });
+    }
+    Ok(data)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replaces_whole_files_and_leaves_nothing_else() {
+        let dir = std::env::temp_dir().join(format!("dunlin-durable-{}", std::process::id()));
+        create_dirs(&dir.join("a/b")).unwrap();
+        let path = dir.join("a/b/file");
+        write(&path, b"one").unwrap();
+        write(&path, b"two").unwrap();
+        assert_eq!(read(&path, 3).unwrap(), b"two");
+        assert!(matches!(read(&path, 2), Err(DiskError::TooLarge { .. })));
+        assert!(write(&dir.join("missing/file"), b"x").unwrap_err().is_missing());
+        assert_eq!(fs::read_dir(dir.join("a/b")).unwrap().count(), 1);
+        remove_file(&path).unwrap();
+        remove_file(&path).unwrap();
+        fs::remove_dir_all(&dir).unwrap();
+    }
+}

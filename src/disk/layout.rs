@@ -1,0 +1,170 @@
+//! Where everything is: every path below the data folder and the run root.
+//!
+//! ```text
+//! <data>/                         survives reboots
+//!   format  lock                  the store's format and its lock
+//!   blobs/sha256/HEX              manifests and image configurations
+//!   layers/HEX/                   one unpacked layer (see `store`)
+//!   images/HEX                    one record per image id
+//!   refs/…                        one record per reference
+//!   pins/…                        what garbage collection keeps
+//!   tmp/                          in flight; swept at start
+//!   containers/ID/
+//!     record                      ContainerRecord
+//!     exit                        ExitRecord of the last run
+//!     bundle/{config.json,rootfs} OCI bundle; rootfs is the mount point
+//!     upper/ work/                writable layer
+//!     log/{0.log,1.log…}          output, newest is 0
+//!   names/NAME                    the id that has the name
+//!   volumes/NAME/{record,_data}   named volumes
+//!   agent/                        journal, committed set, quarantine, trust, documents
+//! <run>/                          cleared by a reboot
+//!   keeper.sock  keeper.lock  agent.sock
+//!   c/ID/{monitor.sock,state,…}   one folder per started container
+//! ```
+
+use std::path::{Path, PathBuf};
+
+use crate::types::ids::ContainerId;
+
+/// The two roots of one store.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Layout {
+    data: PathBuf,
+    run: PathBuf,
+}
+
+impl Layout {
+    /// The layout below these two folders.
+    pub fn new(data: impl Into<PathBuf>, run: impl Into<PathBuf>) -> Layout {
+        Layout {
+            data: data.into(),
+            run: run.into(),
+        }
+    }
+
+    /// The system store: `/var/lib/dunlin` and `/run/dunlin`.
+    pub fn system() -> Layout {
+        Layout::new("/var/lib/dunlin", "/run/dunlin")
+    }
+
+    /// The data folder.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// The run root.
+    pub fn run(&self) -> &Path {
+        &self.run
+    }
+
+    /// Manifests and configurations.
+    pub fn blobs(&self) -> PathBuf {
+        self.data.join("blobs/sha256")
+    }
+
+    /// Unpacked layers.
+    pub fn layers(&self) -> PathBuf {
+        self.data.join("layers")
+    }
+
+    /// Image records.
+    pub fn images(&self) -> PathBuf {
+        self.data.join("images")
+    }
+
+    /// Reference records.
+    pub fn refs(&self) -> PathBuf {
+        self.data.join("refs")
+    }
+
+    /// Pins.
+    pub fn pins(&self) -> PathBuf {
+        self.data.join("pins")
+    }
+
+    /// In flight.
+    pub fn tmp(&self) -> PathBuf {
+        self.data.join("tmp")
+    }
+
+    /// The store's lock.
+    pub fn lock(&self) -> PathBuf {
+        self.data.join("lock")
+    }
+
+    /// All containers.
+    pub fn containers(&self) -> PathBuf {
+        self.data.join("containers")
+    }
+
+    /// One container.
+    pub fn container(&self, id: &ContainerId) -> PathBuf {
+        self.containers().join(id.hex())
+    }
+
+    /// Its record.
+    pub fn container_record(&self, id: &ContainerId) -> PathBuf {
+        self.container(id).join("record")
+    }
+
+    /// How its last run ended.
+    pub fn exit(&self, id: &ContainerId) -> PathBuf {
+        self.container(id).join("exit")
+    }
+
+    /// Its OCI bundle.
+    pub fn bundle(&self, id: &ContainerId) -> PathBuf {
+        self.container(id).join("bundle")
+    }
+
+    /// Its logs.
+    pub fn log(&self, id: &ContainerId) -> PathBuf {
+        self.container(id).join("log")
+    }
+
+    /// Names of containers.
+    pub fn names(&self) -> PathBuf {
+        self.data.join("names")
+    }
+
+    /// Named volumes.
+    pub fn volumes(&self) -> PathBuf {
+        self.data.join("volumes")
+    }
+
+    /// The agent's records.
+    pub fn agent(&self) -> PathBuf {
+        self.data.join("agent")
+    }
+
+    /// The keeper's socket.
+    pub fn keeper_socket(&self) -> PathBuf {
+        self.run.join("keeper.sock")
+    }
+
+    /// The keeper's lock.
+    pub fn keeper_lock(&self) -> PathBuf {
+        self.run.join("keeper.lock")
+    }
+
+    /// The agent's control socket.
+    pub fn agent_socket(&self) -> PathBuf {
+        self.run.join("agent.sock")
+    }
+
+    /// Started containers.
+    pub fn monitors(&self) -> PathBuf {
+        self.run.join("c")
+    }
+
+    /// Run-time folder of one container.
+    pub fn monitor(&self, id: &ContainerId) -> PathBuf {
+        self.monitors().join(id.hex())
+    }
+
+    /// Its monitor's state.
+    pub fn monitor_state(&self, id: &ContainerId) -> PathBuf {
+        self.monitor(id).join("state")
+    }
+}

@@ -1,0 +1,227 @@
+//! Versioned, checked records: small values that must be whole or refused.
+//!
+//! ```text
+//! offset  bytes
+//! 0       4      "DUN1"
+//! 4       2      kind (little endian), one number per type
+//! 6       2      format of that kind, 1 at first
+//! 8       4      length of the body
+//! 12      8      first 8 bytes of SHA-256 over bytes 4..12 and the body
+//! 20      …      body: postcard
+//! ```
+
+use std::path::Path;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sha2::Digest as _;
+
+use super::{DiskError, durable};
+use crate::types::bounds::RECORD_BYTES;
+
+const MAGIC: &[u8; 4] = b"DUN1";
+const HEAD: usize = 20;
+
+/// A type that is kept as a record.
+pub trait Record: Serialize + DeserializeOwned {
+    /// The number of the type; never reused.
+    const KIND: u16;
+    /// The newest format, 1 at first; raised with every change of the type's shape.
+    const FORMAT: u16 = 1;
+
+    /// Reads a body of an older format; formats that are not known are damage.
+    fn from_older(format: u16, _body: &[u8]) -> Result<Self, String> {
+        Err(format!("format {format} is not known"))
+    }
+}
+
+/// The record's bytes.
+pub fn encode<R: Record>(record: &R) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(256);
+    bytes.extend_from_slice(MAGIC);
+    bytes.extend_from_slice(&R::KIND.to_le_bytes());
+    bytes.extend_from_slice(&R::FORMAT.to_le_bytes());
+    bytes.extend_from_slice(&[0; HEAD - 8]);
+    // Writing to memory fails for no type that we have: they hold neither maps of unknown length nor unsized sequences.
+    let mut bytes = postcard::to_extend(record, bytes).unwrap_or_default();
+    if bytes.len() < HEAD {
+        return Vec::new();
+    }
+    let length = (bytes.len() - HEAD) as u32;
+    bytes[8..12].copy_from_slice(&length.to_le_bytes());
+    let sum = checksum(&bytes[4..12], &bytes[HEAD..]);
+    bytes[12..HEAD].copy_from_slice(&sum);
+    bytes
+}
+
+/// The record in `bytes`; trailing bytes are allowed (preallocated files). `path` is for errors.
+pub fn decode<R: Record>(bytes: &[u8], path: &Path) -> Result<R, DiskError> {
+    let damaged = |why: String| DiskError::Damaged {
+        path: path.to_owned(),
+        why,
+    };
+    let Some((head, rest)) = bytes.split_at_checked(HEAD) else {
+        return Err(damaged(format!("{} bytes are too few", bytes.len())));
+    };
+    if &head[..4] != MAGIC {
+        return Err(damaged("it does not begin as a record".into()));
+    }
+    let short = |at: usize| u16::from_le_bytes([head[at], head[at + 1]]);
+    let length = u32::from_le_bytes([head[8], head[9], head[10], head[11]]) as usize;
+    let body = rest.get(..length).ok_or_else(|| damaged("it is cut off".into()))?;
+    if checksum(&head[4..12], body) != head[12..] {
+        return Err(damaged("the checksum does not fit".into()));
+    }
+    if short(4) != R::KIND {
+        return Err(damaged(format!("it is of kind {}, expected {}", short(4), R::KIND)));
+    }
+    match short(6) {
+        format if format > R::FORMAT => Err(DiskError::Newer {
+            path: path.to_owned(),
+            found: format,
+            known: R::FORMAT,
+        }),
+        format if format == R::FORMAT => postcard::from_bytes(body).map_err(|e| damaged(e.to_string())),
+        format => R::from_older(format, body).map_err(damaged),
+    }
+}
+
+/// Writes a record durably.
+pub fn write<R: Record>(path: &Path, record: &R) -> Result<(), DiskError> {
+    let bytes = encode(record);
+    if bytes.is_empty() || bytes.len() > RECORD_BYTES {
+        return Err(DiskError::TooLarge {
+            path: path.to_owned(),
+            limit: RECORD_BYTES as u64,
+        });
+    }
+    durable::write(path, &bytes)
+}
+
+/// Writes a record below the run root: whole or not at all, without syncing.
+pub fn write_volatile<R: Record>(path: &Path, record: &R) -> Result<(), DiskError> {
+    durable::write_volatile(path, &encode(record))
+}
+
+/// Reads a record.
+pub fn read<R: Record>(path: &Path) -> Result<R, DiskError> {
+    decode(&durable::read(path, RECORD_BYTES as u64)?, path)
+}
+
+/// Reads a record; `None` when there is none.
+pub fn read_optional<R: Record>(path: &Path) -> Result<Option<R>, DiskError> {
+    match read(path) {
+        Ok(record) => Ok(Some(record)),
+        Err(error) if error.is_missing() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn checksum(head: &[u8], body: &[u8]) -> [u8; 8] {
+    let digest = sha2::Sha256::new().chain_update(head).chain_update(body).finalize();
+    let mut sum = [0; 8];
+    sum.copy_from_slice(&digest[..8]);
+    sum
+}
+
+/// Numbers of the record types, so that none is used twice.
+pub mod kinds {
+    /// [`crate::types::container::ContainerRecord`]
+    pub const CONTAINER: u16 = 1;
+    /// [`crate::types::container::MonitorState`]
+    pub const MONITOR_STATE: u16 = 2;
+    /// [`crate::types::container::ExitRecord`]
+    pub const EXIT: u16 = 3;
+    /// The store's images.
+    pub const IMAGE: u16 = 4;
+    /// The store's layers.
+    pub const LAYER: u16 = 5;
+    /// The store's references.
+    pub const REFERENCE: u16 = 6;
+    /// The store's pins.
+    pub const PIN: u16 = 7;
+    /// Named volumes.
+    pub const VOLUME: u16 = 8;
+    /// The deployment journal's slots.
+    pub const JOURNAL: u16 = 9;
+    /// The last committed set.
+    pub const COMMITTED: u16 = 10;
+    /// Quarantined specifications.
+    pub const QUARANTINE: u16 = 11;
+    /// Final deployment records.
+    pub const FINALS: u16 = 12;
+    /// Trust: floors and keys.
+    pub const TRUST: u16 = 13;
+    /// Accepted documents by source.
+    pub const DOCUMENT: u16 = 14;
+    /// Command ids and answers of a session.
+    pub const COMMANDS: u16 = 15;
+    /// Boot counter.
+    pub const BOOT: u16 = 16;
+    /// Container's parameters that the engine keeps beside its record.
+    pub const CONTAINER_EXTRA: u16 = 17;
+    /// Store's own settings (id map, format).
+    pub const STORE: u16 = 18;
+}
+
+impl Record for crate::types::container::ContainerRecord {
+    const KIND: u16 = kinds::CONTAINER;
+}
+
+impl Record for crate::types::container::MonitorState {
+    const KIND: u16 = kinds::MONITOR_STATE;
+}
+
+impl Record for crate::types::container::ExitRecord {
+    const KIND: u16 = kinds::EXIT;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+    struct Sample {
+        text: String,
+        number: u64,
+    }
+
+    impl Record for Sample {
+        const KIND: u16 = 60_000;
+    }
+
+    fn sample() -> Sample {
+        Sample {
+            text: "text".into(),
+            number: 7,
+        }
+    }
+
+    #[test]
+    fn any_flipped_bit_or_lost_byte_is_found() {
+        let path = Path::new("sample");
+        let bytes = encode(&sample());
+        assert_eq!(decode::<Sample>(&bytes, path).unwrap(), sample());
+        let mut longer = bytes.clone();
+        longer.extend_from_slice(&[0; 100]);
+        assert_eq!(decode::<Sample>(&longer, path).unwrap(), sample());
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(decode::<Sample>(&flipped, path).is_err(), "bit {bit}");
+        }
+        for length in 0..bytes.len() {
+            assert!(decode::<Sample>(&bytes[..length], path).is_err(), "length {length}");
+        }
+    }
+
+    #[test]
+    fn a_newer_format_is_named() {
+        let mut bytes = encode(&sample());
+        bytes[6] = 9;
+        let sum = checksum(&bytes[4..12], &bytes[HEAD..]);
+        bytes[12..HEAD].copy_from_slice(&sum);
+        let error = decode::<Sample>(&bytes, Path::new("sample")).unwrap_err();
+        assert!(matches!(error, DiskError::Newer { found: 9, known: 1, .. }));
+    }
+}

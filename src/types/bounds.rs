@@ -1,0 +1,58 @@
+//! Every bound, with its unit and its reason.
+
+/// Bytes of a device, group, app, secret or verb name (PROTOCOL: `[a-z0-9][a-z0-9_-]{0,62}`).
+pub const NAME_BYTES: usize = 63;
+/// Bytes of a container name (podman's rule plus a bound that fits one path component).
+pub const CONTAINER_NAME_BYTES: usize = 128;
+/// Bytes of an image reference (registry, repository, tag and digest together).
+pub const REFERENCE_BYTES: usize = 512;
+/// Bytes of a manifest or an index (the common registries' own bound).
+pub const MANIFEST_BYTES: usize = 4 << 20;
+/// Bytes of an image configuration.
+pub const IMAGE_CONFIG_BYTES: usize = 4 << 20;
+/// Layers of one image (overlay mounts 500 at the most; Docker's own bound is 127).
+pub const LAYERS: usize = 127;
+/// Entries of one index.
+pub const INDEX_ENTRIES: usize = 256;
+/// Apps of one desired state.
+pub const APPS: usize = 64;
+/// Bytes of an MQTT packet's payload.
+pub const DOCUMENT_BYTES: usize = 64 << 10;
+/// Bytes of the inline `apps` of a desired state.
+pub const APPS_BYTES: usize = 32 << 10;
+/// Bytes of an app document in TOML.
+pub const APP_FILE_BYTES: usize = 64 << 10;
+/// Bytes of a settings or board file.
+pub const CONFIG_FILE_BYTES: usize = 256 << 10;
+/// Environment variables of one container.
+pub const ENV_VARS: usize = 1024;
+/// Bytes of one argument or environment variable (the kernel's MAX_ARG_STRLEN).
+pub const ARG_BYTES: usize = 128 << 10;
+/// Arguments of one command.
+pub const ARGS: usize = 4096;
+/// Mounts of one container.
+pub const MOUNTS: usize = 256;
+/// Bytes of one path.
+pub const PATH_BYTES: usize = 4096;
+/// Bytes of a packet on a local socket (keeper, monitor).
+pub const PACKET_BYTES: usize = 64 << 10;
+/// Bytes of a record on disk.
+pub const RECORD_BYTES: usize = 1 << 20;
+/// Bytes of one log file of a container before it is rotated, unless asked otherwise.
+pub const LOG_FILE_BYTES: u64 = 1 << 20;
+/// Log files of a container, the current one included.
+pub const LOG_FILES: u32 = 2;
+/// Shortest interval of a health probe, milliseconds.
+pub const PROBE_INTERVAL_MIN_MS: u64 = 100;
+/// Seconds that `stop` waits before it kills.
+pub const STOP_TIMEOUT_S: u32 = 10;
+/// Signature entries of one envelope.
+pub const SIGNATURES: usize = 16;
+/// Audiences of which the device keeps generation floors.
+pub const FLOORS: usize = 64;
+/// Final deployment records that are kept on disk.
+pub const FINAL_RECORDS: usize = 8;
+/// Seconds that a signed document may be ahead of a synchronised clock.
+pub const FUTURE_S: u64 = 24 * 3600;
+/// Command ids that are kept for one session.
+pub const COMMAND_IDS: usize = 256;

@@ -1,0 +1,275 @@
+//! Documents that travel over MQTT: envelope, desired state, presence, capabilities, reports, commands, answers.
+
+use super::app::App;
+use super::deployment::{Cause, Reason, Record};
+use super::digest::Digest;
+use super::health::HealthStatus;
+use super::limits::NotEnforced;
+
+/// A DSSE envelope as JSON: payload and signatures in base64.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Envelope {
+    /// What the payload is.
+    #[serde(rename = "payloadType")]
+    pub payload_type: String,
+    /// The document, base64.
+    pub payload: String,
+    /// At most [`super::bounds::SIGNATURES`].
+    pub signatures: Vec<Signature>,
+}
+
+/// One signature of an envelope.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Signature {
+    /// Hint at the key; not trusted.
+    #[serde(default)]
+    pub keyid: String,
+    /// Base64.
+    pub sig: String,
+}
+
+/// What is read first and leniently of every document to the device.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+pub struct Preamble {
+    /// `d/gw-0017`, `g/line-3`, `*`.
+    pub audience: String,
+    /// Only grows for one audience and kind.
+    pub generation: u64,
+    /// The oldest agent that understands the document.
+    #[serde(default)]
+    pub min_agent: Option<String>,
+}
+
+/// The desired state of one source.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Desired {
+    /// Who is meant.
+    pub audience: String,
+    /// Only grows.
+    pub generation: u64,
+    /// Names this activity in every report; a UUID.
+    pub activity: String,
+    /// RFC 3339.
+    pub issued_at: String,
+    /// RFC 3339; 90 days after `issued_at` when nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<String>,
+    /// The oldest agent that understands the document.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_agent: Option<String>,
+    /// How it rolls out; everyone at once when nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<Rollout>,
+    /// The device's own document gives way to its groups'.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub defer: bool,
+    /// Apps whose quarantine is lifted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub retry: Vec<String>,
+    /// The whole set of this source.
+    #[serde(default)]
+    pub apps: Vec<App>,
+}
+
+/// How a desired state rolls out.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rollout {
+    /// Names the rollout over its generations.
+    pub id: String,
+    /// Shuffles the devices.
+    #[serde(default)]
+    pub salt: String,
+    /// Share of devices that take part.
+    #[serde(default = "everyone")]
+    pub percent: f64,
+    /// Labels whose devices always take part.
+    #[serde(default)]
+    pub wave: Vec<String>,
+    /// No device begins to switch.
+    #[serde(default)]
+    pub halted: bool,
+    /// Digest of the set that the others run.
+    #[serde(default)]
+    pub base: Option<Digest>,
+    /// RFC 3339.
+    #[serde(default)]
+    pub not_before: Option<String>,
+    /// `02:00-04:00` in the assigned time zone.
+    #[serde(default)]
+    pub window: Option<String>,
+    /// Starts are spread over this time.
+    #[serde(default)]
+    pub spread: Option<super::time::Span>,
+    /// Bytes per second of pulls: `256KiB/s`.
+    #[serde(default)]
+    pub max_rate: Option<String>,
+    /// Window, spread, metered links and an untrusted clock do not hold it back.
+    #[serde(default)]
+    pub urgent: bool,
+}
+
+fn everyone() -> f64 {
+    100.0
+}
+
+/// What a device says about being there; also its will.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Presence {
+    /// False in the will.
+    pub up: bool,
+    /// Boots counted by the device.
+    pub boot: u64,
+    /// One per agent start.
+    pub session: String,
+    /// The agent's version.
+    pub agent: String,
+}
+
+/// What a device can do.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Caps {
+    /// Protocol versions.
+    pub protocol: Vec<u32>,
+    /// The agent's version.
+    pub agent: String,
+    /// Verbs that commands may name.
+    pub verbs: Vec<String>,
+    /// Largest document, bytes.
+    pub document_bytes: usize,
+    /// Key ids that are accepted now.
+    pub keys: Vec<String>,
+    /// Board profile.
+    pub board: String,
+    /// GOARCH, with variant.
+    pub platform: String,
+    /// Kernel release.
+    pub kernel: String,
+    /// Operating system's pretty name.
+    pub os: String,
+    /// Bytes of memory.
+    pub memory: u64,
+    /// Bytes of the data directory's file system.
+    pub disk: u64,
+    /// Serial number, where the board has one.
+    pub serial: Option<String>,
+    /// `v2`, `v1` or `none`.
+    pub cgroup: String,
+}
+
+/// What a device runs.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Reported {
+    /// One per agent start.
+    pub session: String,
+    /// Boots counted by the device.
+    pub boot: u64,
+    /// The effective source: `d/DEVICE`, `g/GROUP`, `local`; empty when there is none.
+    pub source: String,
+    /// Generation of the effective document.
+    pub generation: u64,
+    /// `fresh`, `expired` or `unknown`.
+    pub freshness: String,
+    /// Each app.
+    pub apps: Vec<ReportedApp>,
+    /// Documents that were refused since the start, by reason.
+    pub refused: std::collections::BTreeMap<String, u64>,
+}
+
+/// What one app does.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct ReportedApp {
+    /// Its name.
+    pub name: String,
+    /// Digest of its manifest.
+    pub image: Option<Digest>,
+    /// Its specification.
+    pub spec: Digest,
+    /// podman's word for its container's state.
+    pub status: String,
+    /// Judged health.
+    pub health: HealthStatus,
+    /// Restarts since it was created.
+    pub restarts: u32,
+    /// Last exit code, when it is not running.
+    pub exit_code: Option<i32>,
+    /// Limits that the host cannot enforce.
+    pub not_enforced: Vec<NotEnforced>,
+}
+
+/// What is published as `deploy`: the current record with the last final one inside.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Deploy {
+    /// The current or latest deployment.
+    #[serde(flatten)]
+    pub record: Record,
+    /// The newest final record of an earlier deployment or of this.
+    pub last_final: Option<Box<Record>>,
+}
+
+/// A signed command.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Command {
+    /// `d/DEVICE`.
+    pub audience: String,
+    /// Session read from presence.
+    pub session: String,
+    /// Names the command; answers repeat it.
+    pub id: String,
+    /// RFC 3339; a hint beside the session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<String>,
+    /// What to do.
+    pub verb: String,
+    /// With what.
+    #[serde(default)]
+    pub args: std::collections::BTreeMap<String, String>,
+    /// Below `d/DEVICE/res/`.
+    pub reply_to: String,
+}
+
+/// An answer to a command.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Answer {
+    /// The command's id.
+    pub id: String,
+    /// `accepted`, `rejected`, `done`, `failed`.
+    pub status: AnswerStatus,
+    /// Why, for `rejected` and `failed`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Cause>,
+    /// What came out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output: Option<String>,
+}
+
+/// The steps of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AnswerStatus {
+    /// It will be carried out.
+    Accepted,
+    /// It will not.
+    Rejected,
+    /// It was.
+    Done,
+    /// It was tried.
+    Failed,
+}
+
+/// Something worth telling once, on `evt/CLASS`.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Event {
+    /// What happened.
+    pub code: Reason,
+    /// App, where it is about one.
+    pub app: Option<String>,
+    /// For people.
+    pub detail: String,
+    /// RFC 3339.
+    pub at: String,
+}

@@ -1,0 +1,16 @@
+//! Pure data: names, documents, states and every bound. No file, network, clock or environment.
+
+pub mod app;
+pub mod bounds;
+pub mod container;
+pub mod deployment;
+pub mod digest;
+pub mod document;
+pub mod health;
+pub mod idmap;
+pub mod ids;
+pub mod limits;
+pub mod platform;
+pub mod reference;
+pub mod text;
+pub mod time;
