@@ -3,5 +3,6 @@
 pub mod config;
 pub mod disk;
 pub mod log;
+pub mod monitor;
 pub mod sys;
 pub mod types;

@@ -21,9 +21,9 @@ fn own(fd: libc::c_int) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Milliseconds since start-up, suspend not counted; never jumps.
+/// Milliseconds since this boot, suspend included (`CLOCK_BOOTTIME`); never jumps.
 pub fn mono_ms() -> u64 {
-    clock_ns(libc::CLOCK_MONOTONIC) / 1_000_000
+    clock_ns(libc::CLOCK_BOOTTIME) / 1_000_000
 }
 
 /// Nanoseconds since 1970 as the wall clock says; may jump.
@@ -138,10 +138,7 @@ impl Epoll {
     /// Waits until something is ready or `timeout` passed (`None`: for ever) and calls `each` for what is ready; an
     /// interruption counts as nothing ready.
     pub fn wait(&self, timeout: Option<Duration>, mut each: impl FnMut(Ready)) -> io::Result<()> {
-        // Rounded up, so that a timer is never looked at too early.
-        let millis = timeout.map_or(-1, |timeout| {
-            timeout.as_micros().div_ceil(1000).min(i32::MAX as u128) as libc::c_int
-        });
+        let millis = millis_up(timeout);
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; BATCH];
         // SAFETY: `events` has room for BATCH events.
         let done =
@@ -168,6 +165,80 @@ impl AsFd for Epoll {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
+}
+
+/// One descriptor to wait for with [`poll`]; unlike with [`Epoll`] it may be a regular file, which is always ready.
+#[derive(Debug)]
+pub struct Poll<'a> {
+    /// Which; `None` is skipped.
+    pub fd: Option<BorrowedFd<'a>>,
+    /// What for.
+    pub interest: Interest,
+    /// What [`poll`] found; `token` is 0.
+    pub ready: Ready,
+}
+
+impl<'a> Poll<'a> {
+    /// Waits for `interest` on `fd`.
+    pub fn new(fd: Option<BorrowedFd<'a>>, interest: Interest) -> Self {
+        Self {
+            fd,
+            interest,
+            ready: Ready {
+                token: 0,
+                read: false,
+                write: false,
+                hangup: false,
+            },
+        }
+    }
+}
+
+/// Most descriptors of one [`poll`].
+pub const POLL_MAX: usize = 8;
+
+/// Waits until one of at most [`POLL_MAX`] descriptors is ready or `timeout` passed (`None`: for ever) and fills in what
+/// is ready; an interruption counts as nothing ready.
+pub fn poll(all: &mut [Poll<'_>], timeout: Option<Duration>) -> io::Result<()> {
+    let mut list = [libc::pollfd {
+        fd: -1,
+        events: 0,
+        revents: 0,
+    }; POLL_MAX];
+    if all.len() > POLL_MAX {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    for (to, from) in list.iter_mut().zip(&*all) {
+        to.fd = from.fd.map_or(-1, |fd| fd.as_raw_fd());
+        to.events |= if from.interest.read { libc::POLLIN } else { 0 };
+        to.events |= if from.interest.write { libc::POLLOUT } else { 0 };
+    }
+    let millis = millis_up(timeout);
+    // SAFETY: `list` holds at least `all.len()` valid entries.
+    let done = check(unsafe { libc::poll(list.as_mut_ptr(), all.len() as libc::nfds_t, millis) });
+    match done {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+            list.iter_mut().for_each(|entry| entry.revents = 0);
+        }
+        Err(error) => return Err(error),
+    }
+    for (to, from) in all.iter_mut().zip(&list) {
+        to.ready = Ready {
+            token: 0,
+            read: from.revents & libc::POLLIN != 0,
+            write: from.revents & libc::POLLOUT != 0,
+            hangup: from.revents & (libc::POLLHUP | libc::POLLERR | libc::POLLNVAL) != 0,
+        };
+    }
+    Ok(())
+}
+
+/// A time-out in whole milliseconds, rounded up so that a timer is never looked at too early; -1 is for ever.
+fn millis_up(timeout: Option<Duration>) -> libc::c_int {
+    timeout.map_or(-1, |timeout| {
+        timeout.as_micros().div_ceil(1000).min(i32::MAX as u128) as libc::c_int
+    })
 }
 
 fn signal_set(signals: &[i32]) -> libc::sigset_t {
@@ -258,7 +329,7 @@ pub fn ignore_signal(signal: i32, ignored: bool) -> io::Result<()> {
     }
 }
 
-/// A monotonic timer as a descriptor. Non-blocking.
+/// A timer of the clock of [`mono_ms`] as a descriptor. Non-blocking.
 #[derive(Debug)]
 pub struct TimerFd(OwnedFd);
 
