@@ -4,5 +4,6 @@ pub mod config;
 pub mod disk;
 pub mod log;
 pub mod monitor;
+pub mod runtime;
 pub mod sys;
 pub mod types;
