@@ -56,3 +56,5 @@ pub const FINAL_RECORDS: usize = 8;
 pub const FUTURE_S: u64 = 24 * 3600;
 /// Command ids that are kept for one session.
 pub const COMMAND_IDS: usize = 256;
+/// Bytes of a seccomp profile (podman's own has 20 KiB).
+pub const SECCOMP_PROFILE_BYTES: usize = 1 << 20;

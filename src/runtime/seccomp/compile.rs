@@ -5,14 +5,12 @@
 //! the order of the document before a rule without any; among rules of one kind the first wins.
 
 use oci_spec::runtime::{
-    Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag,
-    LinuxSeccompOperator,
+    Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag, LinuxSeccompOperator,
 };
 
 use super::{Abi, Program, SeccompError};
 use crate::sys::seccomp::{
-    AND, INSTRUCTIONS_MAX, Instruction, JUMP, JUMP_EQ, JUMP_GE, JUMP_GT, LOAD, RETURN, flag,
-    verdict,
+    AND, INSTRUCTIONS_MAX, Instruction, JUMP, JUMP_EQ, JUMP_GE, JUMP_GT, LOAD, RETURN, flag, verdict,
 };
 
 /// The largest error number that the kernel lets a filter return (`MAX_ERRNO`).
@@ -34,11 +32,7 @@ pub fn compile(seccomp: &LinuxSeccomp, native: Abi) -> Result<Program, SeccompEr
     if seccomp.default_action() == LinuxSeccompAction::ScmpActNotify {
         return Err(SeccompError::NotifyByDefault);
     }
-    let default = outcome(
-        "default",
-        seccomp.default_action(),
-        seccomp.default_errno_ret(),
-    )?;
+    let default = outcome("default", seccomp.default_action(), seccomp.default_errno_ret())?;
     let mut instructions = vec![load(ARCH)];
     for abi in interfaces(seccomp, native) {
         let calls = collect(seccomp, abi)?;
@@ -81,16 +75,8 @@ fn interfaces(seccomp: &LinuxSeccomp, native: Abi) -> Vec<Abi> {
         Abi::Aarch64 => Some((Arch::ScmpArchArm, Abi::Arm)),
         Abi::X86 | Abi::Arm => None,
     };
-    let listed = |arch: Arch| {
-        seccomp
-            .architectures()
-            .iter()
-            .flatten()
-            .any(|known| *known == arch)
-    };
-    let companion = companion
-        .filter(|(arch, _)| listed(*arch))
-        .map(|(_, abi)| abi);
+    let listed = |arch: Arch| seccomp.architectures().iter().flatten().any(|known| *known == arch);
+    let companion = companion.filter(|(arch, _)| listed(*arch)).map(|(_, abi)| abi);
     std::iter::once(native).chain(companion).collect()
 }
 
@@ -125,11 +111,8 @@ fn collect(seccomp: &LinuxSeccomp, abi: Abi) -> Result<Vec<Call>, SeccompError> 
             if conditions.is_empty() {
                 call.otherwise = call.otherwise.or(Some(verdict));
             } else if repeats(conditions) {
-                call.cases.extend(
-                    conditions
-                        .iter()
-                        .map(|condition| (vec![*condition], verdict)),
-                );
+                call.cases
+                    .extend(conditions.iter().map(|condition| (vec![*condition], verdict)));
             } else {
                 call.cases.push((conditions.to_vec(), verdict));
             }
@@ -140,19 +123,14 @@ fn collect(seccomp: &LinuxSeccomp, abi: Abi) -> Result<Vec<Call>, SeccompError> 
 
 /// True if two conditions look at the same argument.
 fn repeats(conditions: &[LinuxSeccompArg]) -> bool {
-    conditions.iter().enumerate().any(|(at, condition)| {
-        conditions[..at]
-            .iter()
-            .any(|other| other.index() == condition.index())
-    })
+    conditions
+        .iter()
+        .enumerate()
+        .any(|(at, condition)| conditions[..at].iter().any(|other| other.index() == condition.index()))
 }
 
 /// The verdict of an action with its `errnoRet`.
-fn outcome(
-    call: &str,
-    action: LinuxSeccompAction,
-    errno: Option<u32>,
-) -> Result<u32, SeccompError> {
+fn outcome(call: &str, action: LinuxSeccompAction, errno: Option<u32>) -> Result<u32, SeccompError> {
     let number = errno.unwrap_or(EPERM);
     if number > ERRNO_MAX {
         return Err(SeccompError::ErrorNumber {
@@ -162,9 +140,7 @@ fn outcome(
         });
     }
     Ok(match action {
-        LinuxSeccompAction::ScmpActKill | LinuxSeccompAction::ScmpActKillThread => {
-            verdict::KILL_THREAD
-        }
+        LinuxSeccompAction::ScmpActKill | LinuxSeccompAction::ScmpActKillThread => verdict::KILL_THREAD,
         LinuxSeccompAction::ScmpActKillProcess => verdict::KILL_PROCESS,
         LinuxSeccompAction::ScmpActTrap => verdict::TRAP,
         LinuxSeccompAction::ScmpActErrno => verdict::ERRNO | number,
@@ -267,10 +243,7 @@ struct Step(u16, u32, To, To);
 
 /// `verdict` if all conditions hold, else on to what follows.
 fn case(abi: Abi, conditions: &[LinuxSeccompArg], verdict: u32) -> Vec<Instruction> {
-    let steps: Vec<Vec<Step>> = conditions
-        .iter()
-        .map(|condition| steps(abi, condition))
-        .collect();
+    let steps: Vec<Vec<Step>> = conditions.iter().map(|condition| steps(abi, condition)).collect();
     // At most six conditions of six steps and the verdict: every jump fits eight bits.
     let end = steps.iter().map(Vec::len).sum::<usize>() + 1;
     let mut code = Vec::with_capacity(end);

@@ -43,8 +43,7 @@ fn call(program: &Program, abi: Abi, name: &str, args: &[u64]) -> u32 {
     run(
         program,
         abi.audit(),
-        abi.number(name)
-            .unwrap_or_else(|| panic!("{abi:?} has no {name}")),
+        abi.number(name).unwrap_or_else(|| panic!("{abi:?} has no {name}")),
         six,
     )
 }
@@ -55,11 +54,7 @@ fn settings(json: &str) -> LinuxSeccomp {
 
 fn standard(native: Abi, caps: &[Capability]) -> Program {
     let caps: HashSet<Capability> = caps.iter().copied().collect();
-    compile(
-        &Profile::standard().unwrap().resolve(native, &caps, (6, 1)),
-        native,
-    )
-    .unwrap()
+    compile(&Profile::standard().unwrap().resolve(native, &caps, (6, 1)), native).unwrap()
 }
 
 const EPERM_VERDICT: u32 = verdict::ERRNO | EPERM;
@@ -103,11 +98,7 @@ fn call_table_agrees_with_the_c_library() {
         ("futex_waitv", libc::SYS_futex_waitv),
     ];
     for (name, number) in known {
-        assert_eq!(
-            Abi::NATIVE.number(name).map(libc::c_long::from),
-            Some(number),
-            "{name}"
-        );
+        assert_eq!(Abi::NATIVE.number(name).map(libc::c_long::from), Some(number), "{name}");
     }
 }
 
@@ -120,11 +111,7 @@ fn default_profile_lets_ordinary_programs_work_on_every_interface() {
             "{native:?}: {}",
             program.instructions.len()
         );
-        let sub = if native == Abi::X86_64 {
-            Abi::X86
-        } else {
-            Abi::Arm
-        };
+        let sub = if native == Abi::X86_64 { Abi::X86 } else { Abi::Arm };
         for abi in [native, sub] {
             for name in [
                 "read",
@@ -138,11 +125,7 @@ fn default_profile_lets_ordinary_programs_work_on_every_interface() {
                 "rseq",
                 "getrandom",
             ] {
-                assert_eq!(
-                    call(&program, abi, name, &[]),
-                    verdict::ALLOW,
-                    "{abi:?} {name}"
-                );
+                assert_eq!(call(&program, abi, name, &[]), verdict::ALLOW, "{abi:?} {name}");
             }
             for name in [
                 "mount",
@@ -155,18 +138,10 @@ fn default_profile_lets_ordinary_programs_work_on_every_interface() {
                 "swapon",
                 "userfaultfd",
             ] {
-                assert_eq!(
-                    call(&program, abi, name, &[]),
-                    EPERM_VERDICT,
-                    "{abi:?} {name}"
-                );
+                assert_eq!(call(&program, abi, name, &[]), EPERM_VERDICT, "{abi:?} {name}");
             }
             for name in ["clone3", "io_uring_setup", "listns"] {
-                assert_eq!(
-                    call(&program, abi, name, &[]),
-                    ENOSYS_VERDICT,
-                    "{abi:?} {name}"
-                );
+                assert_eq!(call(&program, abi, name, &[]), ENOSYS_VERDICT, "{abi:?} {name}");
             }
             assert_eq!(
                 run(&program, abi.audit(), 5000, [0; 6]),
@@ -215,11 +190,7 @@ fn every_call_of_the_kernel_is_decided_on_purpose() {
     for (name, _) in calls::CALLS {
         assert_ne!(named.contains(name), absent.contains(name), "{name}");
     }
-    assert!(
-        named
-            .iter()
-            .all(|name| calls::CALLS.iter().any(|row| row.0 == *name))
-    );
+    assert!(named.iter().all(|name| calls::CALLS.iter().any(|row| row.0 == *name)));
 }
 
 #[test]
@@ -233,10 +204,7 @@ fn namespaces_need_the_capability() {
         assert_eq!(call(&plain, abi, "clone", &[THREAD]), verdict::ALLOW);
         assert_eq!(call(&plain, abi, "clone", &[17]), verdict::ALLOW);
         assert_eq!(call(&plain, abi, "clone", &[NEWUSER | 17]), EPERM_VERDICT);
-        assert_eq!(
-            call(&plain, abi, "clone", &[NEWUSER | NEWNET | 17]),
-            EPERM_VERDICT
-        );
+        assert_eq!(call(&plain, abi, "clone", &[NEWUSER | NEWNET | 17]), EPERM_VERDICT);
         assert_eq!(call(&plain, abi, "unshare", &[0x400]), verdict::ALLOW);
         assert_eq!(call(&plain, abi, "unshare", &[0x80]), EPERM_VERDICT);
         for name in [
@@ -249,29 +217,15 @@ fn namespaces_need_the_capability() {
             "bpf",
             "syslog",
         ] {
-            assert_eq!(
-                call(&admin, abi, name, &[NEWUSER | NEWNET]),
-                verdict::ALLOW,
-                "{name}"
-            );
+            assert_eq!(call(&admin, abi, name, &[NEWUSER | NEWNET]), verdict::ALLOW, "{name}");
         }
     }
     assert_eq!(
-        call(
-            &standard(Abi::X86_64, &[Capability::Bpf]),
-            Abi::X86_64,
-            "bpf",
-            &[]
-        ),
+        call(&standard(Abi::X86_64, &[Capability::Bpf]), Abi::X86_64, "bpf", &[]),
         verdict::ALLOW
     );
     assert_eq!(
-        call(
-            &standard(Abi::X86_64, &[Capability::Bpf]),
-            Abi::X86_64,
-            "mount",
-            &[]
-        ),
+        call(&standard(Abi::X86_64, &[Capability::Bpf]), Abi::X86_64, "mount", &[]),
         EPERM_VERDICT
     );
 }
@@ -292,14 +246,8 @@ fn socket_families_are_filtered() {
             "family {family}"
         );
     }
-    assert_eq!(
-        call(&plain, Abi::Aarch64, "socket", &[16, 3, 9]),
-        verdict::ERRNO | 22
-    );
-    assert_eq!(
-        call(&audit, Abi::Aarch64, "socket", &[16, 3, 9]),
-        verdict::ALLOW
-    );
+    assert_eq!(call(&plain, Abi::Aarch64, "socket", &[16, 3, 9]), verdict::ERRNO | 22);
+    assert_eq!(call(&audit, Abi::Aarch64, "socket", &[16, 3, 9]), verdict::ALLOW);
 }
 
 #[test]
@@ -329,21 +277,11 @@ fn strange_interfaces_are_refused() {
         ENOSYS_VERDICT,
         "x32"
     );
-    assert_eq!(
-        run(&program, Abi::Aarch64.audit(), 0, [0; 6]),
-        verdict::KILL_PROCESS
-    );
-    let native_only =
-        settings(r#"{"defaultAction":"SCMP_ACT_ALLOW","architectures":["SCMP_ARCH_MIPS"]}"#);
+    assert_eq!(run(&program, Abi::Aarch64.audit(), 0, [0; 6]), verdict::KILL_PROCESS);
+    let native_only = settings(r#"{"defaultAction":"SCMP_ACT_ALLOW","architectures":["SCMP_ARCH_MIPS"]}"#);
     let program = compile(&native_only, Abi::X86_64).unwrap();
-    assert_eq!(
-        run(&program, Abi::X86_64.audit(), 0, [0; 6]),
-        verdict::ALLOW
-    );
-    assert_eq!(
-        run(&program, Abi::X86.audit(), 3, [0; 6]),
-        verdict::KILL_PROCESS
-    );
+    assert_eq!(run(&program, Abi::X86_64.audit(), 0, [0; 6]), verdict::ALLOW);
+    assert_eq!(run(&program, Abi::X86.audit(), 3, [0; 6]), verdict::KILL_PROCESS);
 }
 
 #[test]
@@ -354,11 +292,7 @@ fn every_action_has_its_verdict() {
         ("SCMP_ACT_KILL_PROCESS", "", verdict::KILL_PROCESS),
         ("SCMP_ACT_TRAP", "", verdict::TRAP),
         ("SCMP_ACT_ERRNO", "", verdict::ERRNO | 1),
-        (
-            "SCMP_ACT_ERRNO",
-            r#","errnoRet":4095"#,
-            verdict::ERRNO | 4095,
-        ),
+        ("SCMP_ACT_ERRNO", r#","errnoRet":4095"#, verdict::ERRNO | 4095),
         ("SCMP_ACT_TRACE", r#","errnoRet":7"#, verdict::TRACE | 7),
         ("SCMP_ACT_LOG", "", verdict::LOG),
         ("SCMP_ACT_ALLOW", "", verdict::ALLOW),
@@ -369,15 +303,8 @@ fn every_action_has_its_verdict() {
             r#"{{"defaultAction":"SCMP_ACT_ERRNO","listenerPath":"/x","syscalls":[{{"names":["getcwd"],"action":"{action}"{more}}}]}}"#
         );
         let program = compile(&settings(&json), Abi::X86_64).unwrap();
-        assert_eq!(
-            call(&program, Abi::X86_64, "getcwd", &[]),
-            wanted,
-            "{action}"
-        );
-        assert_eq!(
-            program.flags & flag::NEW_LISTENER != 0,
-            action == "SCMP_ACT_NOTIFY"
-        );
+        assert_eq!(call(&program, Abi::X86_64, "getcwd", &[]), wanted, "{action}");
+        assert_eq!(program.flags & flag::NEW_LISTENER != 0, action == "SCMP_ACT_NOTIFY");
     }
 }
 
@@ -401,7 +328,8 @@ fn operators_compare_whole_words() {
         u64::MAX,
     ];
     for value in [0, 5, big, big + 5, u64::MAX] {
-        let table: [(&str, fn(u64, u64) -> bool); 7] = [
+        type Compare = (&'static str, fn(u64, u64) -> bool);
+        let table: [Compare; 7] = [
             ("EQ", |a, v| a == v),
             ("NE", |a, v| a != v),
             ("LT", |a, v| a < v),
@@ -420,11 +348,7 @@ fn operators_compare_whole_words() {
             for probe in probes {
                 let wanted = |holds: bool| if holds { verdict::ALLOW } else { EPERM_VERDICT };
                 let got = call(&program, Abi::X86_64, "close", &[9, 9, 9, probe]);
-                assert_eq!(
-                    got,
-                    wanted(holds(probe, value)),
-                    "{probe:#x} {operator} {value:#x}"
-                );
+                assert_eq!(got, wanted(holds(probe, value)), "{probe:#x} {operator} {value:#x}");
                 if probe < big && value < big {
                     let got = call(&program, Abi::X86, "close", &[9, 9, 9, probe]);
                     assert_eq!(
@@ -440,10 +364,8 @@ fn operators_compare_whole_words() {
 
 #[test]
 fn conditions_are_joined_as_runc_joins_them() {
-    let all =
-        r#"[{"index":0,"value":1,"op":"SCMP_CMP_EQ"},{"index":1,"value":2,"op":"SCMP_CMP_GE"}]"#;
-    let any =
-        r#"[{"index":0,"value":1,"op":"SCMP_CMP_EQ"},{"index":0,"value":7,"op":"SCMP_CMP_EQ"}]"#;
+    let all = r#"[{"index":0,"value":1,"op":"SCMP_CMP_EQ"},{"index":1,"value":2,"op":"SCMP_CMP_GE"}]"#;
+    let any = r#"[{"index":0,"value":1,"op":"SCMP_CMP_EQ"},{"index":0,"value":7,"op":"SCMP_CMP_EQ"}]"#;
     let rules = format!(
         r#"{{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[
         {{"names":["dup2","no_such_call"],"action":"SCMP_ACT_KILL_PROCESS"}},
@@ -461,11 +383,7 @@ fn conditions_are_joined_as_runc_joins_them() {
         ("close", [7, 0], verdict::ALLOW),
         ("close", [2, 0], EPERM_VERDICT),
     ] {
-        assert_eq!(
-            call(&program, Abi::X86_64, name, &args),
-            wanted,
-            "{name} {args:?}"
-        );
+        assert_eq!(call(&program, Abi::X86_64, name, &args), wanted, "{name} {args:?}");
     }
 }
 
@@ -473,9 +391,7 @@ fn conditions_are_joined_as_runc_joins_them() {
 fn faulty_settings_are_named() {
     let with = |rule: &str| {
         compile(
-            &settings(&format!(
-                r#"{{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{rule}]}}"#
-            )),
+            &settings(&format!(r#"{{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{rule}]}}"#)),
             Abi::X86_64,
         )
         .unwrap_err()
@@ -502,10 +418,7 @@ fn faulty_settings_are_named() {
         vec![r#"{"index":0,"value":1,"op":"SCMP_CMP_EQ"}"#; 1000].join(",")
     );
     assert!(with(&endless).contains("the kernel takes 4096"));
-    let notify = compile(
-        &settings(r#"{"defaultAction":"SCMP_ACT_NOTIFY"}"#),
-        Abi::X86_64,
-    );
+    let notify = compile(&settings(r#"{"defaultAction":"SCMP_ACT_NOTIFY"}"#), Abi::X86_64);
     assert_eq!(notify, Err(SeccompError::NotifyByDefault));
     assert!(
         Profile::parse(&" ".repeat(2 << 20))
@@ -513,12 +426,7 @@ fn faulty_settings_are_named() {
             .to_string()
             .contains("at most")
     );
-    assert!(
-        Profile::parse("{}")
-            .unwrap_err()
-            .to_string()
-            .contains("defaultAction")
-    );
+    assert!(Profile::parse("{}").unwrap_err().to_string().contains("defaultAction"));
 }
 
 #[test]
@@ -534,11 +442,7 @@ fn profiles_of_other_tools_are_read() {
           {"names":["sync"],"action":"SCMP_ACT_ALLOW","includes":{"arches":["ppc64le"]}},
           {"names":["clone"],"action":"SCMP_ACT_ALLOW","args":[],"excludes":{"caps":["CAP_SYS_ADMIN"],"arches":["s390"]}}]}"#;
     let profile = Profile::parse(text).unwrap();
-    let program = compile(
-        &profile.resolve(Abi::X86_64, &HashSet::new(), (6, 1)),
-        Abi::X86_64,
-    )
-    .unwrap();
+    let program = compile(&profile.resolve(Abi::X86_64, &HashSet::new(), (6, 1)), Abi::X86_64).unwrap();
     for (name, allowed) in [
         ("read", true),
         ("ptrace", true),
@@ -547,11 +451,7 @@ fn profiles_of_other_tools_are_read() {
         ("sync", false),
         ("clone", true),
     ] {
-        let wanted = if allowed {
-            verdict::ALLOW
-        } else {
-            ENOSYS_VERDICT
-        };
+        let wanted = if allowed { verdict::ALLOW } else { ENOSYS_VERDICT };
         assert_eq!(call(&program, Abi::X86_64, name, &[]), wanted, "{name}");
     }
 }
@@ -580,9 +480,7 @@ fn a_loaded_filter_holds_for_its_thread() {
         );
         assert_eq!(vsock.unwrap_err(), nix::errno::Errno::EAFNOSUPPORT);
         assert!(std::fs::read("/proc/self/stat").is_ok());
-        std::thread::spawn(|| std::fs::metadata("/").is_ok())
-            .join()
-            .unwrap();
+        std::thread::spawn(|| std::fs::metadata("/").is_ok()).join().unwrap();
     })
     .join()
     .unwrap();

@@ -57,9 +57,7 @@ impl Abi {
 
     /// The number of the call `name`, none if the interface lacks it or nobody knows it.
     pub fn number(self, name: &str) -> Option<u32> {
-        let row = calls::CALLS
-            .binary_search_by(|(known, _)| (*known).cmp(name))
-            .ok()?;
+        let row = calls::CALLS.binary_search_by(|(known, _)| (*known).cmp(name)).ok()?;
         let number = calls::CALLS[row].1[self as usize];
         (number != calls::NONE).then_some(number)
     }

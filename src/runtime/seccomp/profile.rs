@@ -3,14 +3,12 @@
 use std::collections::HashSet;
 
 use oci_spec::runtime::{
-    Arch, Capability, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag,
-    LinuxSyscall,
+    Arch, Capability, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag, LinuxSyscall,
 };
 use serde::Deserialize;
 
 use super::{Abi, SeccompError};
-/// Longest profile text, in bytes: podman’s has 20 KiB.
-const SECCOMP_PROFILE_BYTES_MAX: usize = 1 << 20;
+use crate::types::bounds::SECCOMP_PROFILE_BYTES;
 
 /// A profile before it is fitted to a container.
 #[derive(Clone, Debug, Deserialize)]
@@ -64,10 +62,10 @@ impl Profile {
 
     /// Reads a profile's JSON. Keys that podman or docker know and that say nothing about the filter are passed over.
     pub fn parse(text: &str) -> Result<Profile, SeccompError> {
-        if text.len() > SECCOMP_PROFILE_BYTES_MAX {
+        if text.len() > SECCOMP_PROFILE_BYTES {
             return Err(SeccompError::ProfileTooLarge {
                 bytes: text.len(),
-                max: SECCOMP_PROFILE_BYTES_MAX,
+                max: SECCOMP_PROFILE_BYTES,
             });
         }
         serde_json::from_str(text).map_err(|error| SeccompError::Profile {
@@ -79,12 +77,7 @@ impl Profile {
     /// `kernel` (major, minor) whose own interface is `native`.
     ///
     /// `includes`: the rule counts only if all listed capabilities are there; `excludes`: it does not if any is.
-    pub fn resolve(
-        &self,
-        native: Abi,
-        caps: &HashSet<Capability>,
-        kernel: (u32, u32),
-    ) -> LinuxSeccomp {
+    pub fn resolve(&self, native: Abi, caps: &HashSet<Capability>, kernel: (u32, u32)) -> LinuxSeccomp {
         let rules = self.syscalls.iter().filter(|rule| {
             rule.includes
                 .as_ref()
@@ -113,11 +106,7 @@ impl Profile {
             Abi::Aarch64 => Arch::ScmpArchAarch64,
             Abi::Arm => Arch::ScmpArchArm,
         };
-        let family = self
-            .arch_map
-            .iter()
-            .flatten()
-            .find(|family| family.architecture == own);
+        let family = self.arch_map.iter().flatten().find(|family| family.architecture == own);
         match (family, &self.architectures) {
             (Some(family), _) => std::iter::once(own)
                 .chain(family.sub_architectures.iter().flatten().copied())
@@ -142,22 +131,17 @@ impl Rule {
 impl Condition {
     fn all(&self, native: Abi, caps: &HashSet<Capability>, kernel: (u32, u32)) -> bool {
         self.caps.iter().flatten().all(|cap| caps.contains(cap))
-            && self.arches.as_ref().is_none_or(|arches| {
-                arches.is_empty() || arches.iter().any(|name| is(native, name))
-            })
             && self
-                .min_kernel
+                .arches
                 .as_ref()
-                .is_none_or(|least| kernel >= version(least))
+                .is_none_or(|arches| arches.is_empty() || arches.iter().any(|name| is(native, name)))
+            && self.min_kernel.as_ref().is_none_or(|least| kernel >= version(least))
     }
 
     fn any(&self, native: Abi, caps: &HashSet<Capability>, kernel: (u32, u32)) -> bool {
         self.caps.iter().flatten().any(|cap| caps.contains(cap))
             || self.arches.iter().flatten().any(|name| is(native, name))
-            || self
-                .min_kernel
-                .as_ref()
-                .is_some_and(|least| kernel >= version(least))
+            || self.min_kernel.as_ref().is_some_and(|least| kernel >= version(least))
     }
 }
 
@@ -171,8 +155,6 @@ fn is(abi: Abi, name: &str) -> bool {
 
 /// `5.11` → (5, 11); what is not a number counts as a kernel that does not exist yet.
 fn version(text: &str) -> (u32, u32) {
-    let mut parts = text
-        .splitn(3, '.')
-        .map(|part| part.parse().unwrap_or(u32::MAX));
+    let mut parts = text.splitn(3, '.').map(|part| part.parse().unwrap_or(u32::MAX));
     (parts.next().unwrap_or(u32::MAX), parts.next().unwrap_or(0))
 }
