@@ -1,0 +1,319 @@
+//! The settings file: `/etc/dunlin/agent.toml`. Every key is in `config/agent.toml` with its meaning; unknown keys are
+//! refused; a missing file means defaults.
+
+use std::path::{Path, PathBuf};
+
+use super::board::{Board, DIRECTORY};
+use super::{ConfigError, read_text};
+use crate::types::limits::Bytes;
+use crate::types::text::is_name;
+use crate::types::time::Span;
+
+/// Where the system's settings are.
+pub const SYSTEM_FILE: &str = "/etc/dunlin/agent.toml";
+
+/// All settings.
+#[derive(Debug, Clone, Default, PartialEq, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Who the device is.
+    pub device: Device,
+    /// Where data lives; flags and environment come first.
+    pub store: Store,
+    /// Containers.
+    pub containers: Containers,
+    /// Registries.
+    pub registry: Registry,
+    /// The broker.
+    pub mqtt: Option<Mqtt>,
+    /// Whose signatures are needed.
+    pub fleet: Fleet,
+    /// Apps and their updates.
+    pub apps: Apps,
+    /// The agent's own log.
+    pub log: Log,
+}
+
+/// Who the device is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Device {
+    /// Its name in topics; the host name in lower case when nothing is said.
+    pub name: Option<String>,
+    /// Board profile; the architecture's generic one when nothing is said. A configured board's limits count as asked for.
+    pub board: Option<String>,
+    /// Where boards of the device's own are looked for.
+    pub board_dir: Option<PathBuf>,
+    /// Labels that waves may name.
+    pub labels: Vec<String>,
+}
+
+/// Where data lives.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Store {
+    /// Data folder.
+    pub root: Option<PathBuf>,
+    /// Run root.
+    pub runroot: Option<PathBuf>,
+    /// Free bytes that pulls leave alone; the board's when nothing is said.
+    pub reserve: Option<Bytes>,
+}
+
+/// Containers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Containers {
+    /// Path of an external OCI runtime; dunlin's own when nothing is said.
+    pub runtime: Option<PathBuf>,
+    /// Bytes of one log file of a container.
+    pub log_size: Option<Bytes>,
+    /// Log files of a container, the current one included.
+    pub log_files: Option<u32>,
+}
+
+/// Registries.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Registry {
+    /// `HOST[:PORT]` that may be reached without TLS or with an unknown certificate, beside `registries.conf`.
+    pub insecure: Vec<String>,
+    /// Folder of private CAs and client certificates: `HOST[:PORT]/ca.crt`, before `/etc/containers/certs.d`.
+    pub certs_dir: Option<PathBuf>,
+    /// Credentials; the ecosystem's places when nothing is said.
+    pub auth_file: Option<PathBuf>,
+    /// `registries.conf` instead of the default ones.
+    pub registries_conf: Option<PathBuf>,
+    /// Layers fetched at once.
+    pub parallel: Option<u32>,
+}
+
+/// The broker.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mqtt {
+    /// `mqtts://HOST[:PORT]` or `mqtt://HOST[:PORT]`.
+    pub url: String,
+    /// Root of all topics.
+    #[serde(default = "default_root")]
+    pub root: String,
+    /// PEM file of the CA that signed the broker's certificate; public CAs when nothing is said.
+    #[serde(default)]
+    pub ca: Option<PathBuf>,
+    /// PEM file of the device's certificate chain.
+    #[serde(default)]
+    pub cert: Option<PathBuf>,
+    /// PEM file of its private key.
+    #[serde(default)]
+    pub key: Option<PathBuf>,
+    /// User name.
+    #[serde(default)]
+    pub username: Option<String>,
+    /// File that holds the password.
+    #[serde(default)]
+    pub password_file: Option<PathBuf>,
+    /// Plain TCP to other hosts than loopback is allowed.
+    #[serde(default)]
+    pub insecure: bool,
+    /// Longest silence before a ping.
+    #[serde(default = "default_keep_alive")]
+    pub keep_alive: Span,
+}
+
+fn default_root() -> String {
+    "dunlin/v1".into()
+}
+
+fn default_keep_alive() -> Span {
+    Span::seconds(900)
+}
+
+/// Whose signatures are needed. Without keys, and only then, unsigned documents are accepted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Fleet {
+    /// Operator keys: Ed25519 public keys, 32 bytes in base64.
+    pub keys: Vec<FleetKey>,
+    /// Signatures that a document needs.
+    pub threshold: Option<u32>,
+}
+
+/// One operator key.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FleetKey {
+    /// Hint in envelopes.
+    pub id: String,
+    /// 32 bytes in base64.
+    pub public: String,
+    /// What it may sign: `deploy`, `command`, `secret`; all when nothing is said.
+    #[serde(default)]
+    pub roles: Vec<String>,
+}
+
+/// Apps and their updates.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Apps {
+    /// Folder of local app documents.
+    pub dir: PathBuf,
+    /// Time in which every app of an update must have been healthy once.
+    pub probe_timeout: Span,
+    /// Retries of a pull that the network broke, before the deployment fails with `net`.
+    pub pull_attempts: u32,
+}
+
+impl Default for Apps {
+    fn default() -> Apps {
+        Apps {
+            dir: "/etc/dunlin/apps".into(),
+            probe_timeout: Span::seconds(300),
+            pull_attempts: 10,
+        }
+    }
+}
+
+/// The agent's own log.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// `error`, `warn`, `info`, `debug`.
+    pub level: Option<String>,
+}
+
+impl Settings {
+    /// Reads a file. `required`: its absence is an error, not an empty file.
+    pub fn load(path: &Path, required: bool) -> Result<Settings, ConfigError> {
+        match read_text(path) {
+            Ok(text) => Settings::parse(&text, path),
+            Err(ConfigError::Disk(error)) if error.is_missing() && !required => Ok(Settings::default()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads a text; `path` is for errors. All mistakes of values are told at once.
+    pub fn parse(text: &str, path: &Path) -> Result<Settings, ConfigError> {
+        let settings: Settings = toml::from_str(text).map_err(|e| ConfigError::invalid(path, e.to_string()))?;
+        let problems = settings.problems();
+        if problems.is_empty() {
+            Ok(settings)
+        } else {
+            Err(ConfigError::invalid(path, problems.join("; ")))
+        }
+    }
+
+    fn problems(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut check = |good: bool, text: &str| {
+            if !good {
+                found.push(text.to_owned());
+            }
+        };
+        check(
+            self.device.name.as_deref().is_none_or(is_name),
+            "`device.name` must match [a-z0-9][a-z0-9_-]{0,62}",
+        );
+        check(
+            self.device.board.as_deref().is_none_or(is_name),
+            "`device.board` must match [a-z0-9][a-z0-9_-]{0,62}",
+        );
+        check(
+            self.log
+                .level
+                .as_deref()
+                .is_none_or(|l| l.parse::<crate::log::Level>().is_ok()),
+            "`log.level` must be one of error, warn, info, debug",
+        );
+        check(
+            self.registry.parallel.is_none_or(|n| (1..=16).contains(&n)),
+            "`registry.parallel` must be 1 to 16",
+        );
+        check(
+            (1..=1000).contains(&self.apps.pull_attempts),
+            "`apps.pull_attempts` must be 1 to 1000",
+        );
+        if let Some(mqtt) = &self.mqtt {
+            let url = mqtt.url.strip_prefix("mqtts://").or(mqtt.url.strip_prefix("mqtt://"));
+            check(
+                url.is_some_and(|u| !u.is_empty() && !u.contains(['/', '@', ' '])),
+                "`mqtt.url` must be `mqtts://HOST[:PORT]` or `mqtt://HOST[:PORT]`",
+            );
+            let words = mqtt
+                .root
+                .split('/')
+                .all(|w| !w.is_empty() && !w.contains(['+', '#', '$', '\0']));
+            check(
+                words && mqtt.root.len() <= 128,
+                "`mqtt.root` must be topic levels without wildcards",
+            );
+            check(
+                mqtt.cert.is_some() == mqtt.key.is_some(),
+                "`mqtt.cert` and `mqtt.key` belong together",
+            );
+            check(
+                (5_000..=65_535_000).contains(&mqtt.keep_alive.ms()),
+                "`mqtt.keep_alive` must be 5s to 65535s",
+            );
+        }
+        let keys = self.fleet.keys.len();
+        check(keys <= 32, "`fleet.keys`: at most 32");
+        check(
+            self.fleet.threshold.is_none_or(|t| t >= 1 && t as usize <= keys),
+            "`fleet.threshold` must be 1 to the number of keys",
+        );
+        let role = |r: &String| matches!(r.as_str(), "deploy" | "command" | "secret");
+        check(
+            self.fleet.keys.iter().all(|k| k.roles.iter().all(role)),
+            "`fleet.keys.roles` knows deploy, command, secret",
+        );
+        found
+    }
+
+    /// The board that is configured, or the generic one of this architecture.
+    pub fn board(&self) -> Result<Board, ConfigError> {
+        let directory = self.device.board_dir.as_deref().unwrap_or(Path::new(DIRECTORY));
+        match &self.device.board {
+            Some(name) => Board::load(name, directory),
+            None => Board::generic(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documented_file_loads_and_changes_nothing() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/agent.toml");
+        let documented = Settings::load(&path, true).unwrap();
+        assert_eq!(documented, Settings::default());
+    }
+
+    #[test]
+    fn every_key_of_the_documented_file_is_known() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/agent.toml");
+        let text = std::fs::read_to_string(path).unwrap();
+        // Examples are comments of the form `#key = value`; taking the marks off must give a valid file.
+        let open: String = text.lines().map(|l| format!("{}\n", uncomment(l))).collect();
+        let settings = Settings::parse(&open, Path::new("agent.toml")).unwrap();
+        assert!(settings.mqtt.is_some() && settings.device.name.is_some() && !settings.fleet.keys.is_empty());
+    }
+
+    fn uncomment(line: &str) -> &str {
+        match line.strip_prefix('#') {
+            Some(rest) if !rest.starts_with(' ') => rest,
+            _ => line,
+        }
+    }
+
+    #[test]
+    fn all_mistakes_are_told_at_once() {
+        let text = "[device]\nname='A B'\n[mqtt]\nurl='http://x'\ncert='/c'\n[log]\nlevel='loud'\n[fleet]\nthreshold=2";
+        let error = Settings::parse(text, Path::new("agent.toml")).unwrap_err().to_string();
+        for key in ["device.name", "mqtt.url", "mqtt.cert", "log.level", "fleet.threshold"] {
+            assert!(error.contains(key), "{key} in {error}");
+        }
+        assert!(Settings::parse("[device]\nnam='x'", Path::new("agent.toml")).is_err());
+    }
+}
