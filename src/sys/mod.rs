@@ -1,6 +1,12 @@
 //! The only unsafe code: thin typed wrappers over the kernel, one file per topic. Imports nothing of ours.
 
+mod call;
+pub mod creds;
 pub mod event;
+pub mod mount;
+pub mod ns;
+pub mod path;
+pub mod process;
 pub mod seccomp;
 pub mod socket;
 pub mod tty;
