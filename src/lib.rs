@@ -1,7 +1,9 @@
 //! dunlin: a container agent for edge devices, as one binary with several roles.
 
+pub mod cli;
 pub mod config;
 pub mod disk;
+pub mod engine;
 pub mod log;
 pub mod monitor;
 pub mod runtime;

@@ -1,0 +1,122 @@
+//! Arguments of the verbs about images and the host.
+
+use clap::Args;
+use std::path::PathBuf;
+
+/// Which platform of an image is meant.
+#[derive(Debug, Clone, Default, Args)]
+pub struct PlatformArgs {
+    /// Platform of the image: OS/ARCH[/VARIANT]
+    #[arg(long, value_name = "PLATFORM", conflicts_with_all = ["arch", "os", "variant"])]
+    pub platform: Option<String>,
+    /// Architecture of the image instead of this machine's
+    #[arg(long)]
+    pub arch: Option<String>,
+    /// Operating system of the image
+    #[arg(long)]
+    pub os: Option<String>,
+    /// Variant of the architecture, such as v7
+    #[arg(long)]
+    pub variant: Option<String>,
+}
+
+/// How a registry is reached.
+#[derive(Debug, Clone, Default, Args)]
+pub struct RegistryArgs {
+    /// File with credentials instead of auth.json
+    #[arg(long, value_name = "FILE")]
+    pub authfile: Option<PathBuf>,
+    /// Credentials USER:PASSWORD for the registry
+    #[arg(long, value_name = "USER:PASSWORD")]
+    pub creds: Option<String>,
+    /// Directory with ca.crt, client.cert and client.key
+    #[arg(long, value_name = "DIR")]
+    pub cert_dir: Option<PathBuf>,
+    /// Ask for HTTPS with a valid certificate [default: true]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub tls_verify: Option<bool>,
+}
+
+/// `pull`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  dunlin pull registry.example/team/web:1.4\n  \
+                  dunlin pull --platform linux/arm64 registry.example/team/web@sha256:…\n  dunlin pull -q web")]
+pub struct PullArgs {
+    #[command(flatten)]
+    pub platform: PlatformArgs,
+    #[command(flatten)]
+    pub registry: RegistryArgs,
+    /// No progress, only the image id
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Images: [REGISTRY/]NAME[:TAG|@DIGEST]
+    #[arg(required = true, value_name = "IMAGE")]
+    pub images: Vec<String>,
+}
+
+/// `images`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  dunlin images\n  dunlin images --filter dangling=true -q\n  \
+                  dunlin images --format 'table {{.Repository}}\\t{{.Tag}}\\t{{.Size}}'"
+)]
+pub struct ImagesArgs {
+    /// Also images without a name (always shown)
+    #[arg(short, long)]
+    pub all: bool,
+    /// Show digests
+    #[arg(long)]
+    pub digests: bool,
+    /// Only images with: reference=, dangling=, label=, id=, before=, since=, readonly=
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    pub filter: Vec<String>,
+    /// json, or a Go template
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<String>,
+    /// Full ids
+    #[arg(long)]
+    pub no_trunc: bool,
+    /// No header line
+    #[arg(short, long)]
+    pub noheading: bool,
+    /// Only ids
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Sort by: created, id, repository, size, tag
+    #[arg(long, default_value = "created", value_parser = ["created", "id", "repository", "size", "tag"])]
+    pub sort: String,
+    /// Only images with this name
+    #[arg(value_name = "IMAGE")]
+    pub image: Option<String>,
+}
+
+/// `rmi`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  dunlin rmi registry.example/web:1.3\n  dunlin rmi -f 93fd78260bd1\n  dunlin rmi --all"
+)]
+pub struct RmiArgs {
+    /// Remove all images
+    #[arg(short, long)]
+    pub all: bool,
+    /// Also with several names, and the containers that use the image
+    #[arg(short, long)]
+    pub force: bool,
+    /// No error for an image that does not exist
+    #[arg(short, long)]
+    pub ignore: bool,
+    /// Names or ids
+    #[arg(required_unless_present = "all", value_name = "IMAGE")]
+    pub images: Vec<String>,
+}
+
+/// `info` and `version`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  dunlin info\n  dunlin info --format '{{.host.cgroupVersion}}'\n  dunlin version --format json"
+)]
+pub struct FormatArgs {
+    /// json, or a Go template
+    #[arg(short, long, value_name = "FORMAT")]
+    pub format: Option<String>,
+}

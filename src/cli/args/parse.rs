@@ -1,0 +1,194 @@
+//! From argv to [`Cli`]: podman's boolean flags (`--rm=false`), its groups (`container ls`) and its error texts.
+
+use super::Cli;
+use clap::error::ErrorKind;
+use clap::{ArgAction, Command, CommandFactory, FromArgMatches};
+use std::ffi::OsString;
+
+/// What argv asks for.
+#[derive(Debug)]
+pub enum Parsed {
+    /// A verb with its arguments.
+    Run(Box<Cli>),
+    /// Help or version, for stdout.
+    Show(String),
+    /// A mistake, for stderr, exit code 125.
+    Wrong(String),
+}
+
+/// Parses argv without the program's name.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Parsed {
+    let arguments: Vec<OsString> = std::iter::once("dunlin".into())
+        .chain(regroup(arguments.into_iter().collect()))
+        .collect();
+    let flexible = Cli::command().mut_subcommands(with_bool_values);
+    let error = match flexible.try_get_matches_from(&arguments) {
+        Ok(mut matches) => match Cli::from_arg_matches_mut(&mut matches) {
+            Ok(cli) => return Parsed::Run(Box::new(cli)),
+            Err(error) => error,
+        },
+        Err(error) => error,
+    };
+    match error.kind() {
+        // The help of the plain command shows flags without their optional value.
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => match Cli::command().try_get_matches_from(&arguments) {
+            Err(plain) if matches!(plain.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+                Parsed::Show(plain.to_string())
+            }
+            _ => Parsed::Show(error.to_string()),
+        },
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Parsed::Wrong(format!(
+            "{}\nError: missing command `dunlin COMMAND`",
+            Cli::command().render_help()
+        )),
+        _ => Parsed::Wrong(reword(&error.to_string())),
+    }
+}
+
+/// Lets every plain flag also take `=true` and `=false`.
+fn with_bool_values(command: Command) -> Command {
+    command.mut_args(|argument| match argument.get_action() {
+        ArgAction::SetTrue => argument
+            .action(ArgAction::Set)
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("true")
+            .default_value("false"),
+        _ => argument,
+    })
+}
+
+/// `container VERB` and `image VERB` are the same verbs.
+fn regroup(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let Some(at) = verb_at(&arguments) else {
+        return arguments;
+    };
+    let word = |at: usize| arguments.get(at).and_then(|word| word.to_str()).unwrap_or("");
+    let replacement: &[&str] = match (word(at), word(at + 1)) {
+        ("container", "ls" | "list" | "ps") => &["ps"],
+        ("container", "inspect") => &["inspect", "--type", "container"],
+        (
+            "container",
+            verb @ ("run" | "create" | "start" | "stop" | "kill" | "restart" | "pause" | "unpause" | "rm" | "logs"
+            | "exec" | "top" | "stats" | "port" | "wait" | "rename"),
+        ) => &[&verb.to_owned()],
+        ("image", "ls" | "list") => &["images"],
+        ("image", "inspect") => &["inspect", "--type", "image"],
+        ("image", "pull") => &["pull"],
+        ("image", "rm") => &["rmi"],
+        _ => return arguments,
+    };
+    let replacement: Vec<OsString> = replacement.iter().map(OsString::from).collect();
+    arguments.splice(at..at + 2, replacement);
+    arguments
+}
+
+/// Where the verb stands: the first word that is neither a global option nor its value.
+fn verb_at(arguments: &[OsString]) -> Option<usize> {
+    let mut at = 0;
+    while let Some(word) = arguments.get(at).and_then(|word| word.to_str()) {
+        match word {
+            "--root" | "--runroot" | "--config" | "--log-level" | "--runtime" => at += 2,
+            _ if word.starts_with('-') => at += 1,
+            _ => return Some(at),
+        }
+    }
+    None
+}
+
+/// clap's text in podman's form: `Error: …` and where to read on.
+fn reword(text: &str) -> String {
+    let text = text.strip_prefix("error: ").unwrap_or(text);
+    let text = text.split("\n\nUsage:").next().unwrap_or(text).trim_end();
+    let text = text.split("\n\nFor more information").next().unwrap_or(text).trim_end();
+    format!("Error: {text}\nSee `dunlin --help` or `dunlin VERB --help`")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Verb;
+    use super::*;
+
+    fn words(line: &str) -> Vec<OsString> {
+        line.split(' ')
+            .filter(|word| !word.is_empty())
+            .map(OsString::from)
+            .collect()
+    }
+
+    fn run_args(line: &str) -> Box<super::super::RunArgs> {
+        match parse(words(line)) {
+            Parsed::Run(cli) => match cli.verb {
+                Verb::Run(args) => args,
+                other => panic!("{other:?}"),
+            },
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_command_is_consistent() {
+        Cli::command().debug_assert();
+        Cli::command().mut_subcommands(with_bool_values).debug_assert();
+    }
+
+    #[test]
+    fn letters_bundle_and_the_rest_belongs_to_the_container() {
+        let args = run_args("run -it --rm --name x alpine sh -c -it --rm");
+        assert!(args.create.interactive && args.create.tty && args.create.rm && !args.detach);
+        assert_eq!(args.create.image, "alpine");
+        assert_eq!(args.create.command, ["sh", "-c", "-it", "--rm"]);
+        let args = run_args("run -dit --rm=false -h box -e A=1 -e B alpine");
+        assert!(args.detach && !args.create.rm);
+        assert_eq!(args.create.hostname.as_deref(), Some("box"));
+        assert_eq!(args.create.env, ["A=1", "B"]);
+        let args = run_args("run --cap-drop all --cap-add chown,kill -- alpine -x");
+        assert_eq!(args.create.cap_add, ["chown", "kill"]);
+        assert_eq!(args.create.command, ["-x"]);
+        let args = run_args("--root /x run --sig-proxy=false --pids-limit -1 --memory-swap -1 a");
+        assert_eq!(args.sig_proxy, Some(false));
+        assert_eq!(args.create.pids_limit, Some(-1));
+    }
+
+    #[test]
+    fn groups_are_other_names_of_the_verbs() {
+        for (line, want) in [
+            ("container ls -a", "ps"),
+            ("--log-level debug container inspect x", "inspect"),
+            ("image ls", "images"),
+            ("image rm x", "rmi"),
+            ("container rm x", "rm"),
+        ] {
+            match parse(words(line)) {
+                Parsed::Run(cli) => {
+                    let name = format!("{:?}", cli.verb).to_lowercase();
+                    assert!(name.starts_with(want), "{line}: {name}");
+                }
+                other => panic!("{line}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn mistakes_read_as_podmans() {
+        for line in [
+            "",
+            "nope",
+            "run",
+            "run --nope x",
+            "run -t --nope",
+            "exec -k x y",
+            "ps --sort nope",
+            "rm --time x y",
+            "rmi",
+        ] {
+            match parse(words(line)) {
+                Parsed::Wrong(text) => assert!(text.contains("Error: "), "{line}: {text}"),
+                other => panic!("{line}: {other:?}"),
+            }
+        }
+        for line in ["--help", "run --help", "--version", "ps -h"] {
+            assert!(matches!(parse(words(line)), Parsed::Show(_)), "{line}");
+        }
+    }
+}

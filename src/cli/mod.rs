@@ -1,0 +1,7 @@
+//! Arguments → command → result → rendering.
+
+mod args;
+mod compose;
+mod human;
+mod table;
+mod template;
