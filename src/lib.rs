@@ -1,6 +1,5 @@
 //! dunlin: a container agent for edge devices, as one binary with several roles.
 
-pub mod cli;
 pub mod config;
 pub mod disk;
 pub mod engine;

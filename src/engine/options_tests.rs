@@ -1,3 +1,5 @@
+//! Tests of what wishes and images make together.
+
 #![allow(clippy::unwrap_used)]
 use super::*;
 use crate::types::limits::{Bytes, LimitKind};

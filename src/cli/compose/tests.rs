@@ -1,3 +1,5 @@
+//! Tests of flags to options.
+
 #![allow(clippy::unwrap_used)]
 use super::super::args::{Parsed, Verb, parse};
 use super::*;
