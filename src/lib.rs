@@ -5,6 +5,7 @@ pub mod disk;
 pub mod engine;
 pub mod log;
 pub mod monitor;
+pub mod plan;
 pub mod runtime;
 pub mod sys;
 pub mod types;

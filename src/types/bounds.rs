@@ -58,3 +58,5 @@ pub const FUTURE_S: u64 = 24 * 3600;
 pub const COMMAND_IDS: usize = 256;
 /// Bytes of a seccomp profile (podman's own has 20 KiB).
 pub const SECCOMP_PROFILE_BYTES: usize = 1 << 20;
+/// Versions that are held in quarantine; the oldest is let go first (a device has few apps and fails rarely).
+pub const QUARANTINED: usize = 64;

@@ -1,0 +1,13 @@
+//! Pure decisions: (state, event, now) → (state, effects). Imports `types` only; every time is passed in.
+
+pub mod admission;
+pub mod backoff;
+pub mod health;
+pub mod quarantine;
+pub mod reconcile;
+pub mod restart;
+pub mod soak;
+pub mod trust;
+pub mod update;
+pub mod wave;
+pub mod window;
