@@ -3,9 +3,11 @@
 pub mod config;
 pub mod disk;
 pub mod engine;
+pub mod fleet;
 pub mod log;
 pub mod monitor;
 pub mod plan;
 pub mod runtime;
 pub mod sys;
 pub mod types;
+pub mod uplink;

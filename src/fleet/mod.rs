@@ -1,0 +1,3 @@
+//! The operator's side: signing documents.
+
+pub mod sign;

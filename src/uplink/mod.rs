@@ -1,0 +1,7 @@
+//! The way to the operator: MQTT topics, signed envelopes, one session with a broker, an outbox that never grows.
+
+pub mod dsse;
+pub mod outbox;
+pub mod session;
+pub mod tls;
+pub mod topics;

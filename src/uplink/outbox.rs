@@ -1,0 +1,146 @@
+//! What is to be published: the newest value of each retained topic, and a bounded queue of everything else.
+
+use std::collections::{BTreeMap, VecDeque};
+
+/// Messages that wait for the broker, retained ones apart; the oldest is dropped and counted when there are more.
+pub const QUEUE: usize = 64;
+/// Retained topics of one device.
+pub const RETAINED: usize = 16;
+
+/// A message to be published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Topic.
+    pub topic: String,
+    /// Payload.
+    pub payload: Vec<u8>,
+    /// Whether the broker keeps it.
+    pub retain: bool,
+}
+
+#[derive(Debug)]
+struct Slot {
+    payload: Vec<u8>,
+    /// Not yet handed to the connection.
+    dirty: bool,
+}
+
+/// The outbox.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    retained: BTreeMap<String, Slot>,
+    queue: VecDeque<Message>,
+    dropped: u64,
+}
+
+impl Outbox {
+    /// Sets the value of a retained topic; an unchanged value is not published again. A topic beyond [`RETAINED`] is
+    /// dropped and counted.
+    pub fn set(&mut self, topic: String, payload: Vec<u8>) {
+        if self.retained.len() >= RETAINED && !self.retained.contains_key(&topic) {
+            self.dropped += 1;
+            return;
+        }
+        let slot = self.retained.entry(topic).or_insert(Slot {
+            payload: Vec::new(),
+            dirty: true,
+        });
+        if slot.payload != payload {
+            *slot = Slot { payload, dirty: true };
+        }
+    }
+
+    /// Adds a message that is not retained; the oldest gives way when the queue is full.
+    pub fn push(&mut self, topic: String, payload: Vec<u8>) {
+        if self.queue.len() >= QUEUE {
+            self.queue.pop_front();
+            self.dropped += 1;
+        }
+        self.queue.push_back(Message {
+            topic,
+            payload,
+            retain: false,
+        });
+    }
+
+    /// Everything retained is to be published again: a new connection, perhaps to a broker that forgot.
+    pub fn again(&mut self) {
+        for slot in self.retained.values_mut() {
+            slot.dirty = true;
+        }
+    }
+
+    /// One retained topic is to be published again.
+    pub fn again_topic(&mut self, topic: &str) {
+        if let Some(slot) = self.retained.get_mut(topic) {
+            slot.dirty = true;
+        }
+    }
+
+    /// Hands messages to `send` until it refuses one; a refused one stays.
+    pub fn flush(&mut self, mut send: impl FnMut(&Message) -> bool) {
+        for (topic, slot) in self.retained.iter_mut().filter(|(_, s)| s.dirty) {
+            let message = Message {
+                topic: topic.clone(),
+                payload: slot.payload.clone(),
+                retain: true,
+            };
+            if !send(&message) {
+                return;
+            }
+            slot.dirty = false;
+        }
+        while let Some(message) = self.queue.front() {
+            if !send(message) {
+                return;
+            }
+            self.queue.pop_front();
+        }
+    }
+
+    /// Messages that were dropped so far.
+    pub fn dropped(&self) -> u64 {
+        self.dropped
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sent(outbox: &mut Outbox, room: usize) -> Vec<String> {
+        let mut out = Vec::new();
+        outbox.flush(|m| {
+            let fits = out.len() < room;
+            if fits {
+                out.push(format!("{}={}", m.topic, String::from_utf8_lossy(&m.payload)));
+            }
+            fits
+        });
+        out
+    }
+
+    #[test]
+    fn retained_topics_keep_only_their_newest_value() {
+        let mut outbox = Outbox::default();
+        outbox.set("a".into(), b"1".to_vec());
+        outbox.set("a".into(), b"2".to_vec());
+        outbox.push("e".into(), b"x".to_vec());
+        assert_eq!(sent(&mut outbox, 1), ["a=2"]);
+        assert_eq!(sent(&mut outbox, 9), ["e=x"]);
+        outbox.set("a".into(), b"2".to_vec());
+        assert!(sent(&mut outbox, 9).is_empty(), "unchanged");
+        outbox.again();
+        assert_eq!(sent(&mut outbox, 9), ["a=2"]);
+    }
+
+    #[test]
+    fn the_queue_is_bounded_and_drops_the_oldest() {
+        let mut outbox = Outbox::default();
+        for n in 0..QUEUE + 3 {
+            outbox.push("e".into(), n.to_string().into_bytes());
+        }
+        assert_eq!(outbox.dropped(), 3);
+        assert_eq!(sent(&mut outbox, 1), ["e=3"]);
+    }
+}
