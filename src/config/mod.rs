@@ -1,8 +1,11 @@
 //! Settings: agent.toml, boards, the ecosystem's files, and every environment variable in one list.
 
 pub mod agent;
+pub mod auth;
 pub mod board;
+pub mod certs;
 pub mod env;
+pub mod registries;
 
 use std::path::{Path, PathBuf};
 

@@ -120,6 +120,16 @@ pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, DiskError> {
     Ok(data)
 }
 
+/// Like [`read`]; `None` where there is no such file.
+pub fn read_optional(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, DiskError> {
+    use std::io::ErrorKind::{NotADirectory, NotFound};
+    match read(path, limit) {
+        Ok(data) => Ok(Some(data)),
+        Err(DiskError::Io { source, .. }) if matches!(source.kind(), NotFound | NotADirectory) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,6 +14,36 @@ pub const IMAGE_CONFIG_BYTES: usize = 4 << 20;
 pub const LAYERS: usize = 127;
 /// Entries of one index.
 pub const INDEX_ENTRIES: usize = 256;
+/// Bytes of a file of the ecosystem: registries.conf, auth.json, a certificate bundle (Debian's has 220 KB).
+pub const ECOSYSTEM_FILE_BYTES: u64 = 1 << 20;
+/// `[[registry]]` tables, mirrors of one of them, and aliases.
+pub const REGISTRY_TABLES: usize = 1024;
+/// Drop-in files of one folder.
+pub const DROP_INS: usize = 128;
+/// Files of one registry's folder in certs.d.
+pub const CERTIFICATE_FILES: usize = 64;
+/// Bytes of one blob (more than any device of ours can hold; a larger size is a mistake or an attack).
+pub const BLOB_BYTES: u64 = 64 << 30;
+/// Hosts of which the registry client remembers how to speak to them.
+pub const REGISTRY_HOSTS: usize = 64;
+/// Connections that the registry client keeps open without a request.
+pub const IDLE_CONNECTIONS: usize = 8;
+/// Bytes of a connection's read buffer.
+pub const READ_BUFFER_BYTES: usize = 64 << 10;
+/// Bytes of a URL in a redirect or an authentication challenge (signed URLs of object stores have about 2 KiB).
+pub const URL_BYTES: usize = 8 << 10;
+/// Redirects of one request.
+pub const REDIRECTS: usize = 5;
+/// Bytes of an error's body that are read.
+pub const ERROR_BODY_BYTES: usize = 8 << 10;
+/// Bytes of a token server's answer.
+pub const TOKEN_BYTES: usize = 64 << 10;
+/// Addresses of one host that are tried.
+pub const ADDRESSES: usize = 16;
+/// Bytes that a failing blob must have moved on for its tries to count anew.
+pub const PROGRESS_BYTES: u64 = 16 << 10;
+/// Depth of indexes in indexes.
+pub const INDEX_DEPTH: usize = 3;
 /// Apps of one desired state.
 pub const APPS: usize = 64;
 /// Bytes of an MQTT packet's payload.
