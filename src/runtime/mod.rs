@@ -1,3 +1,4 @@
 //! The OCI runtime.
 
+pub mod cgroup;
 pub mod seccomp;

@@ -14,6 +14,36 @@ pub const IMAGE_CONFIG_BYTES: usize = 4 << 20;
 pub const LAYERS: usize = 127;
 /// Entries of one index.
 pub const INDEX_ENTRIES: usize = 256;
+/// Bytes of a file of the ecosystem: registries.conf, auth.json, a certificate bundle (Debian's has 220 KB).
+pub const ECOSYSTEM_FILE_BYTES: u64 = 1 << 20;
+/// `[[registry]]` tables, mirrors of one of them, and aliases.
+pub const REGISTRY_TABLES: usize = 1024;
+/// Drop-in files of one folder.
+pub const DROP_INS: usize = 128;
+/// Files of one registry's folder in certs.d.
+pub const CERTIFICATE_FILES: usize = 64;
+/// Bytes of one blob (more than any device of ours can hold; a larger size is a mistake or an attack).
+pub const BLOB_BYTES: u64 = 64 << 30;
+/// Hosts of which the registry client remembers how to speak to them.
+pub const REGISTRY_HOSTS: usize = 64;
+/// Connections that the registry client keeps open without a request.
+pub const IDLE_CONNECTIONS: usize = 8;
+/// Bytes of a connection's read buffer.
+pub const READ_BUFFER_BYTES: usize = 64 << 10;
+/// Bytes of a URL in a redirect or an authentication challenge (signed URLs of object stores have about 2 KiB).
+pub const URL_BYTES: usize = 8 << 10;
+/// Redirects of one request.
+pub const REDIRECTS: usize = 5;
+/// Bytes of an error's body that are read.
+pub const ERROR_BODY_BYTES: usize = 8 << 10;
+/// Bytes of a token server's answer.
+pub const TOKEN_BYTES: usize = 64 << 10;
+/// Addresses of one host that are tried.
+pub const ADDRESSES: usize = 16;
+/// Bytes that a failing blob must have moved on for its tries to count anew.
+pub const PROGRESS_BYTES: u64 = 16 << 10;
+/// Depth of indexes in indexes.
+pub const INDEX_DEPTH: usize = 3;
 /// Apps of one desired state.
 pub const APPS: usize = 64;
 /// Bytes of an MQTT packet's payload.
@@ -60,28 +90,9 @@ pub const COMMAND_IDS: usize = 256;
 pub const SECCOMP_PROFILE_BYTES: usize = 1 << 20;
 /// Versions that are held in quarantine; the oldest is let go first (a device has few apps and fails rarely).
 pub const QUARANTINED: usize = 64;
-/// Bytes of one log file at the least: some lines of output must fit.
-pub const LOG_FILE_BYTES_MIN: u64 = 16 << 10;
-/// Log files of a container at the most.
-pub const LOG_FILES_MAX: u32 = 32;
-/// Connections to one monitor at the same time, sessions and subscribers included; more are refused.
-pub const MONITOR_CLIENTS: usize = 32;
-/// Execs at the same time in one container, a probe included; more are refused.
-pub const EXECS: usize = 32;
-/// Exit codes of detached execs that are kept until somebody asks; the oldest goes first.
-pub const EXECS_KEPT: usize = 32;
-/// Milliseconds that an attached reader, the foreground runner aside, may hold the container's output up before it is cut
-/// off.
-pub const ATTACH_STALL_MS: u64 = 10_000;
-/// Milliseconds that a connection may be silent before its first request.
-pub const MONITOR_IDLE_MS: u64 = 30_000;
-/// Milliseconds that output may still come after the last process of a container ended.
-pub const DRAIN_MS: u64 = 5_000;
-/// Health probes that are remembered (podman's number).
-pub const PROBES_KEPT: usize = 5;
-/// Bytes that are remembered of what a probe said (podman's number).
-pub const PROBE_OUTPUT_BYTES: usize = 500;
-/// Bytes of an HTTP probe's answer that are read.
-pub const PROBE_ANSWER_BYTES: usize = 4096;
-/// Bytes of events that may wait for a subscriber in its socket before it loses some.
-pub const SUBSCRIBER_BYTES: i32 = 32 << 10;
+/// Levels of control groups that a container may nest before its removal stops looking deeper.
+pub const CGROUP_DEPTH: usize = 32;
+/// Milliseconds that a control group's tasks may take to stop.
+pub const CGROUP_FREEZE_MS: u64 = 2000;
+/// Milliseconds that the removal of a control group waits for tasks that are just ending.
+pub const CGROUP_REMOVE_MS: u64 = 2000;

@@ -1,6 +1,7 @@
 //! Pure data: names, documents, states and every bound. No file, network, clock or environment.
 
 pub mod app;
+pub mod base64;
 pub mod bounds;
 pub mod container;
 pub mod deployment;
