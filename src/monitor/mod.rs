@@ -2,4 +2,6 @@
 //! relays stdio, runs execs and health probes, restarts what no app owns, and tells who listens.
 
 pub mod client;
+pub mod log;
+pub mod state;
 pub mod wire;

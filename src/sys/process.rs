@@ -167,6 +167,14 @@ pub fn start_time(pid: i32) -> io::Result<u64> {
     parse_start_time(&stat).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
 }
 
+/// Whether the process with this number and start time is there and has not ended (a zombie has).
+pub fn lives(pid: i32, start: u64) -> bool {
+    let stat = std::fs::read(Path::new("/proc").join(pid.to_string()).join("stat")).unwrap_or_default();
+    let after = stat.iter().rposition(|&b| b == b')').unwrap_or(stat.len());
+    let ended = matches!(stat.get(after + 2), Some(b'Z' | b'X') | None);
+    !ended && parse_start_time(&stat) == Some(start)
+}
+
 fn parse_start_time(stat: &[u8]) -> Option<u64> {
     // The name, field 2, may hold anything, so count from the last `)`.
     let after = stat.iter().rposition(|&b| b == b')')? + 1;
@@ -376,7 +384,9 @@ mod tests {
         let stat = format!("7 (a) S 1 ) (b) {}", fields.join(" "));
         assert_eq!(parse_start_time(stat.as_bytes()), Some(22));
         assert_eq!(parse_start_time(b"7 (a"), None);
-        assert!(start_time(std::process::id() as i32).expect("own stat") > 0);
+        let ours = std::process::id() as i32;
+        let start = start_time(ours).expect("own stat");
+        assert!(start > 0 && lives(ours, start) && !lives(ours, start + 1) && !lives(-1, start));
     }
 
     #[test]

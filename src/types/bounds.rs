@@ -96,3 +96,28 @@ pub const CGROUP_DEPTH: usize = 32;
 pub const CGROUP_FREEZE_MS: u64 = 2000;
 /// Milliseconds that the removal of a control group waits for tasks that are just ending.
 pub const CGROUP_REMOVE_MS: u64 = 2000;
+/// Bytes of one log file at the least: some lines of output must fit.
+pub const LOG_FILE_BYTES_MIN: u64 = 16 << 10;
+/// Log files of a container at the most.
+pub const LOG_FILES_MAX: u32 = 32;
+/// Connections to one monitor at the same time, sessions and subscribers included; more are refused.
+pub const MONITOR_CLIENTS: usize = 32;
+/// Execs at the same time in one container, a probe included; more are refused.
+pub const EXECS: usize = 32;
+/// Exit codes of detached execs that are kept until somebody asks; the oldest goes first.
+pub const EXECS_KEPT: usize = 32;
+/// Milliseconds that an attached reader, the foreground runner aside, may hold the container's output up before it is cut
+/// off.
+pub const ATTACH_STALL_MS: u64 = 10_000;
+/// Milliseconds that a connection may be silent before its first request.
+pub const MONITOR_IDLE_MS: u64 = 30_000;
+/// Milliseconds that output may still come after the last process of a container ended.
+pub const DRAIN_MS: u64 = 5_000;
+/// Health probes that are remembered (podman's number).
+pub const PROBES_KEPT: usize = 5;
+/// Bytes that are remembered of what a probe said (podman's number).
+pub const PROBE_OUTPUT_BYTES: usize = 500;
+/// Bytes of an HTTP probe's answer that are read.
+pub const PROBE_ANSWER_BYTES: usize = 4096;
+/// Bytes of events that may wait for a subscriber in its socket before it loses some.
+pub const SUBSCRIBER_BYTES: i32 = 32 << 10;

@@ -1,4 +1,6 @@
 //! Integration tests, on real parts: one binary.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, missing_docs)]
 
+mod fixture;
 mod house;
+mod testbed;
