@@ -2,6 +2,7 @@
 
 mod call;
 pub mod creds;
+pub mod errno;
 pub mod event;
 pub mod mount;
 pub mod ns;

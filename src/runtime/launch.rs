@@ -1,0 +1,91 @@
+//! What a caller hands over to have a container or a process made, beside the OCI bundle, and what it gets back.
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use oci_spec::runtime::Spec;
+
+use super::cgroup::Handle;
+use crate::sys::tty::WindowSize;
+use crate::types::idmap::IdMap;
+
+/// A container to be made by [`super::create::create`].
+#[derive(Debug)]
+pub struct Launch<'a> {
+    /// The bundle's `config.json`. Only what it says is done; its `root.path` and id mappings give way to the fields here.
+    pub spec: &'a Spec,
+    /// Where its files come from.
+    pub rootfs: Rootfs,
+    /// The container's ids, as the user namespace of the caller sees them on the outside.
+    pub id_map: IdMap,
+    /// A group that exists already; none: the process stays in the caller's.
+    pub cgroup: Option<&'a Handle>,
+    /// `USER[:GROUP]` by name or number, looked up inside the root; none: the numbers of `process.user` stand.
+    pub user: Option<&'a str>,
+    /// Its first three descriptors.
+    pub stdio: Stdio,
+    /// The kernel kills the container when the calling process ends.
+    pub die_with_parent: bool,
+}
+
+/// Where a root file system comes from. Paths are absolute, in the caller's mount namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rootfs {
+    /// Layers and a writable directory (overlayfs).
+    Overlay {
+        /// Directories of the layers, topmost first.
+        lowers: Vec<PathBuf>,
+        /// The writable layer.
+        upper: PathBuf,
+        /// overlayfs's work directory, on the same file system as `upper`.
+        work: PathBuf,
+        /// An existing directory to mount it on; seen mounted by the container's first process only.
+        target: PathBuf,
+    },
+    /// A plain directory.
+    Flat(PathBuf),
+}
+
+/// The first three descriptors of a process.
+#[derive(Debug)]
+pub enum Stdio {
+    /// The process's ends of pipes, sockets or files; none is `/dev/null`. Pipes and sockets are given to the
+    /// process's user, so that it can open them again through `/dev/stdout`.
+    Streams {
+        /// Standard input.
+        stdin: Option<OwnedFd>,
+        /// Standard output.
+        stdout: Option<OwnedFd>,
+        /// Standard error.
+        stderr: Option<OwnedFd>,
+    },
+    /// A new terminal of the container's own devpts; its master is handed back.
+    Terminal {
+        /// Its first size.
+        size: Option<WindowSize>,
+    },
+}
+
+/// A running container, for [`super::exec::exec`].
+#[derive(Debug, Clone, Copy)]
+pub struct ExecTarget<'a> {
+    /// The container's first process, for messages.
+    pub pid: i32,
+    /// The same.
+    pub pidfd: BorrowedFd<'a>,
+    /// The container's `config.json`: its namespaces and filter also hold for the new process.
+    pub spec: &'a Spec,
+    /// The container's group; none: the process stays in the caller's.
+    pub cgroup: Option<&'a Handle>,
+}
+
+/// A process in a running container.
+#[derive(Debug)]
+pub struct ExecProcess {
+    /// Its number in the caller's pid namespace.
+    pub pid: i32,
+    /// The process, a child of the caller.
+    pub pidfd: OwnedFd,
+    /// The master of its terminal, if it has one.
+    pub console: Option<OwnedFd>,
+}

@@ -1,0 +1,6 @@
+//! The kernel's error numbers that code above `sys` tells apart (errno(3)).
+
+pub use libc::{
+    E2BIG, EACCES, EAGAIN, EBADF, EBUSY, EEXIST, EFBIG, EINVAL, EIO, EISDIR, ELOOP, ENODEV, ENOENT, ENOEXEC, ENOMEM,
+    ENOSPC, ENOSYS, ENOTDIR, ENXIO, EOPNOTSUPP, EPERM, EROFS, ESRCH, ETIMEDOUT, ETXTBSY, EUSERS,
+};
