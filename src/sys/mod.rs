@@ -1,6 +1,7 @@
 //! The only unsafe code: thin typed wrappers over the kernel, one file per topic. Imports nothing of ours.
 
 mod call;
+pub mod clock;
 pub mod creds;
 pub mod errno;
 pub mod event;

@@ -121,3 +121,9 @@ pub const PROBE_OUTPUT_BYTES: usize = 500;
 pub const PROBE_ANSWER_BYTES: usize = 4096;
 /// Bytes of events that may wait for a subscriber in its socket before it loses some.
 pub const SUBSCRIBER_BYTES: i32 = 32 << 10;
+/// Groups of one device: with its own filters they fit one SUBSCRIBE twice over.
+pub const GROUPS: usize = 8;
+/// Local app documents in the apps folder.
+pub const LOCAL_APPS: usize = APPS;
+/// Milliseconds after `issued_at` at which a document expires that says nothing: 90 days.
+pub const DOCUMENT_LIFE_MS: u64 = 90 * 86_400_000;

@@ -116,6 +116,39 @@ fn everyone() -> f64 {
     100.0
 }
 
+/// Which groups a device belongs to, and what else the operator says about it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Assign {
+    /// Who is meant: `d/DEVICE`.
+    pub audience: String,
+    /// Only grows.
+    pub generation: u64,
+    /// RFC 3339.
+    pub issued_at: String,
+    /// RFC 3339; 90 days after `issued_at` when nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<String>,
+    /// The oldest agent that understands the document.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_agent: Option<String>,
+    /// In the order in which their desired states are looked for.
+    #[serde(default)]
+    pub groups: Vec<String>,
+    /// What waves may name, beside the labels of the device's settings.
+    #[serde(default)]
+    pub labels: Vec<String>,
+    /// `UTC` or an offset such as `+01:00`, for windows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_zone: Option<String>,
+    /// Its link costs money: only urgent documents are fetched for.
+    #[serde(default)]
+    pub metered: bool,
+    /// It takes no part any more.
+    #[serde(default)]
+    pub retired: bool,
+}
+
 /// What a device says about being there; also its will.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Presence {

@@ -1,0 +1,415 @@
+//! Takes documents in: signature, audience, number, time, schema; what passes is on disk before anybody acts on it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::identity::VERSION;
+use crate::disk::DiskError;
+use crate::disk::record::{self, Record, kinds};
+use crate::plan::trust::{self, Clock, Floors, Stamp, Verdict};
+use crate::types::app;
+use crate::types::bounds::{APPS_BYTES, DOCUMENT_LIFE_MS, GROUPS};
+use crate::types::deployment::{Cause, Reason};
+use crate::types::digest::Digest;
+use crate::types::document::{Assign, Desired, Preamble};
+use crate::types::text::is_name;
+use crate::types::time::Unix;
+use crate::uplink::dsse::{self, EnvelopeError, Kind, Trusted};
+
+/// What the device has accepted, kept as one record: a floor is never raised without its document.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+struct Accepted {
+    floors: Floors,
+    last_issued: Unix,
+    last_synchronised: Unix,
+    /// Source to the desired state's JSON.
+    desired: BTreeMap<String, String>,
+    /// The assignment's JSON.
+    assign: Option<String>,
+}
+
+impl Record for Accepted {
+    const KIND: u16 = kinds::TRUST;
+}
+
+/// A document that came in.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// A desired state was newly accepted for this source.
+    Desired(String),
+    /// A new assignment.
+    Assigned,
+    /// Known already, or nothing was said.
+    Nothing,
+    /// Not accepted.
+    Refused(Refusal),
+}
+
+/// Why a document was not accepted, with what it says of itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Refusal {
+    /// Reason.
+    pub cause: Cause,
+    /// The activity, where one could be read from a document with good signatures.
+    pub activity: Option<String>,
+    /// The generation, likewise.
+    pub generation: Option<u64>,
+}
+
+/// Takes documents in.
+pub struct Intake {
+    path: PathBuf,
+    device: String,
+    trusted: Trusted,
+    built: Unix,
+    accepted: Accepted,
+    documents: BTreeMap<String, Desired>,
+    assign: Assign,
+}
+
+impl Intake {
+    /// Loads what was accepted before. A damaged record is refused: floors are security.
+    pub fn open(path: PathBuf, device: &str, trusted: Trusted) -> Result<Intake, DiskError> {
+        let accepted: Accepted = record::read_optional(&path)?.unwrap_or_default();
+        let mut documents = BTreeMap::new();
+        for (source, json) in &accepted.desired {
+            match serde_json::from_str(json) {
+                Ok(document) => drop(documents.insert(source.clone(), document)),
+                Err(error) => crate::warn!("stored desired state of `{source}`: {error}"),
+            }
+        }
+        let assign = accepted.assign.as_deref().and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
+        Ok(Intake { path, device: device.into(), trusted, built: Unix(0), accepted, documents, assign })
+    }
+
+    /// Stored desired states by source.
+    pub fn documents(&self) -> &BTreeMap<String, Desired> {
+        &self.documents
+    }
+
+    /// The assignment in force.
+    pub fn assign(&self) -> &Assign {
+        &self.assign
+    }
+
+    /// What is known of the time.
+    pub fn clock(&self, now: Option<Unix>) -> Clock {
+        Clock::new(self.built, self.accepted.last_issued, self.accepted.last_synchronised, now)
+    }
+
+    /// Whether a stored document is past its time: `fresh`, `expired`.
+    pub fn freshness(&self, source: &str, now: Option<Unix>) -> &'static str {
+        let Some(document) = self.documents.get(source) else { return "unknown" };
+        match times(&document.issued_at, document.expires_at.as_deref()) {
+            Ok((_, expires)) if expires < self.clock(now).floor => "expired",
+            _ => "fresh",
+        }
+    }
+
+    /// Takes a desired state for `audience` (`d/DEVICE` or `g/GROUP`, from the topic). On disk when this returns.
+    pub fn desired(&mut self, audience: &str, message: &[u8], now: Option<Unix>) -> Result<Outcome, DiskError> {
+        if message.is_empty() {
+            return Ok(Outcome::Nothing);
+        }
+        let trusted = self.trusted.clone();
+        let opened = self.preamble(Kind::Desired, message, audience, &trusted);
+        let (payload, preamble) = match opened {
+            Ok(opened) => opened,
+            Err(refusal) => return Ok(Outcome::Refused(refusal)),
+        };
+        let refuse = |cause, document: Option<&Desired>| {
+            let activity = document.map(|d| d.activity.clone());
+            Ok(Outcome::Refused(Refusal { cause, activity, generation: Some(preamble.generation) }))
+        };
+        let document: Desired = match serde_json::from_slice(&payload) {
+            Ok(document) => document,
+            Err(error) => return refuse(Cause::new(Reason::Schema, error.to_string()), None),
+        };
+        let (issued_at, expires_at) = match times(&document.issued_at, document.expires_at.as_deref()) {
+            Ok(times) => times,
+            Err(cause) => return refuse(cause, Some(&document)),
+        };
+        let stamp = Stamp {
+            audience: &preamble.audience,
+            kind: trust::Kind::Desired,
+            generation: preamble.generation,
+            payload: Digest::of(&payload),
+            issued_at,
+            expires_at,
+        };
+        match self.accepted.floors.judge(&stamp, &self.clock(now)) {
+            Verdict::Same if self.documents.contains_key(audience) => return Ok(Outcome::Nothing),
+            Verdict::Same | Verdict::Accept => {}
+            Verdict::Refuse(reason) => {
+                let text = format!("generation {} of `{}`", preamble.generation, preamble.audience);
+                return refuse(Cause::new(reason, text), Some(&document));
+            }
+        }
+        if let Err(cause) = acceptable(&document, !self.trusted.keys.is_empty()) {
+            return refuse(cause, Some(&document));
+        }
+        let mut next = self.accepted.clone();
+        next.floors.raise(&stamp);
+        next.last_issued = next.last_issued.max(issued_at);
+        next.last_synchronised = next.last_synchronised.max(now.unwrap_or_default());
+        next.desired.insert(audience.into(), String::from_utf8_lossy(&payload).into_owned());
+        record::write(&self.path, &next)?;
+        self.accepted = next;
+        self.documents.insert(audience.into(), document);
+        Ok(Outcome::Desired(audience.into()))
+    }
+
+    /// Takes an assignment. On disk when this returns.
+    pub fn assignment(&mut self, message: &[u8], now: Option<Unix>) -> Result<Outcome, DiskError> {
+        if message.is_empty() {
+            return Ok(Outcome::Nothing);
+        }
+        let audience = format!("d/{}", self.device);
+        let trusted = self.trusted.clone();
+        let (payload, preamble) = match self.preamble(Kind::Assign, message, &audience, &trusted) {
+            Ok(opened) => opened,
+            Err(refusal) => return Ok(Outcome::Refused(refusal)),
+        };
+        let refuse = |cause| {
+            Ok(Outcome::Refused(Refusal { cause, activity: None, generation: Some(preamble.generation) }))
+        };
+        let assign: Assign = match serde_json::from_slice(&payload) {
+            Ok(assign) => assign,
+            Err(error) => return refuse(Cause::new(Reason::Schema, error.to_string())),
+        };
+        let names = assign.groups.iter().chain(&assign.labels).all(|n| is_name(n));
+        if assign.groups.len() > GROUPS || assign.labels.len() > 64 || !names {
+            let text = format!("at most {GROUPS} groups and 64 labels, each [a-z0-9][a-z0-9_-]{{0,62}}");
+            return refuse(Cause::new(Reason::Schema, text));
+        }
+        let (issued_at, expires_at) = match times(&assign.issued_at, assign.expires_at.as_deref()) {
+            Ok(times) => times,
+            Err(cause) => return refuse(cause),
+        };
+        let stamp = Stamp {
+            audience: &preamble.audience,
+            kind: trust::Kind::Assign,
+            generation: preamble.generation,
+            payload: Digest::of(&payload),
+            issued_at,
+            expires_at,
+        };
+        match self.accepted.floors.judge(&stamp, &self.clock(now)) {
+            Verdict::Same => return Ok(Outcome::Nothing),
+            Verdict::Accept => {}
+            Verdict::Refuse(reason) => {
+                return refuse(Cause::new(reason, format!("assignment {}", preamble.generation)));
+            }
+        }
+        let mut next = self.accepted.clone();
+        next.floors.raise(&stamp);
+        next.last_issued = next.last_issued.max(issued_at);
+        next.assign = Some(String::from_utf8_lossy(&payload).into_owned());
+        // Desired states of groups that it left are no longer asked for and not kept.
+        let keep = |source: &String| source.strip_prefix("g/").is_none_or(|g| assign.groups.iter().any(|a| a == g));
+        next.desired.retain(|source, _| keep(source));
+        record::write(&self.path, &next)?;
+        self.accepted = next;
+        self.documents.retain(|source, _| keep(source));
+        self.assign = assign;
+        Ok(Outcome::Assigned)
+    }
+
+    fn preamble(
+        &self,
+        kind: Kind,
+        message: &[u8],
+        audience: &str,
+        trusted: &Trusted,
+    ) -> Result<(Vec<u8>, Preamble), Refusal> {
+        let unknown = |cause| Refusal { cause, activity: None, generation: None };
+        let payload = dsse::open(message, kind, trusted).map_err(|error| {
+            let code = match error {
+                EnvelopeError::TooLarge(_) | EnvelopeError::WrongType { .. } => Reason::Schema,
+                EnvelopeError::Malformed(_) if trusted.keys.is_empty() => Reason::Schema,
+                _ => Reason::SigInvalid,
+            };
+            unknown(Cause::new(code, error.to_string()))
+        })?;
+        let preamble: Preamble =
+            serde_json::from_slice(&payload).map_err(|e| unknown(Cause::new(Reason::Schema, e.to_string())))?;
+        let refuse = |code, text: String| Refusal {
+            cause: Cause::new(code, text),
+            activity: None,
+            generation: Some(preamble.generation),
+        };
+        // A document for everybody may stand in a group's or the device's topic; any other must be for that topic.
+        if preamble.audience != audience && preamble.audience != "*" {
+            let text = format!("the document is for `{}`, the topic for `{audience}`", preamble.audience);
+            return Err(refuse(Reason::NotForMe, text));
+        }
+        if let Some(least) = preamble.min_agent.as_deref()
+            && older(VERSION, least)
+        {
+            return Err(refuse(Reason::AgentTooOld, format!("needs agent {least}, this is {VERSION}")));
+        }
+        Ok((payload, preamble))
+    }
+}
+
+/// Whether version `a` is older than `b`, by the numbers of MAJOR.MINOR.PATCH.
+fn older(a: &str, b: &str) -> bool {
+    let numbers = |v: &str| -> Vec<u64> {
+        v.split(['.', '-', '+']).take(3).map(|n| n.parse().unwrap_or(0)).collect()
+    };
+    numbers(a) < numbers(b)
+}
+
+fn times(issued: &str, expires: Option<&str>) -> Result<(Unix, Unix), Cause> {
+    let bad = |key: &str| Cause::new(Reason::Schema, format!("`{key}` is not an RFC 3339 time"));
+    let issued = Unix::parse_rfc3339(issued).ok_or_else(|| bad("issued_at"))?;
+    let expires = match expires {
+        Some(text) => Unix::parse_rfc3339(text).ok_or_else(|| bad("expires_at"))?,
+        None => Unix(issued.0.saturating_add(DOCUMENT_LIFE_MS)),
+    };
+    Ok((issued, expires))
+}
+
+/// Whether the content can be carried out at all, every mistake told.
+fn acceptable(document: &Desired, pinned: bool) -> Result<(), Cause> {
+    let mut problems: Vec<String> =
+        app::set_problems(&document.apps, "apps", pinned).iter().map(ToString::to_string).collect();
+    let size = serde_json::to_vec(&document.apps).map_or(usize::MAX, |v| v.len());
+    if size > APPS_BYTES {
+        problems.push(format!("`apps`: {size} bytes, at most {APPS_BYTES} are accepted"));
+    }
+    if document.activity.is_empty() || document.activity.len() > 64 {
+        problems.push("`activity`: 1 to 64 characters".into());
+    }
+    if let Some(rollout) = &document.rollout {
+        if !(0.0..=100.0).contains(&rollout.percent) {
+            problems.push("`rollout.percent`: 0 to 100".into());
+        }
+        if rollout.id.is_empty() || rollout.id.len() > 64 || rollout.salt.len() > 64 || rollout.wave.len() > 64 {
+            problems.push("`rollout`: id and salt of at most 64 characters, at most 64 labels".into());
+        }
+        if rollout.not_before.as_deref().is_some_and(|t| Unix::parse_rfc3339(t).is_none()) {
+            problems.push("`rollout.not_before` is not an RFC 3339 time".into());
+        }
+        if rollout.window.as_deref().is_some_and(|w| w.parse::<crate::plan::window::Window>().is_err()) {
+            problems.push("`rollout.window`: write `02:00-04:00`".into());
+        }
+    }
+    if problems.is_empty() { Ok(()) } else { Err(Cause::new(Reason::Schema, problems.join("; "))) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::uplink::dsse::SigningKey;
+
+    const NOW: Option<Unix> = Some(Unix(1_795_302_000_000));
+
+    fn document(audience: &str, generation: u64, activity: &str) -> String {
+        let image = format!("r.example/web@{}", Digest::of(b"x"));
+        format!(
+            r#"{{"audience":"{audience}","generation":{generation},"activity":"{activity}","issued_at":"2026-11-21T22:00:00Z","apps":[{{"name":"web","image":"{image}"}}]}}"#
+        )
+    }
+
+    fn sign(document: &str, key: &SigningKey) -> Vec<u8> {
+        let mut envelope = dsse::wrap(Kind::Desired, document.as_bytes());
+        key.sign(&mut envelope).unwrap();
+        serde_json::to_vec(&envelope).unwrap()
+    }
+
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(name: &str) -> Scratch {
+            let dir = std::env::temp_dir().join(format!("dunlin-intake-{name}-{}", std::process::id()));
+            std::fs::create_dir_all(&dir).unwrap();
+            Scratch(dir)
+        }
+
+        fn intake(&self, trusted: Trusted) -> Intake {
+            Intake::open(self.0.join("trust"), "gw-1", trusted).unwrap()
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn code(outcome: Outcome) -> Reason {
+        match outcome {
+            Outcome::Refused(refusal) => refusal.cause.code,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn unsigned_replayed_stale_and_misdirected_documents_change_nothing() {
+        let scratch = Scratch::new("signed");
+        let (key, stranger) = (SigningKey::generate("op").unwrap(), SigningKey::generate("op").unwrap());
+        let trusted = Trusted { keys: vec![key.public()], threshold: 1 };
+        let mut intake = scratch.intake(trusted.clone());
+        let own = "d/gw-1";
+        let first = sign(&document(own, 10, "a"), &key);
+        assert_eq!(intake.desired(own, &first, NOW).unwrap(), Outcome::Desired(own.into()));
+        assert_eq!(intake.desired(own, &first, NOW).unwrap(), Outcome::Nothing, "replayed");
+        let accepted = intake.documents().clone();
+        for (message, expected) in [
+            (document(own, 11, "b").into_bytes(), Reason::SigInvalid),
+            (sign(&document(own, 11, "b"), &stranger), Reason::SigInvalid),
+            (sign(&document(own, 9, "b"), &key), Reason::Stale),
+            (sign(&document(own, 10, "b"), &key), Reason::Conflict),
+            (sign(&document("d/gw-2", 11, "b"), &key), Reason::NotForMe),
+            (sign(&document(own, 11, "b").replace("\"apps\"", "\"appz\""), &key), Reason::Schema),
+            (sign(&document(own, 11, "b").replace("2026-11-21", "2027-11-21"), &key), Reason::Future),
+            (sign(&document(own, 11, "b").replace("2026-11-21", "2020-11-21"), &key), Reason::Expired),
+            (
+                sign(&document(own, 11, "b").replace("\"apps\"", "\"min_agent\":\"99.0.0\",\"apps\""), &key),
+                Reason::AgentTooOld,
+            ),
+            (sign(&document(own, 11, "b").replace("@sha256:", ":"), &key), Reason::Schema),
+        ] {
+            let text = String::from_utf8_lossy(&message).into_owned();
+            assert_eq!(code(intake.desired(own, &message, NOW).unwrap()), expected, "{text}");
+        }
+        assert_eq!(intake.desired(own, b"", NOW).unwrap(), Outcome::Nothing, "an empty message changes nothing");
+        assert_eq!(*intake.documents(), accepted);
+        let again = scratch.intake(trusted);
+        assert_eq!(*again.documents(), accepted, "kept on disk");
+    }
+
+    #[test]
+    fn without_keys_bare_documents_are_accepted_but_numbers_still_count() {
+        let scratch = Scratch::new("bare");
+        let mut intake = scratch.intake(Trusted::default());
+        let message = document("*", 5, "a").into_bytes();
+        assert_eq!(intake.desired("g/line", &message, None).unwrap(), Outcome::Desired("g/line".into()));
+        let stale = document("*", 4, "a").into_bytes();
+        assert_eq!(code(intake.desired("g/line", &stale, None).unwrap()), Reason::Stale);
+        assert_eq!(code(intake.desired("g/line", b"{", None).unwrap()), Reason::Schema);
+    }
+
+    #[test]
+    fn leaving_a_group_forgets_its_document() {
+        let scratch = Scratch::new("assign");
+        let mut intake = scratch.intake(Trusted::default());
+        let assign = |generation: u64, groups: &str| {
+            format!(
+                r#"{{"audience":"d/gw-1","generation":{generation},"issued_at":"2026-11-21T22:00:00Z","groups":[{groups}]}}"#
+            )
+        };
+        assert_eq!(intake.assignment(assign(1, "\"line\"").as_bytes(), NOW).unwrap(), Outcome::Assigned);
+        intake.desired("g/line", document("g/line", 5, "a").as_bytes(), NOW).unwrap();
+        assert_eq!(intake.documents().len(), 1);
+        assert_eq!(intake.assignment(assign(2, "\"Bad\"").as_bytes(), NOW).map(code).unwrap(), Reason::Schema);
+        assert_eq!(intake.assignment(assign(2, "\"other\"").as_bytes(), NOW).unwrap(), Outcome::Assigned);
+        assert!(intake.documents().is_empty());
+    }
+
+    #[test]
+    fn versions_compare_by_number() {
+        assert!(older("0.1.0", "0.2.0") && older("0.9.0", "0.10.0") && !older("1.0.0", "1.0.0") && !older("1.0", "0.9.9"));
+    }
+}
