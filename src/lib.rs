@@ -1,5 +1,6 @@
 //! dunlin: a container agent for edge devices, as one binary with several roles.
 
+pub mod agent;
 pub mod config;
 pub mod disk;
 pub mod engine;

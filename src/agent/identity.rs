@@ -85,12 +85,20 @@ impl Identity {
         };
         let fresh_boot = boots.id != id;
         if fresh_boot {
-            boots = Boots { count: boots.count + 1, id };
+            boots = Boots {
+                count: boots.count + 1,
+                id,
+            };
             record::write(&path, &boots)?;
         }
         let mut random = [0; 16];
         clock::random(&mut random).map_err(|e| IdentityError::Kernel(format!("random bytes: {e}")))?;
-        Ok(Identity { device, boot: boots.count, fresh_boot, session: digest::hex(&random) })
+        Ok(Identity {
+            device,
+            boot: boots.count,
+            fresh_boot,
+            session: digest::hex(&random),
+        })
     }
 }
 
@@ -98,7 +106,14 @@ impl Identity {
 pub fn caps(board: &str, keys: Vec<String>, disk: u64, cgroup: &str) -> Caps {
     let memory = read_text("/proc/meminfo")
         .lines()
-        .find_map(|l| l.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok())
+        .find_map(|l| {
+            l.strip_prefix("MemTotal:")?
+                .trim()
+                .strip_suffix("kB")?
+                .trim()
+                .parse::<u64>()
+                .ok()
+        })
         .map_or(0, |kib| kib * 1024);
     let os = read_text("/etc/os-release")
         .lines()

@@ -78,8 +78,20 @@ impl Intake {
                 Err(error) => crate::warn!("stored desired state of `{source}`: {error}"),
             }
         }
-        let assign = accepted.assign.as_deref().and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
-        Ok(Intake { path, device: device.into(), trusted, built: Unix(0), accepted, documents, assign })
+        let assign = accepted
+            .assign
+            .as_deref()
+            .and_then(|json| serde_json::from_str(json).ok())
+            .unwrap_or_default();
+        Ok(Intake {
+            path,
+            device: device.into(),
+            trusted,
+            built: Unix(0),
+            accepted,
+            documents,
+            assign,
+        })
     }
 
     /// Stored desired states by source.
@@ -94,12 +106,19 @@ impl Intake {
 
     /// What is known of the time.
     pub fn clock(&self, now: Option<Unix>) -> Clock {
-        Clock::new(self.built, self.accepted.last_issued, self.accepted.last_synchronised, now)
+        Clock::new(
+            self.built,
+            self.accepted.last_issued,
+            self.accepted.last_synchronised,
+            now,
+        )
     }
 
     /// Whether a stored document is past its time: `fresh`, `expired`.
     pub fn freshness(&self, source: &str, now: Option<Unix>) -> &'static str {
-        let Some(document) = self.documents.get(source) else { return "unknown" };
+        let Some(document) = self.documents.get(source) else {
+            return "unknown";
+        };
         match times(&document.issued_at, document.expires_at.as_deref()) {
             Ok((_, expires)) if expires < self.clock(now).floor => "expired",
             _ => "fresh",
@@ -119,7 +138,11 @@ impl Intake {
         };
         let refuse = |cause, document: Option<&Desired>| {
             let activity = document.map(|d| d.activity.clone());
-            Ok(Outcome::Refused(Refusal { cause, activity, generation: Some(preamble.generation) }))
+            Ok(Outcome::Refused(Refusal {
+                cause,
+                activity,
+                generation: Some(preamble.generation),
+            }))
         };
         let document: Desired = match serde_json::from_slice(&payload) {
             Ok(document) => document,
@@ -152,7 +175,8 @@ impl Intake {
         next.floors.raise(&stamp);
         next.last_issued = next.last_issued.max(issued_at);
         next.last_synchronised = next.last_synchronised.max(now.unwrap_or_default());
-        next.desired.insert(audience.into(), String::from_utf8_lossy(&payload).into_owned());
+        next.desired
+            .insert(audience.into(), String::from_utf8_lossy(&payload).into_owned());
         record::write(&self.path, &next)?;
         self.accepted = next;
         self.documents.insert(audience.into(), document);
@@ -171,7 +195,11 @@ impl Intake {
             Err(refusal) => return Ok(Outcome::Refused(refusal)),
         };
         let refuse = |cause| {
-            Ok(Outcome::Refused(Refusal { cause, activity: None, generation: Some(preamble.generation) }))
+            Ok(Outcome::Refused(Refusal {
+                cause,
+                activity: None,
+                generation: Some(preamble.generation),
+            }))
         };
         let assign: Assign = match serde_json::from_slice(&payload) {
             Ok(assign) => assign,
@@ -206,7 +234,11 @@ impl Intake {
         next.last_issued = next.last_issued.max(issued_at);
         next.assign = Some(String::from_utf8_lossy(&payload).into_owned());
         // Desired states of groups that it left are no longer asked for and not kept.
-        let keep = |source: &String| source.strip_prefix("g/").is_none_or(|g| assign.groups.iter().any(|a| a == g));
+        let keep = |source: &String| {
+            source
+                .strip_prefix("g/")
+                .is_none_or(|g| assign.groups.iter().any(|a| a == g))
+        };
         next.desired.retain(|source, _| keep(source));
         record::write(&self.path, &next)?;
         self.accepted = next;
@@ -222,7 +254,11 @@ impl Intake {
         audience: &str,
         trusted: &Trusted,
     ) -> Result<(Vec<u8>, Preamble), Refusal> {
-        let unknown = |cause| Refusal { cause, activity: None, generation: None };
+        let unknown = |cause| Refusal {
+            cause,
+            activity: None,
+            generation: None,
+        };
         let payload = dsse::open(message, kind, trusted).map_err(|error| {
             let code = match error {
                 EnvelopeError::TooLarge(_) | EnvelopeError::WrongType { .. } => Reason::Schema,
@@ -240,13 +276,19 @@ impl Intake {
         };
         // A document for everybody may stand in a group's or the device's topic; any other must be for that topic.
         if preamble.audience != audience && preamble.audience != "*" {
-            let text = format!("the document is for `{}`, the topic for `{audience}`", preamble.audience);
+            let text = format!(
+                "the document is for `{}`, the topic for `{audience}`",
+                preamble.audience
+            );
             return Err(refuse(Reason::NotForMe, text));
         }
         if let Some(least) = preamble.min_agent.as_deref()
             && older(VERSION, least)
         {
-            return Err(refuse(Reason::AgentTooOld, format!("needs agent {least}, this is {VERSION}")));
+            return Err(refuse(
+                Reason::AgentTooOld,
+                format!("needs agent {least}, this is {VERSION}"),
+            ));
         }
         Ok((payload, preamble))
     }
@@ -255,7 +297,10 @@ impl Intake {
 /// Whether version `a` is older than `b`, by the numbers of MAJOR.MINOR.PATCH.
 fn older(a: &str, b: &str) -> bool {
     let numbers = |v: &str| -> Vec<u64> {
-        v.split(['.', '-', '+']).take(3).map(|n| n.parse().unwrap_or(0)).collect()
+        v.split(['.', '-', '+'])
+            .take(3)
+            .map(|n| n.parse().unwrap_or(0))
+            .collect()
     };
     numbers(a) < numbers(b)
 }
@@ -272,8 +317,10 @@ fn times(issued: &str, expires: Option<&str>) -> Result<(Unix, Unix), Cause> {
 
 /// Whether the content can be carried out at all, every mistake told.
 fn acceptable(document: &Desired, pinned: bool) -> Result<(), Cause> {
-    let mut problems: Vec<String> =
-        app::set_problems(&document.apps, "apps", pinned).iter().map(ToString::to_string).collect();
+    let mut problems: Vec<String> = app::set_problems(&document.apps, "apps", pinned)
+        .iter()
+        .map(ToString::to_string)
+        .collect();
     let size = serde_json::to_vec(&document.apps).map_or(usize::MAX, |v| v.len());
     if size > APPS_BYTES {
         problems.push(format!("`apps`: {size} bytes, at most {APPS_BYTES} are accepted"));
@@ -288,14 +335,26 @@ fn acceptable(document: &Desired, pinned: bool) -> Result<(), Cause> {
         if rollout.id.is_empty() || rollout.id.len() > 64 || rollout.salt.len() > 64 || rollout.wave.len() > 64 {
             problems.push("`rollout`: id and salt of at most 64 characters, at most 64 labels".into());
         }
-        if rollout.not_before.as_deref().is_some_and(|t| Unix::parse_rfc3339(t).is_none()) {
+        if rollout
+            .not_before
+            .as_deref()
+            .is_some_and(|t| Unix::parse_rfc3339(t).is_none())
+        {
             problems.push("`rollout.not_before` is not an RFC 3339 time".into());
         }
-        if rollout.window.as_deref().is_some_and(|w| w.parse::<crate::plan::window::Window>().is_err()) {
+        if rollout
+            .window
+            .as_deref()
+            .is_some_and(|w| w.parse::<crate::plan::window::Window>().is_err())
+        {
             problems.push("`rollout.window`: write `02:00-04:00`".into());
         }
     }
-    if problems.is_empty() { Ok(()) } else { Err(Cause::new(Reason::Schema, problems.join("; "))) }
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(Cause::new(Reason::Schema, problems.join("; ")))
+    }
 }
 
 #[cfg(test)]
@@ -349,7 +408,10 @@ mod tests {
     fn unsigned_replayed_stale_and_misdirected_documents_change_nothing() {
         let scratch = Scratch::new("signed");
         let (key, stranger) = (SigningKey::generate("op").unwrap(), SigningKey::generate("op").unwrap());
-        let trusted = Trusted { keys: vec![key.public()], threshold: 1 };
+        let trusted = Trusted {
+            keys: vec![key.public()],
+            threshold: 1,
+        };
         let mut intake = scratch.intake(trusted.clone());
         let own = "d/gw-1";
         let first = sign(&document(own, 10, "a"), &key);
@@ -362,19 +424,38 @@ mod tests {
             (sign(&document(own, 9, "b"), &key), Reason::Stale),
             (sign(&document(own, 10, "b"), &key), Reason::Conflict),
             (sign(&document("d/gw-2", 11, "b"), &key), Reason::NotForMe),
-            (sign(&document(own, 11, "b").replace("\"apps\"", "\"appz\""), &key), Reason::Schema),
-            (sign(&document(own, 11, "b").replace("2026-11-21", "2027-11-21"), &key), Reason::Future),
-            (sign(&document(own, 11, "b").replace("2026-11-21", "2020-11-21"), &key), Reason::Expired),
             (
-                sign(&document(own, 11, "b").replace("\"apps\"", "\"min_agent\":\"99.0.0\",\"apps\""), &key),
+                sign(&document(own, 11, "b").replace("\"apps\"", "\"appz\""), &key),
+                Reason::Schema,
+            ),
+            (
+                sign(&document(own, 11, "b").replace("2026-11-21", "2027-11-21"), &key),
+                Reason::Future,
+            ),
+            (
+                sign(&document(own, 11, "b").replace("2026-11-21", "2020-11-21"), &key),
+                Reason::Expired,
+            ),
+            (
+                sign(
+                    &document(own, 11, "b").replace("\"apps\"", "\"min_agent\":\"99.0.0\",\"apps\""),
+                    &key,
+                ),
                 Reason::AgentTooOld,
             ),
-            (sign(&document(own, 11, "b").replace("@sha256:", ":"), &key), Reason::Schema),
+            (
+                sign(&document(own, 11, "b").replace("@sha256:", ":"), &key),
+                Reason::Schema,
+            ),
         ] {
             let text = String::from_utf8_lossy(&message).into_owned();
             assert_eq!(code(intake.desired(own, &message, NOW).unwrap()), expected, "{text}");
         }
-        assert_eq!(intake.desired(own, b"", NOW).unwrap(), Outcome::Nothing, "an empty message changes nothing");
+        assert_eq!(
+            intake.desired(own, b"", NOW).unwrap(),
+            Outcome::Nothing,
+            "an empty message changes nothing"
+        );
         assert_eq!(*intake.documents(), accepted);
         let again = scratch.intake(trusted);
         assert_eq!(*again.documents(), accepted, "kept on disk");
@@ -385,7 +466,10 @@ mod tests {
         let scratch = Scratch::new("bare");
         let mut intake = scratch.intake(Trusted::default());
         let message = document("*", 5, "a").into_bytes();
-        assert_eq!(intake.desired("g/line", &message, None).unwrap(), Outcome::Desired("g/line".into()));
+        assert_eq!(
+            intake.desired("g/line", &message, None).unwrap(),
+            Outcome::Desired("g/line".into())
+        );
         let stale = document("*", 4, "a").into_bytes();
         assert_eq!(code(intake.desired("g/line", &stale, None).unwrap()), Reason::Stale);
         assert_eq!(code(intake.desired("g/line", b"{", None).unwrap()), Reason::Schema);
@@ -400,16 +484,32 @@ mod tests {
                 r#"{{"audience":"d/gw-1","generation":{generation},"issued_at":"2026-11-21T22:00:00Z","groups":[{groups}]}}"#
             )
         };
-        assert_eq!(intake.assignment(assign(1, "\"line\"").as_bytes(), NOW).unwrap(), Outcome::Assigned);
-        intake.desired("g/line", document("g/line", 5, "a").as_bytes(), NOW).unwrap();
+        assert_eq!(
+            intake.assignment(assign(1, "\"line\"").as_bytes(), NOW).unwrap(),
+            Outcome::Assigned
+        );
+        intake
+            .desired("g/line", document("g/line", 5, "a").as_bytes(), NOW)
+            .unwrap();
         assert_eq!(intake.documents().len(), 1);
-        assert_eq!(intake.assignment(assign(2, "\"Bad\"").as_bytes(), NOW).map(code).unwrap(), Reason::Schema);
-        assert_eq!(intake.assignment(assign(2, "\"other\"").as_bytes(), NOW).unwrap(), Outcome::Assigned);
+        assert_eq!(
+            intake
+                .assignment(assign(2, "\"Bad\"").as_bytes(), NOW)
+                .map(code)
+                .unwrap(),
+            Reason::Schema
+        );
+        assert_eq!(
+            intake.assignment(assign(2, "\"other\"").as_bytes(), NOW).unwrap(),
+            Outcome::Assigned
+        );
         assert!(intake.documents().is_empty());
     }
 
     #[test]
     fn versions_compare_by_number() {
-        assert!(older("0.1.0", "0.2.0") && older("0.9.0", "0.10.0") && !older("1.0.0", "1.0.0") && !older("1.0", "0.9.9"));
+        assert!(
+            older("0.1.0", "0.2.0") && older("0.9.0", "0.10.0") && !older("1.0.0", "1.0.0") && !older("1.0", "0.9.9")
+        );
     }
 }

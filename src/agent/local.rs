@@ -20,7 +20,10 @@ pub struct LocalError {
 /// Reads all documents of a folder, sorted by name. A folder that does not exist holds none. One mistake refuses the
 /// whole folder: half a set might miss what the other half depends on.
 pub fn read(folder: &Path) -> Result<Vec<App>, LocalError> {
-    let fail = |problems: Vec<String>| LocalError { folder: folder.to_owned(), problems };
+    let fail = |problems: Vec<String>| LocalError {
+        folder: folder.to_owned(),
+        problems,
+    };
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -33,7 +36,10 @@ pub fn read(folder: &Path) -> Result<Vec<App>, LocalError> {
         .collect();
     files.sort();
     if files.len() > LOCAL_APPS {
-        return Err(fail(vec![format!("{} documents, at most {LOCAL_APPS} are accepted", files.len())]));
+        return Err(fail(vec![format!(
+            "{} documents, at most {LOCAL_APPS} are accepted",
+            files.len()
+        )]));
     }
     let mut apps = Vec::new();
     let mut problems = Vec::new();
@@ -48,14 +54,21 @@ pub fn read(folder: &Path) -> Result<Vec<App>, LocalError> {
         };
         match toml::from_str::<App>(&text) {
             Ok(app) if format!("{}.toml", app.name) != name => {
-                problems.push(format!("`{name}`: the app's name is `{}`; name the file `{0}.toml`", app.name));
+                problems.push(format!(
+                    "`{name}`: the app's name is `{}`; name the file `{0}.toml`",
+                    app.name
+                ));
             }
             Ok(app) => apps.push(app),
             Err(error) => problems.push(format!("`{name}`: {}", error.to_string().trim().replace('\n', " "))),
         }
     }
     problems.extend(app::set_problems(&apps, "apps", false).iter().map(ToString::to_string));
-    if problems.is_empty() { Ok(apps) } else { Err(fail(problems)) }
+    if problems.is_empty() {
+        Ok(apps)
+    } else {
+        Err(fail(problems))
+    }
 }
 
 #[cfg(test)]

@@ -16,7 +16,9 @@ pub fn effective<'a>(
 ) -> Option<(&'a str, &'a Desired)> {
     let own = documents.get_key_value(&format!("d/{device}"));
     let group = || groups.iter().find_map(|g| documents.get_key_value(&format!("g/{g}")));
-    own.filter(|(_, d)| !d.defer).or_else(group).map(|(source, d)| (source.as_str(), d))
+    own.filter(|(_, d)| !d.defer)
+        .or_else(group)
+        .map(|(source, d)| (source.as_str(), d))
 }
 
 #[cfg(test)]

@@ -50,11 +50,7 @@ mod machines {
             Err(reason) => skip!("{reason}"),
         };
         let outcome = vm.run(DELEGATION);
-        eprintln!(
-            "{} machine: {:.1} s",
-            arch.name(),
-            outcome.wall.as_secs_f32()
-        );
+        eprintln!("{} machine: {:.1} s", arch.name(), outcome.wall.as_secs_f32());
         outcome.ok();
     }
 
@@ -108,9 +104,8 @@ mod machines {
             Ok(vm) => vm,
             Err(reason) => skip!("{reason}"),
         };
-        let running = vm.start(
-            "as dunlin sh -ec 'cd /disk; echo kept >kept; sync; echo late >late'; echo written; sleep 60",
-        );
+        let running =
+            vm.start("as dunlin sh -ec 'cd /disk; echo kept >kept; sync; echo late >late'; echo written; sleep 60");
         running.wait_for("written");
         assert_eq!(running.power_cut().code, None);
         let output = machine().unwrap().run("cat /disk/kept && ls -l /disk").ok();

@@ -2,12 +2,7 @@
 //! `cargo run --example vm -- ARCH SCRIPT [--dunlin] [--net] [--disk IMAGE] [--timeout SECONDS] [HOST_FILE:GUEST_PATH …]`.
 //!
 //! The exit code is the script's. `--disk` makes a missing image (256 MiB ext4).
-#![allow(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    clippy::print_stderr,
-    dead_code
-)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, dead_code)]
 
 #[path = "../it/fixture"]
 mod fixture {
@@ -39,15 +34,10 @@ fn run(mut arguments: impl Iterator<Item = String>) -> Result<u8, String> {
         .and_then(|name| Arch::parse(&name))
         .ok_or("first name `x86_64` or `aarch64`")?;
     let script = arguments.next().ok_or("then name the script")?;
-    let script =
-        std::fs::read_to_string(&script).map_err(|error| format!("`{script}`: {error}"))?;
+    let script = std::fs::read_to_string(&script).map_err(|error| format!("`{script}`: {error}"))?;
     let mut vm = Vm::new(arch)?;
     while let Some(argument) = arguments.next() {
-        let mut value = || {
-            arguments
-                .next()
-                .ok_or(format!("`{argument}` needs a value"))
-        };
+        let mut value = || arguments.next().ok_or(format!("`{argument}` needs a value"));
         vm = match argument.as_str() {
             "--dunlin" => vm.dunlin()?,
             "--net" => vm.net(),
@@ -59,9 +49,7 @@ fn run(mut arguments: impl Iterator<Item = String>) -> Result<u8, String> {
                 vm.disk(Path::new(&image))
             }
             "--timeout" => {
-                let seconds = value()?
-                    .parse()
-                    .map_err(|_| "`--timeout` takes seconds".to_owned())?;
+                let seconds = value()?.parse().map_err(|_| "`--timeout` takes seconds".to_owned())?;
                 vm.timeout(Duration::from_secs(seconds))
             }
             file => {
@@ -75,8 +63,5 @@ fn run(mut arguments: impl Iterator<Item = String>) -> Result<u8, String> {
     let outcome = vm.run(&script);
     print!("{}", outcome.output);
     eprintln!("vm: {:.1} s", outcome.wall.as_secs_f32());
-    Ok(outcome
-        .code
-        .and_then(|code| u8::try_from(code).ok())
-        .unwrap_or(125))
+    Ok(outcome.code.and_then(|code| u8::try_from(code).ok()).unwrap_or(125))
 }
