@@ -1,7 +1,6 @@
 //! Finding the tree of a store on this host and making it ready.
 
 use std::fs;
-use std::io;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 
@@ -413,12 +412,10 @@ fn give(group: &Path, uid: u32, gid: Option<u32>) -> Result<(), CgroupError> {
     let names = ["cgroup.procs", "cgroup.threads", "cgroup.subtree_control", "tasks"];
     let files = names.iter().map(|name| group.join(name)).filter(|path| path.exists());
     for path in std::iter::once(group.to_owned()).chain(files) {
-        chown(&path, Some(uid), gid).or_else(|source: io::Error| {
-            Err(CgroupError::Io {
-                action: "give away",
-                path: path.clone(),
-                source,
-            })
+        chown(&path, Some(uid), gid).map_err(|source| CgroupError::Io {
+            action: "give away",
+            path: path.clone(),
+            source,
         })?;
     }
     Ok(())
