@@ -5,6 +5,7 @@ pub mod config;
 pub mod disk;
 pub mod engine;
 pub mod fleet;
+pub mod image;
 pub mod log;
 pub mod monitor;
 pub mod plan;

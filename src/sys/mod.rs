@@ -5,6 +5,7 @@ pub mod clock;
 pub mod creds;
 pub mod errno;
 pub mod event;
+pub mod fs;
 pub mod mount;
 pub mod ns;
 pub mod path;

@@ -127,3 +127,27 @@ pub const GROUPS: usize = 8;
 pub const LOCAL_APPS: usize = APPS;
 /// Milliseconds after `issued_at` at which a document expires that says nothing: 90 days.
 pub const DOCUMENT_LIFE_MS: u64 = 90 * 86_400_000;
+/// Bytes that the reader of a layer's archive holds; also the largest write to one file.
+pub const TAR_BUFFER_BYTES: usize = 256 << 10;
+/// Bytes of a PAX header, a long name or a long link in an archive (Go's bound).
+pub const TAR_PAX_BYTES: usize = 1 << 20;
+/// Extended attributes of one entry of an archive.
+pub const TAR_XATTRS: usize = 256;
+/// Stored ranges of one sparse file in an archive.
+pub const TAR_SEGMENTS: usize = 65_536;
+/// Components of a path in a layer; each one on the way is an open descriptor of the worker.
+pub const LAYER_DEPTH: usize = 250;
+/// Bytes of one component of a path (NAME_MAX).
+pub const FILE_NAME_BYTES: usize = 255;
+/// Entries of one layer.
+pub const LAYER_ENTRIES: u64 = 1 << 20;
+/// Bytes of one layer's files, whatever the disk has.
+pub const LAYER_BYTES: u64 = 64 << 30;
+/// Bytes that a layer may always unpack to, however well it was compressed.
+pub const LAYER_RATIO_FREE_BYTES: u64 = 256 << 20;
+/// Beyond that: how many times its compressed size a layer may unpack to. Files of zeros reach 1,000 with gzip.
+pub const LAYER_RATIO: u64 = 512;
+/// Bytes of path names that a layer may leave to be looked up in those below it.
+pub const LAYER_NEEDS_BYTES: usize = 4 << 20;
+/// Bytes of a large file that are written before they are sent to the device and leave the page cache.
+pub const WRITE_BEHIND_BYTES: u64 = 8 << 20;
