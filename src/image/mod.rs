@@ -3,3 +3,4 @@
 pub mod tar;
 pub mod tree;
 pub mod unpack;
+pub mod worker;

@@ -58,7 +58,11 @@ fn remove_below(top: &OwnedFd, name: Vec<u8>, moved: &mut u64) -> io::Result<()>
                         lift(parent, &name, top, moved)?;
                     } else if !is_gone(fs::rmdir_at(parent, &name))? {
                         let dir = open_for_removal(parent, &name)?;
-                        levels.push(Level { dir, name, names: Vec::new() });
+                        levels.push(Level {
+                            dir,
+                            name,
+                            names: Vec::new(),
+                        });
                     }
                 }
                 other => drop(is_gone(other)?),
@@ -123,7 +127,13 @@ pub fn flatten(layers: &[OwnedFd], to: &OwnedFd, chown: bool) -> io::Result<u64>
         if fs::get_xattr(layer, OPAQUE_XATTR)?.is_some_and(|value| value == b"y") {
             remove_contents(to)?;
         }
-        let mut copy = Copy { to, chown, links: HashMap::new(), links_bytes: 0, bytes: 0 };
+        let mut copy = Copy {
+            to,
+            chown,
+            links: HashMap::new(),
+            links_bytes: 0,
+            bytes: 0,
+        };
         copy.dir(layer, to, &mut Vec::new())?;
         bytes += copy.bytes;
         copy_attributes(layer, &fs::stat_fd(layer)?, to, chown)?;
@@ -256,7 +266,9 @@ pub fn copy_attributes(from: &impl AsFd, meta: &Meta, to: &impl AsFd, chown: boo
         if name.starts_with(b"user.overlay.") {
             continue;
         }
-        let Some(value) = fs::get_xattr(from, &name)? else { continue };
+        let Some(value) = fs::get_xattr(from, &name)? else {
+            continue;
+        };
         match fs::set_xattr(to, &name, &value) {
             Err(e) if fs::is_unsupported(&e) => {}
             other => other?,

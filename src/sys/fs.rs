@@ -162,7 +162,13 @@ pub fn rmdir_at(dir: impl AsFd, name: &[u8]) -> io::Result<()> {
 
 /// Renames; an existing target is an error (EEXIST) and stays.
 pub fn rename_new(from_dir: impl AsFd, from: &[u8], to_dir: impl AsFd, to: &[u8]) -> io::Result<()> {
-    Ok(nix::fcntl::renameat2(from_dir, from, to_dir, to, RenameFlags::RENAME_NOREPLACE)?)
+    Ok(nix::fcntl::renameat2(
+        from_dir,
+        from,
+        to_dir,
+        to,
+        RenameFlags::RENAME_NOREPLACE,
+    )?)
 }
 
 /// Renames; an existing target is replaced.
@@ -198,7 +204,10 @@ fn meta(stat: &nix::sys::stat::FileStat) -> Meta {
         uid: stat.st_uid,
         gid: stat.st_gid,
         size: stat.st_size.try_into().unwrap_or(0),
-        mtime: Time { seconds: stat.st_mtime as i64, nanos: stat.st_mtime_nsec.try_into().unwrap_or(0) },
+        mtime: Time {
+            seconds: stat.st_mtime as i64,
+            nanos: stat.st_mtime_nsec.try_into().unwrap_or(0),
+        },
         rdev: stat.st_rdev as u64,
         id: (stat.st_dev as u64, stat.st_ino as u64),
         links: stat.st_nlink as u64,
@@ -213,13 +222,23 @@ pub fn read_link_at(dir: impl AsFd, name: &[u8]) -> io::Result<Vec<u8>> {
 
 /// Sets the owner of an open file.
 pub fn chown_fd(fd: impl AsFd, uid: u32, gid: u32) -> io::Result<()> {
-    Ok(nix::unistd::fchown(fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?)
+    Ok(nix::unistd::fchown(
+        fd,
+        Some(Uid::from_raw(uid)),
+        Some(Gid::from_raw(gid)),
+    )?)
 }
 
 /// Sets the owner of `name` in `dir`; symbolic links are not followed.
 pub fn chown_at(dir: impl AsFd, name: &[u8], uid: u32, gid: u32) -> io::Result<()> {
     let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-    Ok(nix::unistd::fchownat(dir, name, uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW)?)
+    Ok(nix::unistd::fchownat(
+        dir,
+        name,
+        uid,
+        gid,
+        AtFlags::AT_SYMLINK_NOFOLLOW,
+    )?)
 }
 
 /// Sets the mode of an open file.
@@ -230,7 +249,12 @@ pub fn chmod_fd(fd: impl AsFd, mode: u32) -> io::Result<()> {
 /// Sets the mode of `name` in `dir`, which must not be a symbolic link.
 pub fn chmod_at(dir: impl AsFd, name: &[u8], mode: u32) -> io::Result<()> {
     let flag = nix::sys::stat::FchmodatFlags::FollowSymlink;
-    Ok(nix::sys::stat::fchmodat(dir, name, Mode::from_bits_truncate(mode), flag)?)
+    Ok(nix::sys::stat::fchmodat(
+        dir,
+        name,
+        Mode::from_bits_truncate(mode),
+        flag,
+    )?)
 }
 
 /// Sets access and modification time of an open file to `time`.
@@ -242,7 +266,13 @@ pub fn set_time_fd(fd: impl AsFd, time: Time) -> io::Result<()> {
 /// Sets access and modification time of `name` in `dir`; symbolic links are not followed.
 pub fn set_time_at(dir: impl AsFd, name: &[u8], time: Time) -> io::Result<()> {
     let time = time_spec(time);
-    Ok(nix::sys::stat::utimensat(dir, name, &time, &time, nix::sys::stat::UtimensatFlags::NoFollowSymlink)?)
+    Ok(nix::sys::stat::utimensat(
+        dir,
+        name,
+        &time,
+        &time,
+        nix::sys::stat::UtimensatFlags::NoFollowSymlink,
+    )?)
 }
 
 // time_t is 64 bits wide on every target of ours.
@@ -280,7 +310,11 @@ pub fn some_names(dir: impl AsFd, max: usize) -> io::Result<Vec<Vec<u8>>> {
 pub fn space(fd: impl AsFd) -> io::Result<Space> {
     let stat = nix::sys::statvfs::fstatvfs(fd)?;
     let bytes = (stat.blocks_available() as u64).saturating_mul(stat.fragment_size() as u64);
-    let inodes = if stat.files() == 0 { u64::MAX } else { stat.files_available() as u64 };
+    let inodes = if stat.files() == 0 {
+        u64::MAX
+    } else {
+        stat.files_available() as u64
+    };
     Ok(Space { bytes, inodes })
 }
 
@@ -297,14 +331,18 @@ pub fn sync(fd: impl AsFd) -> io::Result<()> {
 /// Starts to write `len` bytes at `offset` to the device without waiting (sync_file_range(2)): a hint, failures do not
 /// matter.
 pub fn start_writing(file: &File, offset: u64, len: u64) {
-    let (Ok(offset), Ok(len)) = (i64::try_from(offset), i64::try_from(len)) else { return };
+    let (Ok(offset), Ok(len)) = (i64::try_from(offset), i64::try_from(len)) else {
+        return;
+    };
     // SAFETY: plain integers and a descriptor that `file` keeps open; no memory is passed.
     unsafe { libc::sync_file_range(file.as_raw_fd(), offset, len, libc::SYNC_FILE_RANGE_WRITE) };
 }
 
 /// Gives the page cache of `len` bytes at `offset` back once they are on the device: a hint, failures do not matter.
 pub fn drop_cache(file: &File, offset: u64, len: u64) {
-    let (Ok(start), Ok(length)) = (i64::try_from(offset), i64::try_from(len)) else { return };
+    let (Ok(start), Ok(length)) = (i64::try_from(offset), i64::try_from(len)) else {
+        return;
+    };
     let flags = libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
     // SAFETY: plain integers and a descriptor that `file` keeps open; no memory is passed.
     unsafe { libc::sync_file_range(file.as_raw_fd(), start, length, flags) };
@@ -316,7 +354,13 @@ pub fn drop_cache(file: &File, offset: u64, len: u64) {
 pub fn copy_range(from: &File, to: &File, offset: u64, len: usize) -> io::Result<usize> {
     let mut from_offset = i64::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
     let mut to_offset = from_offset;
-    Ok(nix::fcntl::copy_file_range(from, Some(&mut from_offset), to, Some(&mut to_offset), len)?)
+    Ok(nix::fcntl::copy_file_range(
+        from,
+        Some(&mut from_offset),
+        to,
+        Some(&mut to_offset),
+        len,
+    )?)
 }
 
 /// The next range of `file` at or after `offset` that holds data (lseek(2), SEEK_DATA and SEEK_HOLE).
@@ -372,7 +416,11 @@ pub fn list_xattrs(fd: impl AsFd) -> io::Result<Vec<Vec<u8>>> {
         Err(e) if e.raw_os_error() == Some(libc::ENOTSUP) => Vec::new(),
         Err(e) => return Err(e),
     };
-    Ok(list.split(|b| *b == 0).filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect())
+    Ok(list
+        .split(|b| *b == 0)
+        .filter(|name| !name.is_empty())
+        .map(<[u8]>::to_vec)
+        .collect())
 }
 
 /// Calls `fill` with larger buffers until the answer fits; 64 KiB is the kernel's own bound.

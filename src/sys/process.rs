@@ -314,6 +314,18 @@ pub fn reset_signals() -> io::Result<()> {
     Ok(())
 }
 
+/// Takes the descriptor that the parent left at `number` (from the command line) and sets close-on-exec. `EBADF` when nothing is
+/// open there. To be called once for a number, before anything else opens descriptors.
+pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    if number < 0 {
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    }
+    // SAFETY: plain arguments; EBADF when it is not open.
+    check(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) }.into())?;
+    // SAFETY: it is open, and the parent left it to whoever reads its number from the command line: to us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
 /// Sets the mask of permission bits that new files lack; returns the old one.
 pub fn set_umask(mask: u32) -> u32 {
     // SAFETY: a plain argument; cannot fail.

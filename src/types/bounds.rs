@@ -151,3 +151,7 @@ pub const LAYER_RATIO: u64 = 512;
 pub const LAYER_NEEDS_BYTES: usize = 4 << 20;
 /// Bytes of a large file that are written before they are sent to the device and leave the page cache.
 pub const WRITE_BEHIND_BYTES: u64 = 8 << 20;
+/// Milliseconds that the source of a layer may stall before its worker gives up.
+pub const LAYER_STALL_MS: u64 = 600_000;
+/// Milliseconds that a worker may take from the end of its input to its reply: syncing slow flash is the longest part.
+pub const WORKER_REPLY_MS: u64 = 1_800_000;

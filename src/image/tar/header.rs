@@ -23,12 +23,18 @@ pub(super) struct Header {
 
 impl Header {
     pub(super) fn new(block: [u8; BLOCK], at: u64) -> Result<Header, TarError> {
-        let wrong = |why: &str| TarError::Header { at, why: why.to_owned() };
+        let wrong = |why: &str| TarError::Header {
+            at,
+            why: why.to_owned(),
+        };
         let stated = octal(&block[148..156]).ok_or_else(|| wrong("its checksum is not a number"))?;
-        let sums = block.iter().enumerate().fold((0u64, 0i64), |(plain, signed), (i, byte)| {
-            let byte = if (148..156).contains(&i) { b' ' } else { *byte };
-            (plain + u64::from(byte), signed + i64::from(i8::from_ne_bytes([byte])))
-        });
+        let sums = block
+            .iter()
+            .enumerate()
+            .fold((0u64, 0i64), |(plain, signed), (i, byte)| {
+                let byte = if (148..156).contains(&i) { b' ' } else { *byte };
+                (plain + u64::from(byte), signed + i64::from(i8::from_ne_bytes([byte])))
+            });
         if stated != sums.0 && i64::try_from(stated) != Ok(sums.1) {
             return Err(wrong("its checksum does not match"));
         }
@@ -64,7 +70,10 @@ impl Header {
     }
 
     pub(super) fn size(&self, at: u64) -> Result<u64, TarError> {
-        let wrong = || TarError::Header { at, why: "its size is not a number in range".to_owned() };
+        let wrong = || TarError::Header {
+            at,
+            why: "its size is not a number in range".to_owned(),
+        };
         let size = number(&self.block[124..136]).ok_or_else(wrong)?;
         u64::try_from(size).map_err(|_| wrong())
     }
@@ -83,12 +92,19 @@ impl Header {
     }
 
     pub(super) fn mtime(&self) -> Option<Time> {
-        Some(Time { seconds: number(&self.block[136..148])?, nanos: 0 })
+        Some(Time {
+            seconds: number(&self.block[136..148])?,
+            nanos: 0,
+        })
     }
 
     /// The first pairs of an old GNU sparse map, whether more blocks of them follow, and the real size.
     pub(super) fn gnu_sparse(&self) -> (&[u8], bool, Option<i64>) {
-        (&self.block[386..482], self.block[482] != 0, number(&self.block[483..495]))
+        (
+            &self.block[386..482],
+            self.block[482] != 0,
+            number(&self.block[483..495]),
+        )
     }
 
     pub(super) fn is_gnu(&self) -> bool {
@@ -127,7 +143,9 @@ pub(super) fn number(field: &[u8]) -> Option<i64> {
 /// Octal text between blanks and NULs; nothing is 0.
 pub(super) fn octal(field: &[u8]) -> Option<u64> {
     let blank = |byte: &u8| *byte == b' ' || *byte == 0;
-    let Some(start) = field.iter().position(|byte| !blank(byte)) else { return Some(0) };
+    let Some(start) = field.iter().position(|byte| !blank(byte)) else {
+        return Some(0);
+    };
     let digits = until_nul(&field[start..]);
     let digits = &digits[..digits.iter().rposition(|byte| !blank(byte)).map_or(0, |last| last + 1)];
     digits.iter().try_fold(0u64, |value, digit| match digit {
@@ -152,7 +170,10 @@ mod tests {
             (&[0x80, 0, 0, 1], Some(1)),
             (&[0x80, 0, 1, 0], Some(256)),
             (&[0xff, 0xff, 0xff, 0xfe], Some(-2)),
-            (&[0x80, 0, 0, 0, 0x7f, 255, 255, 255, 255, 255, 255, 255], Some(i64::MAX)),
+            (
+                &[0x80, 0, 0, 0, 0x7f, 255, 255, 255, 255, 255, 255, 255],
+                Some(i64::MAX),
+            ),
             (&[0x80, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0], None),
         ];
         for (field, want) in table {

@@ -160,7 +160,17 @@ impl<R: Read> Archive<R> {
     /// Reads `input`, at most `max` bytes of it.
     pub fn new(input: R, max: u64) -> Archive<R> {
         let buffer = vec![0; bounds::TAR_BUFFER_BYTES].into_boxed_slice();
-        Archive { input, buffer, start: 0, end: 0, at: 0, max, left: 0, padding: 0, over: false }
+        Archive {
+            input,
+            buffer,
+            start: 0,
+            end: 0,
+            at: 0,
+            max,
+            left: 0,
+            padding: 0,
+            over: false,
+        }
     }
 
     /// Bytes taken so far.
@@ -179,8 +189,12 @@ impl<R: Read> Archive<R> {
             match header.flag() {
                 b'x' => pax = pax::parse(&self.special("a PAX header", bounds::TAR_PAX_BYTES)?, self.at)?,
                 b'g' => drop(self.special("a global PAX header", bounds::TAR_PAX_BYTES)?),
-                b'L' => long_name = Some(header::until_nul(&self.special("a long name", bounds::TAR_PAX_BYTES)?).to_vec()),
-                b'K' => long_link = Some(header::until_nul(&self.special("a long link", bounds::TAR_PAX_BYTES)?).to_vec()),
+                b'L' => {
+                    long_name = Some(header::until_nul(&self.special("a long name", bounds::TAR_PAX_BYTES)?).to_vec())
+                }
+                b'K' => {
+                    long_link = Some(header::until_nul(&self.special("a long link", bounds::TAR_PAX_BYTES)?).to_vec())
+                }
                 _ => return self.entry(&header, pax, long_name, long_link).map(Some),
             }
         }
@@ -192,7 +206,10 @@ impl<R: Read> Archive<R> {
             return Ok(&[]);
         }
         if self.start == self.end && self.fill()? == 0 {
-            return Err(TarError::Truncated { at: self.at, what: "a file".to_owned() });
+            return Err(TarError::Truncated {
+                at: self.at,
+                what: "a file".to_owned(),
+            });
         }
         let ready = self.end - self.start;
         let take = usize::try_from(self.left.min(max)).map_or(ready, |left| left.min(ready));
@@ -217,7 +234,10 @@ impl<R: Read> Archive<R> {
         }
         if block == [0; BLOCK] {
             if self.block(&mut block, "the end marker")? && block != [0; BLOCK] {
-                return Err(TarError::Header { at, why: "one empty block in front of more entries".to_owned() });
+                return Err(TarError::Header {
+                    at,
+                    why: "one empty block in front of more entries".to_owned(),
+                });
             }
             self.over = true;
             self.drain()?;
@@ -243,7 +263,10 @@ impl<R: Read> Archive<R> {
         let path = long_name.or(pax.path.take()).unwrap_or_else(|| header.path());
         let link = long_link.or(pax.link.take()).unwrap_or_else(|| header.link());
         let shown = shown(&path);
-        let number = |field: &str| TarError::Number { entry: shown.clone(), field: field.to_owned() };
+        let number = |field: &str| TarError::Number {
+            entry: shown.clone(),
+            field: field.to_owned(),
+        };
         let flag = header.flag();
         let kind = match flag {
             0 if path.ends_with(b"/") => Kind::Dir,
@@ -253,10 +276,19 @@ impl<R: Read> Archive<R> {
             b'3' | b'4' => Kind::Device,
             b'5' => Kind::Dir,
             b'6' => Kind::Fifo,
-            other => return Err(TarError::Type { entry: shown, kind: char::from(other) }),
+            other => {
+                return Err(TarError::Type {
+                    entry: shown,
+                    kind: char::from(other),
+                });
+            }
         };
         // Only files are followed by bytes, whatever the size field of the others says.
-        let stored = if kind == Kind::File { pax.size.unwrap_or(self.left) } else { 0 };
+        let stored = if kind == Kind::File {
+            pax.size.unwrap_or(self.left)
+        } else {
+            0
+        };
         if i64::try_from(stored).is_err() {
             return Err(number("size"));
         }
@@ -285,12 +317,20 @@ impl<R: Read> Archive<R> {
     /// The body of a header that only describes the next one.
     fn special(&mut self, what: &str, max: usize) -> Result<Vec<u8>, TarError> {
         if self.left > max as u64 {
-            return Err(TarError::TooLong { at: self.at, what: what.to_owned(), size: self.left, max: max as u64 });
+            return Err(TarError::TooLong {
+                at: self.at,
+                what: what.to_owned(),
+                size: self.left,
+                max: max as u64,
+            });
         }
         let mut body = Vec::new();
         while self.left > 0 {
             let chunk = self.data(u64::MAX).map_err(|e| match e {
-                TarError::Truncated { at, .. } => TarError::Truncated { at, what: what.to_owned() },
+                TarError::Truncated { at, .. } => TarError::Truncated {
+                    at,
+                    what: what.to_owned(),
+                },
                 other => other,
             })?;
             body.extend_from_slice(chunk);
@@ -306,7 +346,10 @@ impl<R: Read> Archive<R> {
                 if filled == 0 {
                     return Ok(false);
                 }
-                return Err(TarError::Truncated { at: self.at, what: what.to_owned() });
+                return Err(TarError::Truncated {
+                    at: self.at,
+                    what: what.to_owned(),
+                });
             }
             let take = (BLOCK - filled).min(self.end - self.start);
             block[filled..filled + take].copy_from_slice(&self.buffer[self.start..self.start + take]);
@@ -349,7 +392,12 @@ impl<R: Read> Archive<R> {
         let got = loop {
             match self.input.read(&mut self.buffer) {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                Err(e) => return Err(TarError::Read { at: self.at, cause: e.to_string() }),
+                Err(e) => {
+                    return Err(TarError::Read {
+                        at: self.at,
+                        cause: e.to_string(),
+                    });
+                }
                 Ok(got) => break got,
             }
         };

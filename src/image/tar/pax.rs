@@ -33,19 +33,33 @@ pub(super) struct Sparse {
 
 /// Parses the body of a PAX header that ends at byte `at`.
 pub(super) fn parse(mut body: &[u8], at: u64) -> Result<Records, TarError> {
-    let wrong = |why: &str| TarError::Pax { at, why: why.to_owned() };
+    let wrong = |why: &str| TarError::Pax {
+        at,
+        why: why.to_owned(),
+    };
     let mut records = Records::default();
     let mut pairs: Vec<u8> = Vec::new();
     let mut numbers = 0usize;
     while !body.is_empty() {
-        let space = body.iter().take(12).position(|b| *b == b' ').ok_or_else(|| wrong("a record without a length"))?;
+        let space = body
+            .iter()
+            .take(12)
+            .position(|b| *b == b' ')
+            .ok_or_else(|| wrong("a record without a length"))?;
         let length = decimal(&body[..space]).ok_or_else(|| wrong("a record whose length is no number"))?;
-        let length = usize::try_from(length).ok().filter(|l| *l > space + 2 && *l <= body.len());
+        let length = usize::try_from(length)
+            .ok()
+            .filter(|l| *l > space + 2 && *l <= body.len());
         let length = length.ok_or_else(|| wrong("a record whose length is wrong"))?;
         let record = &body[space + 1..length];
         body = &body[length..];
-        let Some((b'\n', record)) = record.split_last() else { return Err(wrong("a record without an end of line")) };
-        let equals = record.iter().position(|b| *b == b'=').ok_or_else(|| wrong("a record without a value"))?;
+        let Some((b'\n', record)) = record.split_last() else {
+            return Err(wrong("a record without an end of line"));
+        };
+        let equals = record
+            .iter()
+            .position(|b| *b == b'=')
+            .ok_or_else(|| wrong("a record without a value"))?;
         let (key, value) = (&record[..equals], &record[equals + 1..]);
         if key.is_empty() || key.contains(&0) {
             return Err(wrong("a record with an unusable key"));
@@ -154,8 +168,14 @@ fn time(text: &[u8]) -> Option<Time> {
     }
     Some(match (negative, nanos) {
         (false, _) => Time { seconds, nanos },
-        (true, 0) => Time { seconds: -seconds, nanos },
-        (true, _) => Time { seconds: -seconds - 1, nanos: 1_000_000_000 - nanos },
+        (true, 0) => Time {
+            seconds: -seconds,
+            nanos,
+        },
+        (true, _) => Time {
+            seconds: -seconds - 1,
+            nanos: 1_000_000_000 - nanos,
+        },
     })
 }
 
@@ -185,10 +205,22 @@ mod tests {
         .concat();
         let records = parse(&body, 0).unwrap();
         assert_eq!(records.path.as_deref(), Some("a/ä".as_bytes()));
-        assert_eq!(records.mtime, Some(Time { seconds: 1_700_000_000, nanos: 250_000_000 }));
+        assert_eq!(
+            records.mtime,
+            Some(Time {
+                seconds: 1_700_000_000,
+                nanos: 250_000_000
+            })
+        );
         assert_eq!((records.uid, records.size), (Some(70_000), None));
         assert_eq!(records.xattrs, vec![(b"user.x".to_vec(), b"1\0=2".to_vec())]);
-        assert_eq!(time(b"-1.5"), Some(Time { seconds: -2, nanos: 500_000_000 }));
+        assert_eq!(
+            time(b"-1.5"),
+            Some(Time {
+                seconds: -2,
+                nanos: 500_000_000
+            })
+        );
     }
 
     #[test]

@@ -51,7 +51,10 @@ pub(super) fn apply<R: Read>(
 }
 
 fn wrong(entry: &Entry, why: &str) -> TarError {
-    TarError::Sparse { entry: shown(&entry.path), why: why.to_owned() }
+    TarError::Sparse {
+        entry: shown(&entry.path),
+        why: why.to_owned(),
+    }
 }
 
 /// Segments in order, apart, inside the file, and as many bytes as are stored.
@@ -84,23 +87,24 @@ fn push(segments: &mut Vec<Segment>, offset: u64, len: u64, entry: &Entry) -> Re
 }
 
 /// Old GNU: four pairs in the header, 21 in each block that follows.
-fn old_gnu<R: Read>(
-    archive: &mut Archive<R>,
-    header: &Header,
-    entry: &Entry,
-) -> Result<(Vec<Segment>, u64), TarError> {
+fn old_gnu<R: Read>(archive: &mut Archive<R>, header: &Header, entry: &Entry) -> Result<(Vec<Segment>, u64), TarError> {
     if !header.is_gnu() {
         return Err(wrong(entry, "it is sparse in the GNU form without a GNU header"));
     }
     let (pairs, mut more, size) = header.gnu_sparse();
-    let size = size.and_then(|size| u64::try_from(size).ok()).ok_or_else(|| wrong(entry, "its real size is no number"))?;
+    let size = size
+        .and_then(|size| u64::try_from(size).ok())
+        .ok_or_else(|| wrong(entry, "its real size is no number"))?;
     let mut segments = Vec::new();
     take_pairs(pairs, &mut segments, entry)?;
     while more {
         // These blocks stand between the header and the data and are not counted in its size.
         let mut block = [0; BLOCK];
         if !archive.block(&mut block, "a sparse map")? {
-            return Err(TarError::Truncated { at: archive.at, what: "a sparse map".to_owned() });
+            return Err(TarError::Truncated {
+                at: archive.at,
+                what: "a sparse map".to_owned(),
+            });
         }
         take_pairs(&block[..504], &mut segments, entry)?;
         more = block[504] != 0;
@@ -140,8 +144,16 @@ fn listed(map: &[u8], blocks: Option<u64>, entry: &Entry) -> Result<Vec<Segment>
 
 /// PAX 1.0: decimal lines in front of the data, padded to a block.
 fn leading<R: Read>(archive: &mut Archive<R>, entry: &Entry) -> Result<Vec<Segment>, TarError> {
-    let mut lines = Lines { archive, block: [0; BLOCK], next: BLOCK };
-    let mut line = || lines.number().map_err(|e| e.unwrap_or_else(|| wrong(entry, "its sparse map is malformed")));
+    let mut lines = Lines {
+        archive,
+        block: [0; BLOCK],
+        next: BLOCK,
+    };
+    let mut line = || {
+        lines
+            .number()
+            .map_err(|e| e.unwrap_or_else(|| wrong(entry, "its sparse map is malformed")))
+    };
     let count = line()?;
     let mut segments = Vec::new();
     for _ in 0..count {
@@ -165,7 +177,10 @@ impl<R: Read> Lines<'_, R> {
             if self.next == BLOCK {
                 self.archive.left = self.archive.left.checked_sub(BLOCK as u64).ok_or(None)?;
                 if !self.archive.block(&mut self.block, "a sparse map").map_err(Some)? {
-                    return Err(Some(TarError::Truncated { at: self.archive.at, what: "a sparse map".to_owned() }));
+                    return Err(Some(TarError::Truncated {
+                        at: self.archive.at,
+                        what: "a sparse map".to_owned(),
+                    }));
                 }
                 self.next = 0;
             }
@@ -175,7 +190,13 @@ impl<R: Read> Lines<'_, R> {
                 b'\n' => return value.ok_or(None),
                 b'0'..=b'9' => {
                     let digit = u64::from(byte - b'0');
-                    value = Some(value.unwrap_or(0).checked_mul(10).and_then(|v| v.checked_add(digit)).ok_or(None)?);
+                    value = Some(
+                        value
+                            .unwrap_or(0)
+                            .checked_mul(10)
+                            .and_then(|v| v.checked_add(digit))
+                            .ok_or(None)?,
+                    );
                 }
                 _ => return Err(None),
             }

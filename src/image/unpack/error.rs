@@ -27,7 +27,9 @@ pub enum UnpackError {
         target: String,
     },
     /// A symbolic link of the layer leads out of it, or nowhere.
-    #[error("entry `{entry}`: its path goes through the symbolic link `{through}`, which leads outside the layer or nowhere")]
+    #[error(
+        "entry `{entry}`: its path goes through the symbolic link `{through}`, which leads outside the layer or nowhere"
+    )]
     Through {
         /// The entry.
         entry: String,
@@ -85,7 +87,9 @@ pub enum UnpackError {
         name: String,
     },
     /// An owner that the store's user namespace does not have.
-    #[error("entry `{entry}`: {kind} {id} is not among the mapped ids {range}; give the store's owner a larger range in `{file}`")]
+    #[error(
+        "entry `{entry}`: {kind} {id} is not among the mapped ids {range}; give the store's owner a larger range in `{file}`"
+    )]
     Owner {
         /// The entry.
         entry: String,
@@ -107,7 +111,9 @@ pub enum UnpackError {
         max: u64,
     },
     /// Too many bytes.
-    #[error("entry `{entry}`: the layer unpacks to more than the {max} bytes allowed for it (free space and ratio to its compressed size)")]
+    #[error(
+        "entry `{entry}`: the layer unpacks to more than the {max} bytes allowed for it (free space and ratio to its compressed size)"
+    )]
     Bytes {
         /// The entry.
         entry: String,

@@ -28,8 +28,8 @@ use crate::image::tree;
 use crate::sys::fs;
 use crate::types::bounds;
 pub use error::UnpackError;
-pub use owners::Owners;
 pub(crate) use owners::OWNER_XATTR;
+pub use owners::Owners;
 use path::{Clean, Meaning, join};
 pub(crate) use walk::OPAQUE_XATTR;
 use walk::Walk;
@@ -57,7 +57,7 @@ pub struct RootDir {
 }
 
 /// What an unpacked layer amounts to.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stats {
     /// Entries of the archive.
     pub entries: u64,
@@ -92,7 +92,14 @@ impl Unpacker {
     /// Unpacks into `root`, an empty directory, with these owners.
     pub fn new(root: OwnedFd, owners: Owners, limits: Limits) -> Unpacker {
         let walk = Walk::new(root, owners != Owners::Single);
-        Unpacker { walk, owners, limits, stats: Stats::default(), links: Vec::new(), links_bytes: 0 }
+        Unpacker {
+            walk,
+            owners,
+            limits,
+            stats: Stats::default(),
+            links: Vec::new(),
+            links_bytes: 0,
+        }
     }
 
     /// Takes the whole archive. Afterwards [`Unpacker::leans`] says whether the lower layers are needed.
@@ -101,7 +108,10 @@ impl Unpacker {
         while let Some(entry) = archive.next()? {
             self.stats.entries += 1;
             if self.stats.entries > self.limits.entries {
-                return Err(UnpackError::Entries { entry: shown(&entry.path), max: self.limits.entries });
+                return Err(UnpackError::Entries {
+                    entry: shown(&entry.path),
+                    max: self.limits.entries,
+                });
             }
             self.entry(&mut archive, &entry)?;
         }
@@ -122,7 +132,9 @@ impl Unpacker {
 
     fn entry<R: Read>(&mut self, archive: &mut Archive<R>, entry: &Entry) -> Result<(), UnpackError> {
         let clean = Clean::entry(&entry.path)?;
-        let Some((parent, name)) = clean.split() else { return self.root(entry) };
+        let Some((parent, name)) = clean.split() else {
+            return self.root(entry);
+        };
         match clean.meaning()? {
             Meaning::Skipped => return Ok(()),
             Meaning::Opaque => return self.opaque(parent, entry),
@@ -148,7 +160,8 @@ impl Unpacker {
     fn forget(&mut self, clean: &Clean, dir: bool) {
         if self.leans() {
             let path = join(&clean.parts);
-            self.links.retain(|(link, _)| *link != path && (dir || !path::is_below(link, &path)));
+            self.links
+                .retain(|(link, _)| *link != path && (dir || !path::is_below(link, &path)));
             if !dir {
                 self.walk.gone(&path);
             }
@@ -157,13 +170,23 @@ impl Unpacker {
 
     fn root(&mut self, entry: &Entry) -> Result<(), UnpackError> {
         if entry.kind != Kind::Dir {
-            return Err(UnpackError::Root { entry: shown(&entry.path) });
+            return Err(UnpackError::Root {
+                entry: shown(&entry.path),
+            });
         }
         self.owners.check(entry.uid, entry.gid, &entry.path)?;
         self.walk.leave(0)?;
-        let root = self.walk.root().try_clone_to_owned().map_err(|e| os(entry, "open it", &e))?;
+        let root = self
+            .walk
+            .root()
+            .try_clone_to_owned()
+            .map_err(|e| os(entry, "open it", &e))?;
         self.attributes(&root, entry)?;
-        self.stats.root = Some(RootDir { mode: entry.mode, uid: entry.uid, gid: entry.gid });
+        self.stats.root = Some(RootDir {
+            mode: entry.mode,
+            uid: entry.uid,
+            gid: entry.gid,
+        });
         fs::set_time_fd(&root, entry.mtime).map_err(|e| os(entry, "set its time", &e))
     }
 
@@ -211,7 +234,10 @@ impl Unpacker {
     }
 
     fn file<R: Read>(&mut self, archive: &mut Archive<R>, name: &[u8], entry: &Entry) -> Result<(), UnpackError> {
-        let stored = entry.sparse.as_ref().map_or(entry.size, |map| map.iter().map(|s| s.len).sum());
+        let stored = entry
+            .sparse
+            .as_ref()
+            .map_or(entry.size, |map| map.iter().map(|s| s.len).sum());
         self.charge(stored, &entry.path)?;
         let file = match fs::create_file_at(self.walk.dir(), name, 0o600) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
@@ -221,7 +247,10 @@ impl Unpacker {
             other => other,
         };
         let file = file.map_err(|e| os(entry, "make the file", &e))?;
-        let whole = [Segment { offset: 0, len: entry.size }];
+        let whole = [Segment {
+            offset: 0,
+            len: entry.size,
+        }];
         self.write(archive, &file, entry.sparse.as_deref().unwrap_or(&whole), entry)?;
         if entry.sparse.is_some() {
             file.set_len(entry.size).map_err(|e| os(entry, "set its size", &e))?;
@@ -274,7 +303,9 @@ impl Unpacker {
             target: shown(&entry.link),
             why: why.to_owned(),
         };
-        let Some((target_parent, target_name)) = target.split() else { return Err(wrong("is a directory")) };
+        let Some((target_parent, target_name)) = target.split() else {
+            return Err(wrong("is a directory"));
+        };
         if target == *clean {
             return Err(wrong("is the entry itself"));
         }
@@ -310,7 +341,10 @@ impl Unpacker {
         let (path, target) = (join(&clean.parts), join(&target.parts));
         self.links_bytes += path.len() + target.len();
         if self.links_bytes > bounds::LAYER_NEEDS_BYTES {
-            return Err(UnpackError::Needs { entry: shown(&entry.path), max: bounds::LAYER_NEEDS_BYTES as u64 });
+            return Err(UnpackError::Needs {
+                entry: shown(&entry.path),
+                max: bounds::LAYER_NEEDS_BYTES as u64,
+            });
         }
         self.links.push((path, target));
         Ok(())
@@ -319,7 +353,11 @@ impl Unpacker {
     fn special(&mut self, name: &[u8], entry: &Entry) -> Result<(), UnpackError> {
         if entry.kind == Kind::Symlink && (entry.link.is_empty() || entry.link.len() >= bounds::PATH_BYTES) {
             let what = format!("a symbolic link of {} bytes", entry.link.len());
-            return Err(UnpackError::Path { entry: shown(&entry.path), what, max: bounds::PATH_BYTES as u64 - 1 });
+            return Err(UnpackError::Path {
+                entry: shown(&entry.path),
+                what,
+                max: bounds::PATH_BYTES as u64 - 1,
+            });
         }
         let dir = self.walk.dir();
         let make = || match entry.kind {
@@ -361,7 +399,10 @@ impl Unpacker {
         self.refuse_xattrs(entry)?;
         for (name, value) in &entry.xattrs {
             let kept = name.starts_with(b"user.")
-                || matches!(&name[..], b"security.capability" | b"system.posix_acl_access" | b"system.posix_acl_default");
+                || matches!(
+                    &name[..],
+                    b"security.capability" | b"system.posix_acl_access" | b"system.posix_acl_default"
+                );
             match kept.then(|| fs::set_xattr(fd, name, value)) {
                 None => self.stats.xattrs += 1,
                 Some(Err(e)) if fs::is_unsupported(&e) => self.stats.xattrs += 1,
@@ -373,10 +414,20 @@ impl Unpacker {
 
     fn refuse_xattrs(&self, entry: &Entry) -> Result<(), UnpackError> {
         let refused = |name: &[u8]| {
-            [&b"user.overlay."[..], b"trusted.", b"user.dunlin.", b"user.fuseoverlayfs."].iter().any(|p| name.starts_with(p))
+            [
+                &b"user.overlay."[..],
+                b"trusted.",
+                b"user.dunlin.",
+                b"user.fuseoverlayfs.",
+            ]
+            .iter()
+            .any(|p| name.starts_with(p))
         };
         match entry.xattrs.iter().find(|(name, _)| refused(name)) {
-            Some((name, _)) => Err(UnpackError::Xattr { entry: shown(&entry.path), name: shown(name) }),
+            Some((name, _)) => Err(UnpackError::Xattr {
+                entry: shown(&entry.path),
+                name: shown(name),
+            }),
             None => Ok(()),
         }
     }
@@ -387,9 +438,15 @@ impl Unpacker {
     }
 
     fn charge(&mut self, bytes: u64, entry: &[u8]) -> Result<(), UnpackError> {
-        self.stats.bytes = self.stats.bytes.saturating_add(bytes.div_ceil(4096).saturating_mul(4096));
+        self.stats.bytes = self
+            .stats
+            .bytes
+            .saturating_add(bytes.div_ceil(4096).saturating_mul(4096));
         if self.stats.bytes > self.limits.bytes {
-            return Err(UnpackError::Bytes { entry: shown(entry), max: self.limits.bytes });
+            return Err(UnpackError::Bytes {
+                entry: shown(entry),
+                max: self.limits.bytes,
+            });
         }
         Ok(())
     }

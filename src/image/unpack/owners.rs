@@ -25,12 +25,18 @@ impl Owners {
     pub fn of_this_process() -> io::Result<Owners> {
         let status = std::fs::read_to_string("/proc/self/status")?;
         let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-        let effective = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0);
+        let effective = effective
+            .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+            .unwrap_or(0);
         let map = IdMap {
             uids: extents(&std::fs::read_to_string("/proc/self/uid_map")?),
             gids: extents(&std::fs::read_to_string("/proc/self/gid_map")?),
         };
-        if effective & CAP_CHOWN == 0 || map.is_single() { Ok(Owners::Single) } else { Ok(Owners::Mapped(map)) }
+        if effective & CAP_CHOWN == 0 || map.is_single() {
+            Ok(Owners::Single)
+        } else {
+            Ok(Owners::Mapped(map))
+        }
     }
 
     /// Checks that both ids can be given to `entry`.
@@ -57,7 +63,11 @@ impl Owners {
 fn extents(text: &str) -> Vec<Extent> {
     let line = |line: &str| {
         let mut numbers = line.split_ascii_whitespace().map(|n| n.parse().ok());
-        Some(Extent { inside: numbers.next()??, outside: numbers.next()??, count: numbers.next()?? })
+        Some(Extent {
+            inside: numbers.next()??,
+            outside: numbers.next()??,
+            count: numbers.next()??,
+        })
     };
     text.lines().filter_map(line).collect()
 }
@@ -73,8 +83,10 @@ fn ranges(extents: &[Extent]) -> String {
             _ => spans.push((extent.inside, last)),
         }
     }
-    let texts: Vec<String> =
-        spans.iter().map(|(a, b)| if a == b { a.to_string() } else { format!("{a}-{b}") }).collect();
+    let texts: Vec<String> = spans
+        .iter()
+        .map(|(a, b)| if a == b { a.to_string() } else { format!("{a}-{b}") })
+        .collect();
     texts.join(", ")
 }
 
@@ -85,7 +97,10 @@ mod tests {
     #[test]
     fn names_the_id_and_the_range() {
         let text = "         0       1000          1\n         1     100000      65536\n";
-        let owners = Owners::Mapped(IdMap { uids: extents(text), gids: extents(text) });
+        let owners = Owners::Mapped(IdMap {
+            uids: extents(text),
+            gids: extents(text),
+        });
         assert!(owners.check(65536, 0, b"x").is_ok());
         let error = owners.check(0, 70000, b"etc/shadow").unwrap_err().to_string();
         for part in ["etc/shadow", "group 70000", "0-65536", "/etc/subgid"] {

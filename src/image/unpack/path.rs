@@ -55,19 +55,29 @@ impl<'a> Clean<'a> {
     /// The target of the hard link `entry`.
     pub(super) fn target(target: &'a [u8], entry: &[u8]) -> Result<Clean<'a>, UnpackError> {
         bounded(target, entry)?;
-        let escapes = || UnpackError::LinkEscapes { entry: shown(entry), target: shown(target) };
+        let escapes = || UnpackError::LinkEscapes {
+            entry: shown(entry),
+            target: shown(target),
+        };
         let clean = Clean::new(target).ok_or_else(escapes)?;
         clean.check(entry)?;
         Ok(clean)
     }
 
     fn check(&self, entry: &[u8]) -> Result<(), UnpackError> {
-        let wrong = |what: &str, max: usize| UnpackError::Path { entry: shown(entry), what: what.to_owned(), max: max as u64 };
+        let wrong = |what: &str, max: usize| UnpackError::Path {
+            entry: shown(entry),
+            what: what.to_owned(),
+            max: max as u64,
+        };
         if self.parts.len() > bounds::LAYER_DEPTH {
             return Err(wrong("its path has too many components", bounds::LAYER_DEPTH));
         }
         if self.parts.iter().any(|part| part.len() > bounds::FILE_NAME_BYTES) {
-            return Err(wrong("a component of its path has too many bytes", bounds::FILE_NAME_BYTES));
+            return Err(wrong(
+                "a component of its path has too many bytes",
+                bounds::FILE_NAME_BYTES,
+            ));
         }
         Ok(())
     }
@@ -79,15 +89,22 @@ impl<'a> Clean<'a> {
 
     /// What the last component means.
     pub(super) fn meaning(&self) -> Result<Meaning<'a>, UnpackError> {
-        let wrong = |name: &[u8]| UnpackError::Whiteout { entry: shown(&join(&self.parts)), name: shown(name) };
-        let Some((parent, name)) = self.split() else { return Ok(Meaning::Plain) };
+        let wrong = |name: &[u8]| UnpackError::Whiteout {
+            entry: shown(&join(&self.parts)),
+            name: shown(name),
+        };
+        let Some((parent, name)) = self.split() else {
+            return Ok(Meaning::Plain);
+        };
         if parent.iter().any(|part| part.starts_with(META)) {
             return Ok(Meaning::Skipped);
         }
         if let Some(part) = parent.iter().find(|part| part.starts_with(WHITEOUT)) {
             return Err(wrong(part));
         }
-        let Some(hidden) = name.strip_prefix(WHITEOUT) else { return Ok(Meaning::Plain) };
+        let Some(hidden) = name.strip_prefix(WHITEOUT) else {
+            return Ok(Meaning::Plain);
+        };
         match hidden {
             _ if name == OPAQUE => Ok(Meaning::Opaque),
             _ if name.starts_with(META) => Ok(Meaning::Skipped),
@@ -100,7 +117,11 @@ impl<'a> Clean<'a> {
 fn bounded(path: &[u8], entry: &[u8]) -> Result<(), UnpackError> {
     if path.len() >= bounds::PATH_BYTES {
         let what = format!("a path of {} bytes", path.len());
-        return Err(UnpackError::Path { entry: shown(entry), what, max: bounds::PATH_BYTES as u64 - 1 });
+        return Err(UnpackError::Path {
+            entry: shown(entry),
+            what,
+            max: bounds::PATH_BYTES as u64 - 1,
+        });
     }
     Ok(())
 }

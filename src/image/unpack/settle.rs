@@ -30,7 +30,10 @@ impl Unpacker {
         for path in implicit {
             let failed = |e: io::Error| UnpackError::os(&path, "take its attributes from a lower layer", &e);
             let parts = Clean::entry(&path)?.parts;
-            let Some(found) = look_up(parents, &parts).map_err(failed)?.filter(|f| f.meta.kind == Kind::Dir) else {
+            let Some(found) = look_up(parents, &parts)
+                .map_err(failed)?
+                .filter(|f| f.meta.kind == Kind::Dir)
+            else {
                 continue;
             };
             let from = fs::open_dir_at(&found.dir, &found.name).map_err(failed)?;
@@ -51,7 +54,10 @@ impl Unpacker {
         let (Some((parent, name)), Some((target_parent, target_name))) = (link.split(), clean.split()) else {
             return Err(wrong("is a directory"));
         };
-        let own = self.walk.find(target_parent).and_then(|dir| fs::stat_at(&dir, target_name));
+        let own = self
+            .walk
+            .find(target_parent)
+            .and_then(|dir| fs::stat_at(&dir, target_name));
         match own {
             Ok(meta) if meta.kind == Kind::Dir => return Err(wrong("is a directory")),
             Ok(meta) if meta.is_whiteout() => return Err(wrong("is deleted by this layer")),
@@ -93,7 +99,11 @@ fn look_up(layers: &[OwnedFd], parts: &[&[u8]]) -> io::Result<Option<Found>> {
                 return Ok(None);
             }
             if depth + 1 == parts.len() {
-                return Ok(Some(Found { dir, name: name.to_vec(), meta }));
+                return Ok(Some(Found {
+                    dir,
+                    name: name.to_vec(),
+                    meta,
+                }));
             }
             if meta.kind != Kind::Dir {
                 return Ok(None);

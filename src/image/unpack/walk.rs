@@ -38,7 +38,13 @@ struct Level {
 impl Walk {
     /// Starts at `root`; `chown` says whether owners can be set.
     pub(super) fn new(root: OwnedFd, chown: bool) -> Walk {
-        Walk { root, levels: Vec::new(), implicit: BTreeSet::new(), implicit_bytes: 0, chown }
+        Walk {
+            root,
+            levels: Vec::new(),
+            implicit: BTreeSet::new(),
+            implicit_bytes: 0,
+            chown,
+        }
     }
 
     pub(super) fn root(&self) -> BorrowedFd<'_> {
@@ -52,7 +58,12 @@ impl Walk {
 
     /// Goes to the directory `parts`, making what is missing, for the sake of `entry`.
     pub(super) fn go(&mut self, parts: &[&[u8]], entry: &[u8]) -> Result<(), UnpackError> {
-        let same = self.levels.iter().zip(parts).take_while(|(level, part)| level.name == **part).count();
+        let same = self
+            .levels
+            .iter()
+            .zip(parts)
+            .take_while(|(level, part)| level.name == **part)
+            .count();
         self.leave(same)?;
         for depth in same..parts.len() {
             self.enter(&parts[..=depth], entry)?;
@@ -71,7 +82,11 @@ impl Walk {
 
     /// Puts the directory `name`, just made or found in the last one, at the end of the way; `mtime` is set when it is left.
     pub(super) fn push(&mut self, name: &[u8], dir: OwnedFd, mtime: Time) {
-        self.levels.push(Level { name: name.to_vec(), dir, mtime });
+        self.levels.push(Level {
+            name: name.to_vec(),
+            dir,
+            mtime,
+        });
     }
 
     /// Sets times back down to the first `keep` directories of the way.
@@ -92,8 +107,12 @@ impl Walk {
 
     /// Notes that something else stands where this directory and all below it were.
     pub(super) fn gone(&mut self, path: &[u8]) {
-        let gone: Vec<Vec<u8>> =
-            self.implicit.iter().filter(|dir| *dir == path || is_below(dir, path)).cloned().collect();
+        let gone: Vec<Vec<u8>> = self
+            .implicit
+            .iter()
+            .filter(|dir| *dir == path || is_below(dir, path))
+            .cloned()
+            .collect();
         gone.iter().for_each(|dir| self.described(dir));
     }
 
@@ -127,7 +146,10 @@ impl Walk {
         let path = join(parts);
         let meta = fs::stat_at(self.dir(), name).map_err(|_| UnpackError::os(&path, "open it", error))?;
         if meta.kind == fs::Kind::Symlink {
-            let through = || UnpackError::Through { entry: shown(entry), through: shown(&path) };
+            let through = || UnpackError::Through {
+                entry: shown(entry),
+                through: shown(&path),
+            };
             let dir = fs::open_dir_beneath(&self.root, &path).map_err(|_| through())?;
             let meta = fs::stat_fd(&dir).map_err(|e| UnpackError::os(&path, "examine it", &e))?;
             return Ok((dir, meta.mtime));
@@ -140,7 +162,10 @@ impl Walk {
         if meta.kind == fs::Kind::Dir {
             return Err(UnpackError::os(&path, "open it", error));
         }
-        Err(UnpackError::Blocked { entry: shown(entry), file: shown(&path) })
+        Err(UnpackError::Blocked {
+            entry: shown(entry),
+            file: shown(&path),
+        })
     }
 
     fn make(&mut self, parts: &[&[u8]], name: &[u8], entry: &[u8], opaque: bool) -> Result<OwnedFd, UnpackError> {
@@ -158,7 +183,10 @@ impl Walk {
         }
         self.implicit_bytes += path.len();
         if self.implicit_bytes > bounds::LAYER_NEEDS_BYTES {
-            return Err(UnpackError::Needs { entry: shown(entry), max: bounds::LAYER_NEEDS_BYTES as u64 });
+            return Err(UnpackError::Needs {
+                entry: shown(entry),
+                max: bounds::LAYER_NEEDS_BYTES as u64,
+            });
         }
         self.implicit.insert(path);
         Ok(dir)

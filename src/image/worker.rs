@@ -1,0 +1,420 @@
+//! The worker: a short-lived process that reads, writes and removes trees on behalf of a less privileged one.
+//!
+//! It runs in the store's user namespace, so that it owns every id that a layer or a container can have, and shuts itself in before it looks
+//! at the first byte of an archive (`sys::sandbox`): no network, only the directories that came with the job.
+//!
+//! One packet socket (descriptor `--fd N`) carries everything, postcard-encoded:
+//!
+//! | direction | packet | descriptors |
+//! |---|---|---|
+//! | to | [`Order`] with a [`Job`] | as the job says |
+//! | from | [`Reply::Leans`] (unpack only, at most once) | |
+//! | to | [`Parents`] | |
+//! | from | any other [`Reply`] | |
+//!
+//! then the worker ends. When the other side is gone, a removal goes on to its end; everything else is given up, and what it wrote is
+//! removed.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::image::tree;
+use crate::image::unpack::{Limits, Owners, Stats, UnpackError, Unpacker};
+use crate::sys::landlock::Access;
+use crate::sys::sandbox::{self, Profile};
+use crate::sys::{fs, process, socket};
+use crate::types::bounds;
+
+/// Version of the packets.
+pub const VERSION: u8 = 1;
+
+/// What a worker does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Job {
+    /// Unpacks a layer. Descriptors: the empty directory for it, the pipe that the archive comes from, the directory of all
+    /// layers. The tree is on the device when the reply comes.
+    Unpack {
+        /// How much it may be.
+        limits: Limits,
+    },
+    /// Removes `name`, whatever it is. Descriptor: the directory that holds it.
+    Remove {
+        /// One component.
+        name: Vec<u8>,
+    },
+    /// Merges layers into one tree, for hosts without overlay. Descriptors: the empty target directory, the directory of
+    /// all layers.
+    Copy {
+        /// Paths below the directory of all layers, lowest first.
+        layers: Vec<String>,
+    },
+}
+
+/// The first packet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Order {
+    /// [`VERSION`] of the sender.
+    pub version: u8,
+    /// What to do.
+    pub job: Job,
+}
+
+/// The layers below the one being unpacked: paths below the directory of all layers, topmost first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parents(pub Vec<String>);
+
+/// What the worker says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// The archive is read, and the layer leans on those below it: send [`Parents`] once they are there.
+    Leans,
+    /// The layer is complete and on the device.
+    Unpacked(Stats),
+    /// It is gone.
+    Removed,
+    /// The tree is complete and on the device.
+    Copied {
+        /// Bytes written.
+        bytes: u64,
+    },
+    /// Nothing was done, or nothing is left of it.
+    Failed(WorkerError),
+}
+
+/// Why a job failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+pub enum WorkerError {
+    /// The layer.
+    #[error(transparent)]
+    Unpack(#[from] UnpackError),
+    /// The operating system.
+    #[error("cannot {action}: {cause}")]
+    Os {
+        /// What was tried.
+        action: String,
+        /// The error number, 0 when there is none.
+        errno: i32,
+        /// The system's text.
+        cause: String,
+    },
+    /// The other side speaks another language.
+    #[error(
+        "the worker was asked in version {found}, it speaks {known}; all dunlin processes of a store must be the same version"
+    )]
+    Version {
+        /// What came.
+        found: u8,
+        /// What is spoken.
+        known: u8,
+    },
+    /// A packet that makes no sense.
+    #[error("the worker was asked something malformed: {why}")]
+    Malformed {
+        /// What is wrong.
+        why: String,
+    },
+    /// The worker died without a word.
+    #[error("the worker ended without an answer: {why}")]
+    Died {
+        /// How it ended, as far as it is known.
+        why: String,
+    },
+}
+
+impl WorkerError {
+    fn os(action: &str) -> impl FnOnce(io::Error) -> WorkerError {
+        let action = action.to_owned();
+        move |e| WorkerError::Os {
+            action,
+            errno: e.raw_os_error().unwrap_or(0),
+            cause: e.to_string(),
+        }
+    }
+
+    /// Whether the disk (or the quota) is full.
+    pub fn is_full(&self) -> bool {
+        match self {
+            WorkerError::Unpack(error) => error.is_full(),
+            WorkerError::Os { errno, .. } => fs::is_full(*errno),
+            _ => false,
+        }
+    }
+}
+
+/// Starts workers. Two ways: through the keeper, which places them in the store's user namespace (`engine`), and as children
+/// with the same ids ([`Children`]).
+pub trait Workers: Send + Sync {
+    /// Starts `dunlin worker --fd N`, N being `control` in the new process, which inherits nothing else. Returns the child, where it
+    /// is one of this process.
+    fn start(&self, control: OwnedFd) -> io::Result<Option<Child>>;
+}
+
+/// Workers as children of this process.
+#[derive(Debug, Clone)]
+pub struct Children {
+    /// The dunlin binary.
+    pub program: PathBuf,
+}
+
+impl Children {
+    /// Children that run this very binary.
+    pub fn of_this_binary() -> Children {
+        Children {
+            program: PathBuf::from("/proc/self/exe"),
+        }
+    }
+}
+
+impl Workers for Children {
+    fn start(&self, control: OwnedFd) -> io::Result<Option<Child>> {
+        let mut command = Command::new(&self.program);
+        command
+            .args(["worker", "--fd", "0"])
+            .stdin(control)
+            .stdout(Stdio::null())
+            .env_clear();
+        command.spawn().map(Some)
+    }
+}
+
+/// A worker at work.
+#[derive(Debug)]
+pub struct Worker {
+    control: OwnedFd,
+    child: Option<Child>,
+}
+
+impl Worker {
+    /// Starts a worker and gives it the job.
+    pub fn start(workers: &dyn Workers, job: Job, fds: &[BorrowedFd]) -> Result<Worker, WorkerError> {
+        let (ours, theirs) = socket::pair().map_err(WorkerError::os("start a worker"))?;
+        let child = workers.start(theirs).map_err(WorkerError::os("start a worker"))?;
+        let worker = Worker { control: ours, child };
+        let order = Order { version: VERSION, job };
+        send(worker.control.as_fd(), &order, fds).map_err(WorkerError::os("give a worker its job"))?;
+        Ok(worker)
+    }
+
+    /// Waits for the next reply; failures are errors.
+    pub fn reply(&mut self) -> Result<Reply, WorkerError> {
+        let timeout = Duration::from_millis(bounds::WORKER_REPLY_MS);
+        let ready =
+            socket::wait_readable(self.control.as_fd(), timeout).map_err(WorkerError::os("wait for a worker"))?;
+        if !ready {
+            return Err(WorkerError::Died {
+                why: format!("nothing came for {} s", timeout.as_secs()),
+            });
+        }
+        let mut buffer = vec![0; bounds::PACKET_BYTES];
+        match socket::recv(self.control.as_fd(), &mut buffer) {
+            Ok(length) if length > 0 => match decode(&buffer[..length])? {
+                Reply::Failed(error) => Err(error),
+                reply => Ok(reply),
+            },
+            _ => Err(WorkerError::Died {
+                why: self.how_it_ended(),
+            }),
+        }
+    }
+
+    /// Answers [`Reply::Leans`].
+    pub fn parents(&self, parents: Parents) -> Result<(), WorkerError> {
+        send(self.control.as_fd(), &parents, &[]).map_err(WorkerError::os("name the lower layers to a worker"))
+    }
+
+    fn how_it_ended(&mut self) -> String {
+        match self.child.take().map(|mut child| child.wait()) {
+            Some(Ok(status)) => status.to_string(),
+            _ => "it is gone".to_owned(),
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // It has answered, or nobody waits for the answer any more.
+            if !matches!(child.try_wait(), Ok(Some(_))) {
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+        }
+    }
+}
+
+/// Removes `name` of `dir` by a worker.
+pub fn remove(workers: &dyn Workers, dir: BorrowedFd, name: &[u8]) -> Result<(), WorkerError> {
+    let mut worker = Worker::start(workers, Job::Remove { name: name.to_vec() }, &[dir])?;
+    match worker.reply()? {
+        Reply::Removed => Ok(()),
+        _ => Err(WorkerError::Malformed {
+            why: "another answer than asked for".to_owned(),
+        }),
+    }
+}
+
+/// Merges layers (paths below `all`, lowest first) into the empty directory `to` by a worker; returns the bytes written.
+pub fn copy(workers: &dyn Workers, all: BorrowedFd, layers: Vec<String>, to: BorrowedFd) -> Result<u64, WorkerError> {
+    let mut worker = Worker::start(workers, Job::Copy { layers }, &[to, all])?;
+    match worker.reply()? {
+        Reply::Copied { bytes } => Ok(bytes),
+        _ => Err(WorkerError::Malformed {
+            why: "another answer than asked for".to_owned(),
+        }),
+    }
+}
+
+/// The role: works on the order that comes over descriptor `fd`, then returns the exit status. Takes the descriptor.
+pub fn main(fd: RawFd) -> i32 {
+    match process::inherited(fd) {
+        Ok(control) => serve(&control),
+        Err(_) => 125,
+    }
+}
+
+fn serve(control: &OwnedFd) -> i32 {
+    let reply = receive(control).and_then(|(order, fds)| work(control, order, fds));
+    let (reply, status) = match reply {
+        Ok(reply) => (reply, 0),
+        Err(error) => (Reply::Failed(error), 1),
+    };
+    // Nobody may be left to hear it.
+    let _ = send(control.as_fd(), &reply, &[]);
+    status
+}
+
+fn receive(control: &OwnedFd) -> Result<(Order, Vec<OwnedFd>), WorkerError> {
+    let mut buffer = vec![0; bounds::PACKET_BYTES];
+    let (length, fds) =
+        socket::recv_with_fds(control.as_fd(), &mut buffer).map_err(WorkerError::os("read the order"))?;
+    let packet = &buffer[..length];
+    match packet.first() {
+        Some(&version) if version != VERSION => Err(WorkerError::Version {
+            found: version,
+            known: VERSION,
+        }),
+        _ => Ok((decode(packet)?, fds)),
+    }
+}
+
+fn work(control: &OwnedFd, order: Order, fds: Vec<OwnedFd>) -> Result<Reply, WorkerError> {
+    let malformed = |why: &str| WorkerError::Malformed { why: why.to_owned() };
+    let owners = Owners::of_this_process().map_err(WorkerError::os("read the own id map"))?;
+    let mut fds = fds.into_iter();
+    match order.job {
+        Job::Unpack { limits } => {
+            let (Some(root), Some(input), Some(layers)) = (fds.next(), fds.next(), fds.next()) else {
+                return Err(malformed("unpack needs three descriptors"));
+            };
+            shut_in(&[(root.as_fd(), Access::Write), (layers.as_fd(), Access::Read)])?;
+            let done = unpack(control, &root, input, &layers, limits, owners);
+            if done.is_err() {
+                // The error that matters is the first one.
+                let _ = tree::remove_contents(&root);
+            }
+            done
+        }
+        Job::Remove { name } => {
+            let Some(dir) = fds.next() else {
+                return Err(malformed("remove needs a descriptor"));
+            };
+            component(&name)?;
+            shut_in(&[(dir.as_fd(), Access::Write)])?;
+            tree::remove(&dir, &name).map_err(WorkerError::os("remove the tree"))?;
+            Ok(Reply::Removed)
+        }
+        Job::Copy { layers } => {
+            let (Some(to), Some(all)) = (fds.next(), fds.next()) else {
+                return Err(malformed("copy needs two descriptors"));
+            };
+            shut_in(&[(to.as_fd(), Access::Write), (all.as_fd(), Access::Read)])?;
+            let done = open_layers(&all, &layers).and_then(|layers| {
+                let bytes = tree::flatten(&layers, &to, owners != Owners::Single);
+                bytes
+                    .and_then(|bytes| fs::sync_fs(&to).map(|()| bytes))
+                    .map_err(WorkerError::os("copy the layers"))
+            });
+            if done.is_err() {
+                let _ = tree::remove_contents(&to);
+            }
+            done.map(|bytes| Reply::Copied { bytes })
+        }
+    }
+}
+
+fn shut_in(trees: &[(BorrowedFd, Access)]) -> Result<(), WorkerError> {
+    if let Some((dir, _)) = trees.first() {
+        sandbox::enter_root(dir).map_err(WorkerError::os("enter the tree"))?;
+    }
+    sandbox::enter(Profile::Tree, trees)
+        .map(drop)
+        .map_err(WorkerError::os("enter the sandbox"))
+}
+
+fn unpack(
+    control: &OwnedFd,
+    root: &OwnedFd,
+    input: OwnedFd,
+    layers: &OwnedFd,
+    limits: Limits,
+    owners: Owners,
+) -> Result<Reply, WorkerError> {
+    let dir = root.try_clone().map_err(WorkerError::os("unpack"))?;
+    let mut unpacker = Unpacker::new(dir, owners, limits);
+    unpacker.unpack(Patient(File::from(input)))?;
+    if unpacker.leans() {
+        send(control.as_fd(), &Reply::Leans, &[]).map_err(WorkerError::os("ask for the lower layers"))?;
+        let mut buffer = vec![0; bounds::PACKET_BYTES];
+        let length =
+            socket::recv(control.as_fd(), &mut buffer).map_err(WorkerError::os("wait for the lower layers"))?;
+        let Parents(names) = decode(&buffer[..length])?;
+        unpacker.settle(&open_layers(layers, &names)?)?;
+    }
+    fs::sync_fs(root).map_err(WorkerError::os("write the layer to the device"))?;
+    Ok(Reply::Unpacked(*unpacker.stats()))
+}
+
+fn open_layers(all: &OwnedFd, names: &[String]) -> Result<Vec<OwnedFd>, WorkerError> {
+    let open = |name: &String| fs::open_dir_at(all, name.as_bytes()).map_err(WorkerError::os("open a lower layer"));
+    names.iter().map(open).collect()
+}
+
+fn component(name: &[u8]) -> Result<(), WorkerError> {
+    match name {
+        b"" | b"." | b".." => Err(WorkerError::Malformed {
+            why: "a name that is none".to_owned(),
+        }),
+        _ if name.contains(&b'/') => Err(WorkerError::Malformed {
+            why: "a name with a slash".to_owned(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// A pipe whose other side may stall, but not for ever.
+struct Patient(File);
+
+impl io::Read for Patient {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if !socket::wait_readable(self.0.as_fd(), Duration::from_millis(bounds::LAYER_STALL_MS))? {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.0.read(buffer)
+    }
+}
+
+fn send(control: BorrowedFd, packet: &impl Serialize, fds: &[BorrowedFd]) -> io::Result<()> {
+    let bytes = postcard::to_allocvec(packet).map_err(io::Error::other)?;
+    socket::send_with_fds(control, &bytes, fds)
+}
+
+fn decode<T: DeserializeOwned>(packet: &[u8]) -> Result<T, WorkerError> {
+    postcard::from_bytes(packet).map_err(|e| WorkerError::Malformed { why: e.to_string() })
+}
