@@ -123,3 +123,171 @@ mod machines {
         a_power_cut_keeps_what_was_synced(Arch::Aarch64);
     }
 }
+
+mod counterparts {
+    use crate::fixture::arch::Arch;
+    use crate::fixture::broker::Broker;
+    use crate::fixture::cmd::Cmd;
+    use crate::fixture::images::{Compression, Format, Index, Recipe};
+    use crate::fixture::registry::Registry;
+    use crate::fixture::scratch::Scratch;
+    use crate::fixture::tree::Tree;
+    use crate::fixture::user::User;
+    use crate::skip;
+    use std::fs;
+    use std::path::Path;
+    use std::time::Duration;
+
+    fn keeps_retained_messages(mut broker: Broker) {
+        let mut watch = broker.watch("t/#");
+        broker.publish("t/a", "one", true);
+        let got = watch.wait_for("message", Duration::from_secs(10), |message| Some(message.clone()));
+        assert_eq!(
+            (got.topic.as_str(), got.retained, got.payload.as_slice()),
+            ("t/a", false, &b"one"[..])
+        );
+        broker.stop();
+        broker.start();
+        let mut late = broker.watch("t/#");
+        let kept = late.wait_for("retained message", Duration::from_secs(10), |message| {
+            message.retained.then(|| message.payload.clone())
+        });
+        assert_eq!(kept, b"one");
+    }
+
+    #[test]
+    fn a_plain_broker_keeps_retained_messages_over_a_restart() {
+        keeps_retained_messages(Broker::plain());
+    }
+
+    #[test]
+    fn a_tls_broker_keeps_retained_messages_over_a_restart() {
+        keeps_retained_messages(Broker::tls());
+    }
+
+    #[test]
+    fn a_tls_broker_refuses_a_client_without_a_certificate() {
+        let broker = Broker::tls();
+        let port = broker.port().to_string();
+        let out = Cmd::new("mosquitto_pub")
+            .args(["-h", "127.0.0.1", "-p", &port, "-t", "t", "-m", "x", "--cafile"])
+            .arg(broker.ca())
+            .run();
+        assert_ne!(out.code, 0);
+    }
+
+    /// skopeo, an independent reader, agrees with what was pushed.
+    fn skopeo_finds_both_architectures(registry: &Registry, format: Format, credentials: Option<&str>) {
+        let index = Index::busybox(format);
+        registry.push("team/busybox", "1", &index);
+        let certificates = Scratch::new("certs");
+        let mut common = vec!["--tls-verify=false".to_owned()];
+        if registry.is_encrypted() {
+            fs::copy(registry.ca(), certificates.join("ca.crt")).unwrap();
+            common = vec!["--cert-dir".to_owned(), certificates.path().display().to_string()];
+        }
+        if let Some(credentials) = credentials {
+            common.push(format!("--creds={credentials}"));
+        }
+        for arch in Arch::ALL {
+            let config = Cmd::new("skopeo")
+                .args(["--override-arch", arch.oci(), "inspect", "--config"])
+                .args(&common)
+                .arg(format!("docker://{}:1", registry.reference("team/busybox")))
+                .ok();
+            let config: serde_json::Value = serde_json::from_str(&config).unwrap();
+            assert_eq!(config["architecture"], arch.oci());
+        }
+    }
+
+    #[test]
+    fn a_plain_registry_serves_an_oci_index() {
+        skopeo_finds_both_architectures(&Registry::plain(), Format::Oci, None);
+    }
+
+    #[test]
+    fn a_tls_registry_serves_a_docker_manifest_list() {
+        skopeo_finds_both_architectures(&Registry::tls(), Format::Docker, None);
+    }
+
+    #[test]
+    fn a_registry_with_a_password_asks_for_it() {
+        let registry = Registry::tls_with_password("gull", "secret");
+        skopeo_finds_both_architectures(&registry, Format::Oci, Some("gull:secret"));
+        let url = format!("https://{}/v2/", registry.host());
+        let code = Cmd::new("curl")
+            .args(["-s", "-o", "/dev/null", "-w", "%{http_code}", "--cacert"])
+            .arg(registry.ca())
+            .arg(url)
+            .ok();
+        assert_eq!(code, "401");
+    }
+
+    #[test]
+    fn a_layout_of_every_compression_is_read_by_skopeo() {
+        let scratch = Scratch::new("layout");
+        let layer = |name: &str| {
+            Tree::new()
+                .dir("opt")
+                .file(&format!("opt/{name}"), 0o644, name)
+                .finish()
+        };
+        let image = |arch| {
+            Recipe::busybox(arch)
+                .layer(layer("plain"), Compression::Plain)
+                .layer(layer("zstd"), Compression::Zstd)
+                .build()
+        };
+        let index = Index::new(Format::Oci, Arch::ALL.into_iter().map(image).collect());
+        index.write_layout(&scratch.join("in"), "v1");
+        let (from, to) = (scratch.join("in"), scratch.join("out"));
+        Cmd::new("skopeo")
+            .args(["--insecure-policy", "copy", "--all", "--preserve-digests", "-q"])
+            .arg(format!("oci:{}:v1", from.display()))
+            .arg(format!("oci:{}:v1", to.display()))
+            .ok();
+        for blob in fs::read_dir(from.join("blobs/sha256")).unwrap() {
+            assert!(to.join("blobs/sha256").join(blob.unwrap().file_name()).exists());
+        }
+    }
+
+    #[test]
+    fn made_users_have_the_ranges_asked_for_and_leave_nothing() {
+        let (ranged, plain) = match (User::with_ranges(), User::without_ranges()) {
+            (Ok(ranged), Ok(plain)) => (ranged, plain),
+            (Err(reason), _) | (_, Err(reason)) => skip!("{reason}"),
+        };
+        assert_eq!(ranged.shell("id -u").ok(), ranged.uid().to_string());
+        assert_eq!(
+            plain.shell("touch $XDG_RUNTIME_DIR/x $HOME/y && echo $USER").ok(),
+            plain.name()
+        );
+        let map = "unshare -U sleep 20 & sleep 0.3; newuidmap $! 0 $(id -u) 1 && cat /proc/$!/uid_map; kill $!";
+        assert!(ranged.shell(map).ok().contains(&ranged.uid().to_string()));
+        let _left = ranged.shell("sleep 300 >/dev/null 2>&1 &").ok();
+        assert_eq!(ranged.processes().len(), 1);
+        let (uid, name, home) = (ranged.uid(), ranged.name().to_owned(), ranged.home().to_owned());
+        drop(ranged);
+        assert!(!fs::read_to_string("/etc/passwd").unwrap().contains(&name));
+        assert!(!fs::read_to_string("/etc/subuid").unwrap().contains(&name));
+        assert!(!Path::new(&home).exists());
+        let processes = Cmd::new("ps")
+            .args(["-o", "stat=", "-u", &uid.to_string()])
+            .run()
+            .stdout;
+        assert!(processes.lines().all(|state| state.starts_with('Z')), "{processes}");
+    }
+
+    #[test]
+    fn a_scratch_folder_takes_its_processes_with_it() {
+        let scratch = Scratch::new("takes");
+        let mut child = std::process::Command::new("sleep")
+            .arg("300")
+            .env("WHERE", scratch.path())
+            .spawn()
+            .unwrap();
+        assert_eq!(scratch.processes().len(), 1);
+        drop(scratch);
+        assert!(!child.wait().unwrap().success());
+    }
+}
