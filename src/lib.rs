@@ -9,6 +9,7 @@ pub mod image;
 pub mod log;
 pub mod monitor;
 pub mod plan;
+pub mod registry;
 pub mod runtime;
 pub mod sys;
 pub mod types;

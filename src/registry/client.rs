@@ -1,0 +1,273 @@
+//! Asking a registry: which place, how to speak to it, as whom; redirects; what its answers mean.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use hyper::body::Bytes;
+use hyper::header;
+use hyper::{Method, StatusCode};
+use serde::Deserialize;
+
+use super::challenge;
+use super::error::RegistryError;
+use super::repository::Endpoint;
+use super::retry::retry_after;
+use super::settings::Settings;
+use super::tls::Tls;
+use super::token::{Grants, denied, log_in};
+use super::transport::{Origin, Outgoing, Reply, Security, Transport};
+use super::url::{Url, default_port, is_loopback};
+use crate::config::registries::Registries;
+use crate::types::bounds::{REDIRECTS, REGISTRY_HOSTS};
+
+/// What all requests share.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) registries: Registries,
+    pub(crate) transport: Arc<Transport>,
+    grants: Grants,
+    /// How hosts that need not speak TLS were found to speak.
+    spoken: Mutex<HashMap<(String, bool), Origin>>,
+}
+
+impl Inner {
+    pub(crate) fn new(settings: Settings) -> Self {
+        let transport = Transport::new(settings.limits, Tls::new(settings.certs), settings.proxies);
+        Self {
+            registries: settings.registries,
+            transport,
+            grants: Grants::new(settings.auth),
+            spoken: Mutex::default(),
+        }
+    }
+
+    /// One request to a place, authenticated and redirected as it asks; `what` names the object in errors.
+    ///
+    /// The answer has status 200, 206 or, where a range was asked for, 416; everything else is an error.
+    pub(crate) async fn ask(&self, endpoint: &Endpoint, out: &Outgoing, what: &str) -> Result<Reply, RegistryError> {
+        let origin = self.origin(endpoint).await?;
+        let asked = self.ask_at(&origin, endpoint, out, what).await;
+        if matches!(asked, Err(ref error) if !matches!(error, RegistryError::NotFound { .. } | RegistryError::Denied { .. }))
+        {
+            self.forget(endpoint);
+        }
+        asked
+    }
+
+    async fn ask_at(
+        &self,
+        origin: &Origin,
+        endpoint: &Endpoint,
+        out: &Outgoing,
+        what: &str,
+    ) -> Result<Reply, RegistryError> {
+        let mut authorization = self.grants.known(endpoint);
+        let mut renewed = false;
+        loop {
+            let mut out = out.clone();
+            if let Some(value) = &authorization {
+                out.headers.insert(header::AUTHORIZATION, value.clone());
+            }
+            let (reply, at) = self.follow(origin, out).await?;
+            if reply.head.status != StatusCode::UNAUTHORIZED || renewed || !at.same(origin) {
+                return judge(endpoint, &at, reply, what, authorization.is_some()).await;
+            }
+            let challenges: Vec<_> = reply
+                .head
+                .headers
+                .get_all(header::WWW_AUTHENTICATE)
+                .iter()
+                .filter_map(|value| value.to_str().ok())
+                .flat_map(challenge::parse)
+                .collect();
+            reply.error_body().await;
+            let granted = self
+                .grants
+                .answer(self, endpoint, origin, &challenges, authorization.as_ref())
+                .await?;
+            authorization = Some(granted);
+            renewed = true;
+        }
+    }
+
+    /// One request and the redirects that follow. `Authorization` stays with the first server.
+    pub(crate) async fn follow(&self, origin: &Origin, mut out: Outgoing) -> Result<(Reply, Origin), RegistryError> {
+        let mut at = origin.clone();
+        for _ in 0..=REDIRECTS {
+            let reply = self.transport.send(&at, &out).await?;
+            if !matches!(reply.head.status.as_u16(), 301 | 302 | 303 | 307 | 308) {
+                return Ok((reply, at));
+            }
+            let wrong = |detail: String| RegistryError::Protocol {
+                host: at.label.clone(),
+                detail,
+            };
+            if out.method == Method::POST {
+                return Err(wrong("it redirects a request that carries a credential".into()));
+            }
+            let location = reply
+                .header("location")
+                .ok_or_else(|| wrong("it redirects to nowhere".into()))?;
+            let target = at
+                .url(&out.path)
+                .join(location)
+                .map_err(|why| wrong(format!("its redirect {why}")))?;
+            reply.error_body().await;
+            let next = self.foreign_origin(&at, &target)?;
+            if !next.same(&at) {
+                out.headers.remove(header::AUTHORIZATION);
+            }
+            out.path = target.path;
+            at = next;
+        }
+        Err(RegistryError::Protocol {
+            host: at.label,
+            detail: format!("it redirects more than {REDIRECTS} times"),
+        })
+    }
+
+    /// How a server may be spoken to that `from` has named (a redirect, a token server).
+    pub(crate) fn foreign_origin(&self, from: &Origin, url: &Url) -> Result<Origin, RegistryError> {
+        let label = url.label();
+        let same = from.host == url.host && from.port == url.port;
+        let listed =
+            self.registries.insecure(&label) || self.registries.insecure(&format!("{}:{}", url.host, url.port));
+        let security = match url.tls {
+            true if listed || (same && from.security == Security::Unverified) => Security::Unverified,
+            true => Security::Verified,
+            false if listed => Security::Plain,
+            false
+                if from.security == Security::Plain
+                    && (same || (is_loopback(&from.host) && is_loopback(&url.host))) =>
+            {
+                Security::Plain
+            }
+            false => return Err(RegistryError::Plain { host: label }),
+        };
+        Ok(Origin {
+            host: url.host.clone(),
+            port: url.port,
+            security,
+            label,
+        })
+    }
+
+    /// How a place is spoken to. Where plain HTTP is allowed, TLS is tried first and the result is remembered.
+    async fn origin(&self, endpoint: &Endpoint) -> Result<Origin, RegistryError> {
+        let (host, port) = endpoint.split();
+        let loopback = is_loopback(host);
+        let make = |security| Origin {
+            host: host.to_ascii_lowercase(),
+            port: port.unwrap_or(default_port(security != Security::Plain)),
+            security,
+            label: endpoint.registry().to_owned(),
+        };
+        if !endpoint.insecure && (!loopback || self.transport.has_certs(endpoint.registry())) {
+            return Ok(make(Security::Verified));
+        }
+        let key = (endpoint.host.clone(), endpoint.insecure);
+        if let Some(known) = self.spoken.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+            return Ok(known.clone());
+        }
+        let mut origin = make(if endpoint.insecure {
+            Security::Unverified
+        } else {
+            Security::Verified
+        });
+        match self.transport.open(&origin).await {
+            Ok(()) => {}
+            Err(error) if speaks_no_tls(&error, port.is_none()) => {
+                origin = make(Security::Plain);
+                self.transport.open(&origin).await?;
+            }
+            Err(error) => return Err(error),
+        }
+        let mut spoken = self.spoken.lock().unwrap_or_else(PoisonError::into_inner);
+        if spoken.len() >= REGISTRY_HOSTS {
+            spoken.clear();
+        }
+        spoken.insert(key, origin.clone());
+        Ok(origin)
+    }
+
+    /// The next request finds out anew how the place speaks.
+    fn forget(&self, endpoint: &Endpoint) {
+        let key = (endpoint.host.clone(), endpoint.insecure);
+        self.spoken.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+    }
+}
+
+/// Whether a failed TLS connection is a reason to try plain HTTP, where that is allowed.
+fn speaks_no_tls(error: &RegistryError, other_port: bool) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+    match error {
+        RegistryError::NotTls { .. } => true,
+        RegistryError::Connect { source, .. } => {
+            other_port || matches!(source.kind(), ConnectionReset | ConnectionAborted | BrokenPipe)
+        }
+        RegistryError::TimedOut { .. } => other_port,
+        _ => false,
+    }
+}
+
+/// What an answer means.
+async fn judge(
+    endpoint: &Endpoint,
+    at: &Origin,
+    reply: Reply,
+    what: &str,
+    shown: bool,
+) -> Result<Reply, RegistryError> {
+    let status = reply.head.status.as_u16();
+    if matches!(status, 200 | 206 | 416) {
+        return Ok(reply);
+    }
+    let host = at.label.clone();
+    let retry_after = retry_after(&reply);
+    let detail = words(reply.error_body().await);
+    Err(match status {
+        401 | 403 if shown => denied(endpoint, detail),
+        401 | 403 => denied(endpoint, format!("{detail}; {}", log_in(endpoint))),
+        404 => RegistryError::NotFound {
+            host,
+            what: what.to_owned(),
+        },
+        429 => RegistryError::RateLimited { host, retry_after },
+        _ => RegistryError::Status {
+            host,
+            status,
+            what: what.to_owned(),
+            detail,
+            retry_after,
+        },
+    })
+}
+
+/// The words of a registry's error (OCI distribution specification, error codes), made safe to print.
+pub(crate) fn words(body: Option<Bytes>) -> String {
+    #[derive(Deserialize)]
+    struct Errors {
+        #[serde(default)]
+        errors: Vec<Detail>,
+        #[serde(default)]
+        details: String,
+    }
+    #[derive(Deserialize)]
+    struct Detail {
+        #[serde(default)]
+        code: String,
+        #[serde(default)]
+        message: String,
+    }
+    let parsed: Option<Errors> = body.and_then(|body| serde_json::from_slice(&body).ok());
+    let text = match parsed {
+        Some(Errors { errors, .. }) if !errors.is_empty() => match &errors[0] {
+            Detail { code, message } if message.is_empty() => code.clone(),
+            Detail { message, .. } => message.clone(),
+        },
+        Some(Errors { details, .. }) if !details.is_empty() => details,
+        _ => "it gives no reason".to_owned(),
+    };
+    text.chars().take(200).flat_map(char::escape_debug).collect()
+}
