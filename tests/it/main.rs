@@ -4,3 +4,4 @@
 mod fixture;
 mod house;
 mod testbed;
+mod units;
