@@ -11,6 +11,7 @@ pub mod monitor;
 pub mod plan;
 pub mod registry;
 pub mod runtime;
+pub mod store;
 pub mod sys;
 pub mod types;
 pub mod uplink;

@@ -162,6 +162,8 @@ pub mod kinds {
     pub const CONTAINER_EXTRA: u16 = 17;
     /// Store's own settings (id map, format).
     pub const STORE: u16 = 18;
+    /// What a pull in flight keeps from garbage collection.
+    pub const HOLD: u16 = 19;
 }
 
 impl Record for crate::types::container::ContainerRecord {

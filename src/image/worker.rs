@@ -18,7 +18,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -44,11 +44,8 @@ pub enum Job {
         /// How much it may be.
         limits: Limits,
     },
-    /// Removes `name`, whatever it is. Descriptor: the directory that holds it.
-    Remove {
-        /// One component.
-        name: Vec<u8>,
-    },
+    /// Removes everything in a directory, not the directory itself. Descriptor: the directory.
+    Empty,
     /// Merges layers into one tree, for hosts without overlay. Descriptors: the empty target directory, the directory of
     /// all layers.
     Copy {
@@ -77,8 +74,8 @@ pub enum Reply {
     Leans,
     /// The layer is complete and on the device.
     Unpacked(Stats),
-    /// It is gone.
-    Removed,
+    /// The directory is empty.
+    Emptied,
     /// The tree is complete and on the device.
     Copied {
         /// Bytes written.
@@ -249,14 +246,28 @@ impl Drop for Worker {
     }
 }
 
-/// Removes `name` of `dir` by a worker.
-pub fn remove(workers: &dyn Workers, dir: BorrowedFd, name: &[u8]) -> Result<(), WorkerError> {
-    let mut worker = Worker::start(workers, Job::Remove { name: name.to_vec() }, &[dir])?;
+/// Removes the directory `path` and everything in it; a worker does what is in it, this process the directory itself. One that
+/// is not there is no error.
+pub fn remove_tree(workers: &dyn Workers, path: &Path) -> Result<(), WorkerError> {
+    let dir = match fs::name_dir(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other.map_err(WorkerError::os("open the tree"))?,
+    };
+    match std::fs::remove_dir(path) {
+        Ok(()) => return Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+        Err(e) => return Err(WorkerError::os("remove the folder of the tree")(e)),
+    }
+    let mut worker = Worker::start(workers, Job::Empty, &[dir.as_fd()])?;
     match worker.reply()? {
-        Reply::Removed => Ok(()),
-        _ => Err(WorkerError::Malformed {
-            why: "another answer than asked for".to_owned(),
-        }),
+        Reply::Emptied => std::fs::remove_dir(path).map_err(WorkerError::os("remove the folder of the tree")),
+        _ => Err(unexpected()),
+    }
+}
+
+fn unexpected() -> WorkerError {
+    WorkerError::Malformed {
+        why: "another answer than asked for".to_owned(),
     }
 }
 
@@ -265,9 +276,7 @@ pub fn copy(workers: &dyn Workers, all: BorrowedFd, layers: Vec<String>, to: Bor
     let mut worker = Worker::start(workers, Job::Copy { layers }, &[to, all])?;
     match worker.reply()? {
         Reply::Copied { bytes } => Ok(bytes),
-        _ => Err(WorkerError::Malformed {
-            why: "another answer than asked for".to_owned(),
-        }),
+        _ => Err(unexpected()),
     }
 }
 
@@ -313,6 +322,7 @@ fn work(control: &OwnedFd, order: Order, fds: Vec<OwnedFd>) -> Result<Reply, Wor
             let (Some(root), Some(input), Some(layers)) = (fds.next(), fds.next(), fds.next()) else {
                 return Err(malformed("unpack needs three descriptors"));
             };
+            let (root, layers) = (open(&root)?, open(&layers)?);
             shut_in(&[(root.as_fd(), Access::Write), (layers.as_fd(), Access::Read)])?;
             let done = unpack(control, &root, input, &layers, limits, owners);
             if done.is_err() {
@@ -321,19 +331,20 @@ fn work(control: &OwnedFd, order: Order, fds: Vec<OwnedFd>) -> Result<Reply, Wor
             }
             done
         }
-        Job::Remove { name } => {
+        Job::Empty => {
             let Some(dir) = fds.next() else {
-                return Err(malformed("remove needs a descriptor"));
+                return Err(malformed("empty needs a descriptor"));
             };
-            component(&name)?;
+            let dir = open(&dir)?;
             shut_in(&[(dir.as_fd(), Access::Write)])?;
-            tree::remove(&dir, &name).map_err(WorkerError::os("remove the tree"))?;
-            Ok(Reply::Removed)
+            tree::remove_contents(&dir).map_err(WorkerError::os("remove the tree"))?;
+            Ok(Reply::Emptied)
         }
         Job::Copy { layers } => {
             let (Some(to), Some(all)) = (fds.next(), fds.next()) else {
                 return Err(malformed("copy needs two descriptors"));
             };
+            let (to, all) = (open(&to)?, open(&all)?);
             shut_in(&[(to.as_fd(), Access::Write), (all.as_fd(), Access::Read)])?;
             let done = open_layers(&all, &layers).and_then(|layers| {
                 let bytes = tree::flatten(&layers, &to, owners != Owners::Single);
@@ -386,16 +397,9 @@ fn open_layers(all: &OwnedFd, names: &[String]) -> Result<Vec<OwnedFd>, WorkerEr
     names.iter().map(open).collect()
 }
 
-fn component(name: &[u8]) -> Result<(), WorkerError> {
-    match name {
-        b"" | b"." | b".." => Err(WorkerError::Malformed {
-            why: "a name that is none".to_owned(),
-        }),
-        _ if name.contains(&b'/') => Err(WorkerError::Malformed {
-            why: "a name with a slash".to_owned(),
-        }),
-        _ => Ok(()),
-    }
+/// Directories come named only, so that whoever sends them needs no right to read them.
+fn open(dir: &OwnedFd) -> Result<OwnedFd, WorkerError> {
+    fs::open_dir_at(dir, b".").map_err(WorkerError::os("open a directory of the job"))
 }
 
 /// A pipe whose other side may stall, but not for ever.

@@ -88,6 +88,13 @@ pub fn open_dir(path: &Path) -> io::Result<OwnedFd> {
     Ok(nix::fcntl::open(path, DIR, Mode::empty())?)
 }
 
+/// Names the directory `path` without opening it for reading, so that its mode does not matter: for passing it on to a process
+/// that may open it. The last component may not be a symbolic link.
+pub fn name_dir(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    Ok(nix::fcntl::open(path, flags, Mode::empty())?)
+}
+
 /// Opens the directory `name` of `dir`; ELOOP or ENOTDIR when it is something else, a symbolic link included.
 pub fn open_dir_at(dir: impl AsFd, name: &[u8]) -> io::Result<OwnedFd> {
     let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_XDEV;

@@ -155,3 +155,7 @@ pub const WRITE_BEHIND_BYTES: u64 = 8 << 20;
 pub const LAYER_STALL_MS: u64 = 600_000;
 /// Milliseconds that a worker may take from the end of its input to its reply: syncing slow flash is the longest part.
 pub const WORKER_REPLY_MS: u64 = 1_800_000;
+/// Bytes of compressed input that a decoder holds.
+pub const DECODE_BUFFER_BYTES: usize = 64 << 10;
+/// Largest zstd window, as a power of two: 8 MiB, what level 19 and all common tools use; larger ones are refused by name.
+pub const ZSTD_WINDOW_LOG: u32 = 23;

@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::image::tar::{Archive, Entry, Kind, Segment, shown};
 use crate::image::tree;
+use crate::store::RootDir;
 use crate::sys::fs;
 use crate::types::bounds;
 pub use error::UnpackError;
@@ -43,17 +44,6 @@ pub struct Limits {
     pub archive: u64,
     /// Entries.
     pub entries: u64,
-}
-
-/// Owner and mode of the layer's root, when it has an entry for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RootDir {
-    /// Permission bits (07777).
-    pub mode: u32,
-    /// Owner inside the container.
-    pub uid: u32,
-    /// Group inside the container.
-    pub gid: u32,
 }
 
 /// What an unpacked layer amounts to.

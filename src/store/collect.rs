@@ -1,0 +1,134 @@
+//! Removes images, and the layers and blobs that nothing needs any more.
+
+use std::collections::BTreeSet;
+
+use super::record::{ImageData, ImageRecord};
+use super::staging::Staging;
+use super::{Store, StoreError, list};
+use crate::disk::{DiskError, durable, record as records};
+use crate::types::digest::Digest;
+use crate::types::reference::Reference;
+
+/// What a collection took out of sight. Its trees are in the staging area for a worker to delete.
+#[derive(Debug)]
+pub struct Collected {
+    /// Where the trees of the layers are.
+    pub staging: Staging,
+    /// Names of those trees in the staging area.
+    pub trees: Vec<String>,
+    /// Names that images lost.
+    pub untagged: Vec<Reference>,
+    /// Images that are gone.
+    pub images: Vec<Digest>,
+    /// Layers that are gone, with their bytes.
+    pub layers: Vec<(Digest, u64)>,
+}
+
+impl Store {
+    /// Removes an image with all its names, then whatever nothing needs any more. Refused while a pin keeps the image,
+    /// unless `force`.
+    pub fn remove(&self, image: &ImageRecord, force: bool) -> Result<Collected, StoreError> {
+        let staging = self.stage(&[], &[])?;
+        let _lock = self.exclusive()?;
+        let pins = self.pins()?;
+        let by: Vec<&str> = pins
+            .iter()
+            .filter(|(_, images)| images.contains(&image.id))
+            .map(|(p, _)| p.as_str())
+            .collect();
+        if !by.is_empty() && !force {
+            return Err(StoreError::InUse {
+                image: image.id.short(),
+                by: by.join(", "),
+            });
+        }
+        let mut untagged = Vec::new();
+        for record in self.references()? {
+            if record.image == image.id {
+                durable::remove_file(&self.ref_path(&record.name.to_string()))?;
+                untagged.push(record.name);
+            }
+        }
+        let mut images = Vec::new();
+        if by.is_empty() {
+            durable::remove_file(&self.image_path(&image.id))?;
+            images.push(image.id);
+        }
+        let collected = Collected {
+            staging,
+            trees: Vec::new(),
+            untagged,
+            images,
+            layers: Vec::new(),
+        };
+        self.collect_garbage(collected)
+    }
+
+    /// Removes images without a name and without a pin (all unpinned ones with `all`), then whatever nothing needs any more.
+    pub fn prune(&self, all: bool) -> Result<Collected, StoreError> {
+        let staging = self.stage(&[], &[])?;
+        let _lock = self.exclusive()?;
+        let pinned: BTreeSet<Digest> = self.pins()?.into_iter().flat_map(|(_, images)| images).collect();
+        let mut collected = Collected {
+            staging,
+            trees: Vec::new(),
+            untagged: Vec::new(),
+            images: Vec::new(),
+            layers: Vec::new(),
+        };
+        for image in self.images()? {
+            if pinned.contains(&image.id) || !(all || image.names.is_empty()) {
+                continue;
+            }
+            for name in &image.names {
+                durable::remove_file(&self.ref_path(&name.to_string()))?;
+            }
+            durable::remove_file(&self.image_path(&image.id))?;
+            collected.untagged.extend(image.names);
+            collected.images.push(image.id);
+        }
+        self.collect_garbage(collected)
+    }
+
+    /// Removes layers and blobs that nothing needs. The exclusive lock is held.
+    fn collect_garbage(&self, mut collected: Collected) -> Result<Collected, StoreError> {
+        let held = self.held()?;
+        let mut layers: BTreeSet<Digest> = held.layers.into_iter().collect();
+        let mut blobs: BTreeSet<Digest> = held.blobs.into_iter().collect();
+        for file in list(&self.layout().images())? {
+            // An unreadable record is an error: what it needs is not known, so nothing may be removed.
+            let data: ImageData = records::read(&self.layout().images().join(file))?;
+            layers.extend(data.layers.iter().map(|layer| layer.key));
+            blobs.extend([data.id, data.manifest]);
+        }
+        for name in list(&self.layout().layers())? {
+            let Ok(key) = Digest::from_hex(&name) else { continue };
+            if !layers.contains(&key) {
+                self.take_layer(&key, &mut collected)?;
+            }
+        }
+        for name in list(&self.layout().blobs())? {
+            if Digest::from_hex(&name).is_ok_and(|digest| !blobs.contains(&digest)) {
+                let path = self.layout().blobs().join(&name);
+                std::fs::remove_file(&path).map_err(DiskError::io("remove", &path))?;
+            }
+        }
+        for alias in list(&self.aliases())? {
+            let path = self.aliases().join(alias);
+            if !path.exists() {
+                std::fs::remove_file(&path).map_err(DiskError::io("remove", &path))?;
+            }
+        }
+        durable::sync_dir(&self.layout().layers())?;
+        Ok(collected)
+    }
+
+    fn take_layer(&self, key: &Digest, collected: &mut Collected) -> Result<(), StoreError> {
+        let record = self.layer(key).ok().flatten();
+        let from = self.layout().layers().join(key.hex());
+        std::fs::rename(&from, collected.staging.dir().join(key.hex())).map_err(DiskError::io("rename", &from))?;
+        collected.trees.push(key.hex());
+        collected.layers.push((*key, record.map_or(0, |record| record.size)));
+        Ok(())
+    }
+}
