@@ -225,6 +225,8 @@ impl RuntimeError {
     pub fn exit_code(&self) -> u8 {
         match self {
             RuntimeError::NotFound { .. } => 127,
+            // The program is there, its interpreter is not.
+            RuntimeError::NotExecutable { errno, .. } if errno.0 == errno::ENOENT => 127,
             RuntimeError::NotExecutable { .. } | RuntimeError::Cwd { .. } => 126,
             _ => 125,
         }

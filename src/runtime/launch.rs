@@ -1,7 +1,7 @@
 //! What a caller hands over to have a container or a process made, beside the OCI bundle, and what it gets back.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
 
@@ -14,6 +14,8 @@ use crate::types::idmap::IdMap;
 pub struct Launch<'a> {
     /// The bundle's `config.json`. Only what it says is done; its `root.path` and id mappings give way to the fields here.
     pub spec: &'a Spec,
+    /// Directory that relative sources of bind mounts are below.
+    pub bundle: &'a Path,
     /// Where its files come from.
     pub rootfs: Rootfs,
     /// The container's ids, as the user namespace of the caller sees them on the outside.
@@ -75,6 +77,8 @@ pub struct ExecTarget<'a> {
     pub pidfd: BorrowedFd<'a>,
     /// The container's `config.json`: its namespaces and filter also hold for the new process.
     pub spec: &'a Spec,
+    /// The container's ids, as its [`Launch`] had them.
+    pub id_map: &'a IdMap,
     /// The container's group; none: the process stays in the caller's.
     pub cgroup: Option<&'a Handle>,
 }

@@ -1,8 +1,26 @@
 //! The OCI runtime: a bundle becomes a running container; processes join it.
 //!
-//! One file per topic of the kernel or of the specification. [`launch`] holds what callers hand over and get back.
+//! One file per topic of the kernel or of the specification. [`launch`] holds what callers hand over and get back,
+//! [`create`](mod@create) makes a container and [`exec`](mod@exec) a further process in one; [`init`] is what the child does meanwhile. What a
+//! specification asks for is first a list ([`rootfs`], [`check`]), which is tested as such, then done ([`mounts`],
+//! [`process`]).
 
 pub mod cgroup;
+pub mod check;
+mod copyup;
+pub mod create;
 pub mod error;
+pub mod exec;
+mod init;
 pub mod launch;
+mod message;
+pub mod mounts;
+mod options;
+mod process;
+mod program;
+mod remount;
+pub mod rootfs;
 pub mod seccomp;
+mod sysctl;
+mod terminal;
+pub mod user;

@@ -3,13 +3,15 @@
 //! The kernel resolves every link as if the directory were `/` (`RESOLVE_IN_ROOT`), so that no link, no `..` and no race
 //! leads outside, and follows no magic link of procfs.
 
-use std::ffi::{CStr, CString, OsString};
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path};
 
 use super::call::{c_string, check, invalid, own, retry};
+
+pub use libc::{O_CREAT, O_DIRECTORY, O_EXCL, O_NOCTTY, O_NONBLOCK, O_PATH, O_RDONLY, O_RDWR, O_WRONLY};
 
 /// Links followed before `ELOOP`, as the kernel does.
 const LINKS_MAX: u32 = 40;
@@ -81,7 +83,7 @@ fn open_c(root: BorrowedFd<'_>, path: &CStr, flags: i32, mode: u32, resolve: Res
 
 /// Opens a directory of the host, anywhere, as a root for the other functions here (`O_PATH`).
 pub fn open_root(path: &Path) -> io::Result<OwnedFd> {
-    open_host(path, libc::O_PATH | libc::O_DIRECTORY)
+    open_host(path, O_PATH | O_DIRECTORY)
 }
 
 /// Opens a trusted path of the host with `O_…` flags (close-on-exec is added), links followed.
@@ -105,7 +107,7 @@ pub enum Missing {
 /// Opens `path` below `root` (`O_PATH`, links followed inside the root), making what is missing: directories of mode 0755
 /// on the way (or of the mode given), and the last name as said. Also where a dangling link leads to.
 pub fn ensure(root: BorrowedFd<'_>, path: &Path, missing: Missing) -> io::Result<OwnedFd> {
-    match open_at(root, path, libc::O_PATH, 0, Resolve::InRoot) {
+    match open_at(root, path, O_PATH, 0, Resolve::InRoot) {
         Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {}
         done => return done,
     }
@@ -141,7 +143,7 @@ pub fn ensure(root: BorrowedFd<'_>, path: &Path, missing: Missing) -> io::Result
     }
     match walked.pop() {
         Some(last) => Ok(last),
-        None => open_c(root, c".", libc::O_PATH, 0, Resolve::InRoot),
+        None => open_c(root, c".", O_PATH, 0, Resolve::InRoot),
     }
 }
 
@@ -178,11 +180,46 @@ fn open_or_make(dir: BorrowedFd<'_>, name: &CStr, missing: Missing, last: bool) 
 
 /// Opens one name in a directory, a link as itself (`O_PATH`).
 fn open_name(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedFd> {
-    let flags = libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC;
+    open_raw(dir, name, O_PATH, 0)
+}
+
+fn open_raw(dir: BorrowedFd<'_>, name: &CStr, flags: i32, mode: u32) -> io::Result<OwnedFd> {
+    let flags = flags | libc::O_NOFOLLOW | libc::O_CLOEXEC;
     own(retry(|| {
-        // SAFETY: `name` ends with a NUL; without O_CREAT no mode is read.
-        unsafe { libc::openat(dir.as_raw_fd(), name.as_ptr(), flags) }.into()
+        // SAFETY: `name` ends with a NUL.
+        unsafe { libc::openat(dir.as_raw_fd(), name.as_ptr(), flags, mode) }.into()
     })?)
+}
+
+/// Opens one entry of a directory with `O_…` flags (close-on-exec is added) and a mode for `O_CREAT`; a link is not
+/// followed (`ELOOP`, or itself with `O_PATH`).
+pub fn open_entry(dir: BorrowedFd<'_>, name: &OsStr, flags: i32, mode: u32) -> io::Result<OwnedFd> {
+    open_raw(dir, &entry_name(name)?, flags, mode)
+}
+
+/// Makes a directory in `dir`.
+pub fn make_entry_dir(dir: BorrowedFd<'_>, name: &OsStr, mode: u32) -> io::Result<()> {
+    make_dir(dir, &entry_name(name)?, mode)
+}
+
+fn entry_name(name: &OsStr) -> io::Result<CString> {
+    if name.is_empty() || name == "." || name == ".." || name.as_bytes().contains(&b'/') {
+        return Err(invalid());
+    }
+    c_string(name)
+}
+
+/// The names in an open directory, without `.` and `..`, in no order. Needs a descriptor without `O_PATH`; a copy of it
+/// is read from the start.
+pub fn entries(dir: BorrowedFd<'_>) -> io::Result<impl Iterator<Item = io::Result<OsString>>> {
+    let again = open_raw(dir, c".", O_RDONLY | O_DIRECTORY, 0)?;
+    let mut listed = nix::dir::Dir::from_fd(again)?;
+    let names: Vec<io::Result<OsString>> = listed
+        .iter()
+        .map(|entry| Ok(OsString::from_vec(entry?.file_name().to_bytes().to_vec())))
+        .filter(|name| !name.as_ref().is_ok_and(|n| n == "." || n == ".."))
+        .collect();
+    Ok(names.into_iter())
 }
 
 fn make_dir(dir: BorrowedFd<'_>, name: &CStr, mode: u32) -> io::Result<()> {
@@ -198,11 +235,8 @@ fn make_file(dir: BorrowedFd<'_>, name: &CStr, mode: u32) -> io::Result<()> {
 }
 
 /// Makes a symbolic link called `name` in `dir`.
-pub fn make_link(target: &str, dir: BorrowedFd<'_>, name: &str) -> io::Result<()> {
-    let (target, name) = (
-        CString::new(target).map_err(|_| invalid())?,
-        CString::new(name).map_err(|_| invalid())?,
-    );
+pub fn make_link(target: impl AsRef<OsStr>, dir: BorrowedFd<'_>, name: impl AsRef<OsStr>) -> io::Result<()> {
+    let (target, name) = (c_string(target)?, entry_name(name.as_ref())?);
     // SAFETY: both texts end with a NUL.
     check(unsafe { libc::symlinkat(target.as_ptr(), dir.as_raw_fd(), name.as_ptr()) }.into())?;
     Ok(())
@@ -259,6 +293,11 @@ impl Status {
     /// A character device.
     pub fn is_char_device(self) -> bool {
         self.is(libc::S_IFCHR)
+    }
+
+    /// A character or block device.
+    pub fn is_device(self) -> bool {
+        self.is_char_device() || self.is(libc::S_IFBLK)
     }
 
     /// A pipe or a socket.
@@ -374,7 +413,7 @@ pub fn may_execute(path: &CStr) -> io::Result<()> {
 /// The whole of a regular file below `root`, at most `limit` bytes; `None` when there is none. A longer one, or one that
 /// is not a regular file, is an error.
 pub fn read_bounded(root: BorrowedFd<'_>, path: &Path, limit: usize) -> io::Result<Option<Vec<u8>>> {
-    let flags = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY;
+    let flags = O_RDONLY | O_NONBLOCK | O_NOCTTY;
     let file = match open_at(root, path, flags, 0, Resolve::InRoot) {
         Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => {
             return Ok(None);

@@ -3,7 +3,7 @@
 use std::ffi::{CStr, CString};
 use std::io;
 use std::mem::size_of;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use super::call::{check, invalid, own, retry};
@@ -206,10 +206,41 @@ pub fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// Closes every descriptor from `first` on. Owned descriptors among them become dangling: only for the last steps before
-/// [`exec`] or [`exit_now`].
-pub fn close_from(first: RawFd) -> io::Result<()> {
-    // SAFETY: plain arguments. The caller promises to use none of the descriptors again.
+/// Makes the three descriptors 0, 1 and 2, which exec keeps.
+pub fn install_stdio(streams: [OwnedFd; 3]) -> io::Result<()> {
+    // None of them may be overwritten before its turn.
+    let mut above = Vec::with_capacity(streams.len());
+    for fd in streams {
+        above.push(if fd.as_raw_fd() < 3 {
+            copy_above(fd.as_fd(), 3)?
+        } else {
+            fd
+        });
+    }
+    for (number, fd) in (0..).zip(&above) {
+        place(fd.as_fd(), number, false)?;
+    }
+    Ok(())
+}
+
+/// Gives `last` the number 3 and closes every descriptor above it, whoever owns it: only for the last steps before
+/// [`exec`] or [`exit_now`], with no other owned descriptor in use or dropped any more.
+pub fn close_all_but_stdio_and(last: OwnedFd) -> io::Result<OwnedFd> {
+    const NUMBER: RawFd = 3;
+    let last = if last.as_raw_fd() == NUMBER {
+        last
+    } else {
+        place(last.as_fd(), NUMBER, true)?;
+        drop(last);
+        // SAFETY: the kernel has just made this copy; what had the number before is not used again, as documented.
+        unsafe { OwnedFd::from_raw_fd(NUMBER) }
+    };
+    close_from(NUMBER + 1)?;
+    Ok(last)
+}
+
+fn close_from(first: RawFd) -> io::Result<()> {
+    // SAFETY: plain arguments. The callers use none of the descriptors again.
     let done = check(unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) });
     match done {
         Err(e) if e.raw_os_error() == Some(libc::ENOSYS) => close_listed(first),
@@ -266,6 +297,12 @@ pub fn set_dumpable(yes: bool) -> io::Result<()> {
     prctl(libc::PR_SET_DUMPABLE, yes.into())
 }
 
+/// See [`set_dumpable`].
+pub fn is_dumpable() -> io::Result<bool> {
+    // SAFETY: plain arguments.
+    Ok(check(unsafe { libc::prctl(libc::PR_GET_DUMPABLE, 0, 0, 0, 0) }.into())? == 1)
+}
+
 /// Orphans below this process become its children.
 pub fn set_child_subreaper(yes: bool) -> io::Result<()> {
     prctl(libc::PR_SET_CHILD_SUBREAPER, yes.into())
@@ -287,13 +324,6 @@ pub fn set_name(name: &CStr) -> io::Result<()> {
 pub fn new_session() -> io::Result<()> {
     // SAFETY: no arguments.
     check(unsafe { libc::setsid() }.into())?;
-    Ok(())
-}
-
-/// Makes `terminal` the controlling terminal of this session, whose leader must call.
-pub fn set_controlling_terminal(terminal: BorrowedFd<'_>) -> io::Result<()> {
-    // SAFETY: the argument is a number: do not steal it from another session.
-    check(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY as _, 0) }.into())?;
     Ok(())
 }
 
@@ -388,7 +418,6 @@ pub fn limit_by_name(name: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::fd::AsFd;
 
     #[test]
     fn a_process_name_cannot_hide_its_start_time() {

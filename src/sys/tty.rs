@@ -32,10 +32,16 @@ pub fn open_pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
     // SAFETY: plain argument; the result is checked and owned at once.
     let master = own(unsafe { libc::posix_openpt(flags) })?;
-    // SAFETY: plain argument.
-    check(unsafe { libc::unlockpt(master.as_raw_fd()) })?;
+    unlock(master.as_fd())?;
     let end = peer(master.as_fd())?;
     Ok((master, end))
+}
+
+/// Lets the other end of a fresh master be opened.
+pub fn unlock(master: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: plain argument.
+    check(unsafe { libc::unlockpt(master.as_raw_fd()) })?;
+    Ok(())
 }
 
 /// Opens the other end of a master without a path (`TIOCGPTPEER`), whatever namespace it belongs to.

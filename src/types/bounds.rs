@@ -159,3 +159,13 @@ pub const WORKER_REPLY_MS: u64 = 1_800_000;
 pub const DECODE_BUFFER_BYTES: usize = 64 << 10;
 /// Largest zstd window, as a power of two: 8 MiB, what level 19 and all common tools use; larger ones are refused by name.
 pub const ZSTD_WINDOW_LOG: u32 = 23;
+/// Entries that `tmpcopyup` copies into one tmpfs (it lives in the container's memory).
+pub const COPY_UP_ENTRIES: usize = 16 << 10;
+/// Directories that `tmpcopyup` descends.
+pub const COPY_UP_DEPTH: usize = 64;
+/// Bytes of a container's /etc/passwd or /etc/group that are read to find its user.
+pub const PASSWD_BYTES: usize = 1 << 20;
+/// Supplementary groups of a process (a quarter of what the kernel takes).
+pub const GROUPS: usize = 16 << 10;
+/// Seconds that a container's or an exec's process may take until its program runs.
+pub const READY_S: u64 = 60;

@@ -1,0 +1,246 @@
+//! What of a specification is not supported is refused by the name of its field, before anything is made (pure).
+
+use oci_spec::runtime::{Hooks, LinuxNamespaceType, Process, Spec};
+
+use super::error::RuntimeError;
+use crate::sys::ns::Namespaces;
+
+/// The namespaces that a specification asks for. A user and a mount namespace are needed; those of others (by path) and
+/// time namespaces are not supported.
+pub fn namespaces(spec: &Spec) -> Result<Namespaces, RuntimeError> {
+    let field = "linux.namespaces";
+    let listed = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+    let mut found = Namespaces::NONE;
+    for namespace in listed.into_iter().flatten() {
+        let kind = match namespace.typ() {
+            LinuxNamespaceType::Mount => Namespaces::MOUNT,
+            LinuxNamespaceType::Cgroup => Namespaces::CGROUP,
+            LinuxNamespaceType::Uts => Namespaces::UTS,
+            LinuxNamespaceType::Ipc => Namespaces::IPC,
+            LinuxNamespaceType::User => Namespaces::USER,
+            LinuxNamespaceType::Pid => Namespaces::PID,
+            LinuxNamespaceType::Network => Namespaces::NET,
+            LinuxNamespaceType::Time => return Err(RuntimeError::spec(field, "`time` is not supported")),
+        };
+        if namespace.path().is_some() {
+            return Err(RuntimeError::spec(
+                field,
+                format!("joining `{}` by path is not supported", namespace.typ()),
+            ));
+        }
+        if found.has(kind) {
+            return Err(RuntimeError::spec(
+                field,
+                format!("`{}` is there twice", namespace.typ()),
+            ));
+        }
+        found = found | kind;
+    }
+    for (needed, name) in [(Namespaces::USER, "user"), (Namespaces::MOUNT, "mount")] {
+        if !found.has(needed) {
+            return Err(RuntimeError::spec(field, format!("`{name}` must be there")));
+        }
+    }
+    Ok(found)
+}
+
+/// Refuses what else a specification may ask for and is not supported.
+pub fn supported(spec: &Spec, namespaces: Namespaces) -> Result<(), RuntimeError> {
+    let version = spec.version();
+    if !version.starts_with("1.") {
+        return Err(RuntimeError::spec("ociVersion", format!("`{version}` is not 1.x")));
+    }
+    let refuse = |asked: bool, field: &str| match asked {
+        true => Err(RuntimeError::spec(field, "is not supported")),
+        false => Ok(()),
+    };
+    refuse(spec.hooks().as_ref().is_some_and(has_hooks), "hooks")?;
+    if let Some(linux) = spec.linux() {
+        refuse(linux.intel_rdt().is_some(), "linux.intelRdt")?;
+        refuse(linux.memory_policy().is_some(), "linux.memoryPolicy")?;
+        refuse(linux.personality().is_some(), "linux.personality")?;
+        refuse(
+            linux.time_offsets().as_ref().is_some_and(|offsets| !offsets.is_empty()),
+            "linux.timeOffsets",
+        )?;
+        refuse(
+            linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()),
+            "linux.netDevices",
+        )?;
+        refuse(
+            linux.mount_label().as_ref().is_some_and(|label| !label.is_empty()),
+            "linux.mountLabel",
+        )?;
+        for key in linux.sysctl().iter().flatten().map(|(key, _)| key) {
+            sysctl(key, namespaces)?;
+        }
+    }
+    let uts = namespaces.has(Namespaces::UTS);
+    for (name, field) in [(spec.hostname(), "hostname"), (spec.domainname(), "domainname")] {
+        if name.as_ref().is_some_and(|name| !name.is_empty() && !uts) {
+            return Err(RuntimeError::spec(field, "needs a `uts` namespace"));
+        }
+    }
+    match spec.process() {
+        Some(process) => process_supported(process),
+        None => Err(RuntimeError::spec("process", "must be there")),
+    }
+}
+
+/// Refuses what a process may ask for and is not supported.
+pub fn process_supported(process: &Process) -> Result<(), RuntimeError> {
+    let unsupported = [
+        (
+            process
+                .apparmor_profile()
+                .as_ref()
+                .is_some_and(|p| !p.is_empty() && p != "unconfined"),
+            "process.apparmorProfile",
+        ),
+        (
+            process.selinux_label().as_ref().is_some_and(|label| !label.is_empty()),
+            "process.selinuxLabel",
+        ),
+        (process.scheduler().is_some(), "process.scheduler"),
+        (process.io_priority().is_some(), "process.ioPriority"),
+        (process.exec_cpu_affinity().is_some(), "process.execCPUAffinity"),
+    ];
+    if let Some((_, field)) = unsupported.iter().find(|(asked, _)| *asked) {
+        return Err(RuntimeError::spec(*field, "is not supported"));
+    }
+    if !process.cwd().is_absolute() {
+        return Err(RuntimeError::spec(
+            "process.cwd",
+            format!("`{}` is not absolute", process.cwd().display()),
+        ));
+    }
+    Ok(())
+}
+
+fn has_hooks(hooks: &Hooks) -> bool {
+    #[allow(deprecated, reason = "bundles of older callers still carry it")]
+    let old = hooks.prestart();
+    let lists = [
+        old,
+        hooks.create_runtime(),
+        hooks.create_container(),
+        hooks.start_container(),
+        hooks.poststart(),
+        hooks.poststop(),
+    ];
+    lists
+        .into_iter()
+        .any(|list| list.as_ref().is_some_and(|hooks| !hooks.is_empty()))
+}
+
+/// Kernel settings that belong to a namespace; all others are the host's.
+fn sysctl(key: &str, namespaces: Namespaces) -> Result<(), RuntimeError> {
+    const IPC: [&str; 8] = [
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.sem",
+        "kernel.shmall",
+        "kernel.shmmax",
+        "kernel.shmmni",
+        "kernel.shm_rmid_forced",
+    ];
+    let dotted = key.replace('/', ".");
+    let (owner, name) = if IPC.contains(&dotted.as_str()) || dotted.starts_with("fs.mqueue.") {
+        (Namespaces::IPC, "ipc")
+    } else if dotted.starts_with("net.") {
+        (Namespaces::NET, "network")
+    } else if dotted == "kernel.domainname" {
+        (Namespaces::UTS, "uts")
+    } else {
+        let problem = format!("`{key}` belongs to no namespace of the container: it would change the host");
+        return Err(RuntimeError::spec("linux.sysctl", problem));
+    };
+    if !namespaces.has(owner) {
+        return Err(RuntimeError::spec(
+            "linux.sysctl",
+            format!("`{key}` needs an own {name} namespace"),
+        ));
+    }
+    if key.split(['.', '/']).any(|part| part.is_empty()) {
+        return Err(RuntimeError::spec(
+            "linux.sysctl",
+            format!("`{key}` is not the name of a setting"),
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAMESPACES: &str = r#""namespaces":[{"type":"user"},{"type":"mount"},{"type":"uts"},{"type":"network"}]"#;
+
+    fn check(json: &str) -> Result<(), RuntimeError> {
+        let spec: Spec = serde_json::from_str(json).expect("a specification");
+        supported(&spec, namespaces(&spec)?)
+    }
+
+    fn with(more: &str, linux: &str, process: &str) -> String {
+        format!(
+            r#"{{"ociVersion":"1.2.0",{more}"linux":{{{NAMESPACES}{linux}}},
+                "process":{{"user":{{"uid":0,"gid":0}},"cwd":"/"{process}}}}}"#
+        )
+    }
+
+    #[test]
+    fn what_is_supported_passes() {
+        check(&with(
+            r#""hostname":"x","#,
+            r#","sysctl":{"net.ipv4.ip_forward":"0","net/ipv4/conf/eth0.1/rp_filter":"1"}"#,
+            "",
+        ))
+        .expect("passes");
+    }
+
+    #[test]
+    fn each_unsupported_field_is_refused_by_name() {
+        let cases = [
+            (with(r#""hooks":{"poststop":[{"path":"/x"}]},"#, "", ""), "hooks"),
+            (
+                with("", r#","personality":{"domain":"LINUX"}"#, ""),
+                "linux.personality",
+            ),
+            (
+                with("", r#","timeOffsets":{"boottime":{"secs":1}}"#, ""),
+                "linux.timeOffsets",
+            ),
+            (with("", r#","mountLabel":"x""#, ""), "linux.mountLabel"),
+            (
+                with("", r#","sysctl":{"kernel.core_pattern":"|/x"}"#, ""),
+                "linux.sysctl",
+            ),
+            (with("", r#","sysctl":{"kernel.shmmax":"1"}"#, ""), "linux.sysctl"),
+            (with("", r#","sysctl":{"net..x":"1"}"#, ""), "linux.sysctl"),
+            (with("", "", r#","apparmorProfile":"x""#), "process.apparmorProfile"),
+            (with("", "", r#","selinuxLabel":"x""#), "process.selinuxLabel"),
+            (with("", "", "").replace(r#""cwd":"/""#, r#""cwd":"x""#), "process.cwd"),
+            (with("", "", "").replace("1.2.0", "2.0.0"), "ociVersion"),
+            (with("", "", "").replace(r#"{"type":"user"},"#, ""), "linux.namespaces"),
+            (
+                with("", "", "").replace(r#"{"type":"uts"}"#, r#"{"type":"uts","path":"/proc/1/ns/uts"}"#),
+                "linux.namespaces",
+            ),
+            (
+                with("", "", "").replace(r#"{"type":"uts"}"#, r#"{"type":"time"}"#),
+                "linux.namespaces",
+            ),
+            (
+                with(r#""hostname":"x","#, "", "").replace(r#",{"type":"uts"}"#, ""),
+                "hostname",
+            ),
+        ];
+        for (json, field) in cases {
+            match check(&json).expect_err(field) {
+                RuntimeError::Spec { field: named, .. } => assert_eq!(named, field),
+                other => panic!("{other}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,419 @@
+//! Mounting a container's file tree in its own mount namespace, as [`super::rootfs`] lists it.
+//!
+//! Everything is attached by descriptor: targets are opened below the root with `openat2`, so that no link in an image and
+//! no race with another container leads a mount out of it.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use super::copyup;
+use super::error::{Errno, RuntimeError};
+use super::launch::Rootfs;
+use super::remount;
+use super::rootfs::{Node, Step, Tree, What};
+use crate::sys::errno;
+use crate::sys::mount::{self, NewFs, Propagation, attr};
+use crate::sys::path::{self, FsKind, Missing, Resolve};
+
+/// Mounts the root file system and returns its topmost directory.
+pub fn mount_root(rootfs: &Rootfs) -> Result<OwnedFd, RuntimeError> {
+    match rootfs {
+        Rootfs::Overlay {
+            lowers,
+            upper,
+            work,
+            target,
+        } => {
+            let fail = |problem: &str, e: std::io::Error| RuntimeError::Root {
+                target: target.display().to_string(),
+                problem: problem.to_owned(),
+                errno: e.into(),
+            };
+            let open = |dir: &Path| path::open_root(dir).map_err(|e| fail(&format!("open `{}`", dir.display()), e));
+            let layers: Vec<OwnedFd> = lowers.iter().map(|dir| open(dir)).collect::<Result<_, _>>()?;
+            let (upper, work, place) = (open(upper)?, open(work)?, open(target)?);
+            // Options are at most 4,095 bytes, and the kernel also reads them in the container's mountinfo: so every
+            // directory is named by its number in /proc/self/fd.
+            let names: Vec<String> = layers.iter().map(|fd| fd.as_raw_fd().to_string()).collect();
+            let options = format!(
+                "lowerdir={},upperdir={},workdir={},userxattr",
+                names.join(":"),
+                upper.as_raw_fd(),
+                work.as_raw_fd()
+            );
+            let numbers = path::open_root(Path::new("/proc/self/fd")).map_err(|e| fail("open `/proc/self/fd`", e))?;
+            path::enter(numbers.as_fd()).map_err(|e| fail("enter `/proc/self/fd`", e))?;
+            let number = place.as_raw_fd().to_string();
+            mount::mount_at("overlay", Path::new(&number), "overlay", 0, &options)
+                .map_err(|e| fail("overlay of its layers", e))?;
+            open(target)
+        }
+        Rootfs::Flat(dir) => {
+            let fail = |problem: &str, e: std::io::Error| RuntimeError::Root {
+                target: dir.display().to_string(),
+                problem: problem.to_owned(),
+                errno: e.into(),
+            };
+            let place = path::open_root(dir).map_err(|e| fail("open it", e))?;
+            let copy = mount::copy_tree(place.as_fd(), c"", true).map_err(|e| fail("bind it to itself", e))?;
+            mount::attach(copy.as_fd(), place.as_fd()).map_err(|e| fail("bind it to itself", e))?;
+            Ok(copy)
+        }
+    }
+}
+
+/// What `/` and everything below it must be set to before anything is mounted: nothing spreads to the host; and from the
+/// host only where a bind mount or the root asks for it.
+pub fn host_propagation(tree: &Tree) -> Propagation {
+    let spreads = |p: &Option<(Propagation, bool)>| matches!(p, Some((Propagation::Slave | Propagation::Shared, _)));
+    let asked = tree.mounts.iter().any(|step| spreads(&step.options.propagation)) || spreads(&tree.root_propagation);
+    if asked {
+        Propagation::Slave
+    } else {
+        Propagation::Private
+    }
+}
+
+/// Mounts and makes everything below `root` but the hidden and read-only paths. Returns the container's procfs, if it has
+/// one at `/proc`.
+pub fn build(root: BorrowedFd<'_>, tree: &Tree) -> Result<Option<OwnedFd>, RuntimeError> {
+    let private = host_propagation(tree) != Propagation::Private;
+    let mut proc = None;
+    for step in &tree.mounts {
+        let mounted = match &step.what {
+            What::New { kind, source } => mount_new(root, step, kind, source)?,
+            What::Bind { source, recursive } => mount_bind(root, step, source, *recursive, private)?,
+        };
+        if step.target == Path::new("/proc") && path::fs_kind(mounted.as_fd()).is_ok_and(|kind| kind == FsKind::Proc) {
+            proc = Some(mounted);
+        }
+    }
+    for node in &tree.devices {
+        bind_device(root, node)?;
+    }
+    if !tree.links.is_empty() {
+        let dev = target(root, Path::new("/dev"), Missing::Directory(0o755))?;
+        for (name, to) in &tree.links {
+            match path::make_link(to, dev.as_fd(), name) {
+                Err(e) if e.raw_os_error() != Some(errno::EEXIST) => {
+                    return Err(RuntimeError::Target {
+                        path: format!("/dev/{name}"),
+                        errno: e.into(),
+                    });
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(proc)
+}
+
+/// Hides paths, makes paths and the root read-only, and sets the root's propagation.
+pub fn restrict(root: BorrowedFd<'_>, tree: &Tree) -> Result<(), RuntimeError> {
+    let mut hider = Hider { root, empty: None };
+    for path in &tree.masked {
+        hider.hide(path)?;
+    }
+    for path in &tree.read_only {
+        make_read_only(root, path)?;
+    }
+    let on_root = |e: std::io::Error| RuntimeError::Mount {
+        source_name: "the root file system".to_owned(),
+        target: "/".to_owned(),
+        errno: e.into(),
+        hint: String::new(),
+    };
+    if let Some((propagation, recursive)) = tree.root_propagation {
+        mount::set_propagation(root, recursive, propagation).map_err(on_root)?;
+    }
+    if tree.root_read_only {
+        remount::set(root, false, attr::RDONLY, 0).map_err(on_root)?;
+    }
+    Ok(())
+}
+
+/// On an initramfs, `/` is the first of all mounts and cannot be pivoted away from: binds it onto itself and makes that
+/// the root. Does nothing elsewhere.
+///
+/// Whoever owns a long-lived mount namespace (the keeper) calls this once in it: what containers get is then a locked copy,
+/// below which their roots cannot look.
+pub fn leave_first_mount() -> Result<(), RuntimeError> {
+    let fail = || RuntimeError::process("bind `/` onto itself");
+    let first = path::open_root(Path::new("/")).map_err(fail())?;
+    if path::fs_kind(first.as_fd()).map_err(fail())? != FsKind::Ram
+        || !remount::root_is_the_first_mount().map_err(fail())?
+    {
+        return Ok(());
+    }
+    let copy = mount::copy_tree(first.as_fd(), c"", true).map_err(fail())?;
+    mount::attach(copy.as_fd(), first.as_fd()).map_err(fail())?;
+    mount::change_root(copy.as_fd()).map_err(fail())
+}
+
+/// Binds a terminal's end to `/dev/console`.
+pub fn bind_console(root: BorrowedFd<'_>, terminal: BorrowedFd<'_>) -> Result<(), RuntimeError> {
+    let console = Path::new("/dev/console");
+    let place = target(root, console, Missing::File(0o600))?;
+    mount::copy_tree(terminal, c"", false)
+        .and_then(|copy| mount::attach(copy.as_fd(), place.as_fd()))
+        .map_err(|e| failed("the terminal", console, e))
+}
+
+fn failed(source: &str, target: &Path, error: std::io::Error) -> RuntimeError {
+    RuntimeError::Mount {
+        source_name: source.to_owned(),
+        target: target.display().to_string(),
+        errno: error.into(),
+        hint: String::new(),
+    }
+}
+
+/// The place of a mount, made where it is missing.
+fn target(root: BorrowedFd<'_>, path: &Path, missing: Missing) -> Result<OwnedFd, RuntimeError> {
+    path::ensure(root, path, missing).map_err(|e| RuntimeError::Target {
+        path: path.display().to_string(),
+        errno: e.into(),
+    })
+}
+
+fn mount_new(root: BorrowedFd<'_>, step: &Step, kind: &str, source: &str) -> Result<OwnedFd, RuntimeError> {
+    let fail = |e: std::io::Error| {
+        let hint = if e.raw_os_error() == Some(errno::EPERM) {
+            remount::covered_hint(kind)
+        } else {
+            String::new()
+        };
+        RuntimeError::Mount {
+            source_name: kind.to_owned(),
+            target: step.target.display().to_string(),
+            errno: e.into(),
+            hint,
+        }
+    };
+    let place = if matches!(kind, "proc" | "sysfs") {
+        // An image that makes these a link would have them, and what is hidden in them, somewhere else.
+        match path::open_at(root, &step.target, O_PATH_DIRECTORY, 0, Resolve::InRootNoLinks) {
+            Err(e) if e.raw_os_error() == Some(errno::ENOENT) => target(root, &step.target, Missing::Directory(0o555))?,
+            done => done.map_err(|e| RuntimeError::Target {
+                path: step.target.display().to_string(),
+                errno: e.into(),
+            })?,
+        }
+    } else {
+        target(root, &step.target, Missing::Directory(0o755))?
+    };
+    let attrs = step.options.set | step.options.recursive_set;
+    // A copy can be made into a writable mount only.
+    let at_first = if step.options.copy_up {
+        attrs & !attr::RDONLY
+    } else {
+        attrs
+    };
+    let made = new_fs(kind, source, &step.options.data, at_first).map_err(fail)?;
+    if step.options.copy_up {
+        copyup::copy(root, &step.target, made.as_fd()).map_err(|e| RuntimeError::Target {
+            path: step.target.display().to_string(),
+            errno: e.into(),
+        })?;
+    }
+    if let Some((propagation, recursive)) = step.options.propagation.filter(|(p, _)| *p != Propagation::Private) {
+        mount::set_propagation(made.as_fd(), recursive, propagation).map_err(fail)?;
+    }
+    mount::attach(made.as_fd(), place.as_fd()).map_err(fail)?;
+    if at_first != attrs {
+        remount::set(made.as_fd(), false, attr::RDONLY, 0).map_err(fail)?;
+    }
+    Ok(made)
+}
+
+const O_PATH_DIRECTORY: i32 = path::O_PATH | path::O_DIRECTORY;
+
+fn new_fs(kind: &str, source: &str, data: &[(String, Option<String>)], attrs: u64) -> std::io::Result<OwnedFd> {
+    let fs = NewFs::open(kind)?;
+    fs.set("source", source)?;
+    for (key, value) in data {
+        match value {
+            Some(value) => fs.set(key, value)?,
+            None => fs.set_flag(key)?,
+        }
+    }
+    fs.mount(attrs)
+}
+
+fn mount_bind(
+    root: BorrowedFd<'_>,
+    step: &Step,
+    source: &Path,
+    recursive: bool,
+    make_private: bool,
+) -> Result<OwnedFd, RuntimeError> {
+    let opened = path::open_host(source, path::O_PATH).map_err(|e| source_error(source, &step.target, e))?;
+    let is_dir = path::status(opened.as_fd())
+        .map_err(|e| source_error(source, &step.target, e))?
+        .is_dir();
+    let missing = if is_dir {
+        Missing::Directory(0o755)
+    } else {
+        Missing::File(0o644)
+    };
+    let place = target(root, &step.target, missing)?;
+    let fail = |e: std::io::Error| {
+        let hint = match e.raw_os_error() {
+            Some(errno::EINVAL) if !recursive => "; something is mounted below it: use `rbind`",
+            Some(errno::EPERM) => "; the host has locked the options of this mount",
+            _ => "",
+        };
+        RuntimeError::Mount {
+            source_name: source.display().to_string(),
+            target: step.target.display().to_string(),
+            errno: e.into(),
+            hint: hint.to_owned(),
+        }
+    };
+    let copy = mount::copy_tree(opened.as_fd(), c"", recursive).map_err(fail)?;
+    let options = &step.options;
+    let mut late = Vec::new();
+    for (below, set, clear) in [
+        (false, options.set, options.clear),
+        (true, options.recursive_set, options.recursive_clear),
+    ] {
+        if set | clear == 0 {
+            continue;
+        }
+        match mount::set_attrs(copy.as_fd(), below, set, clear) {
+            Err(e) if e.raw_os_error() == Some(errno::ENOSYS) => late.push((below, set)),
+            done => done.map_err(fail)?,
+        }
+    }
+    match options.propagation {
+        Some((propagation, below)) if make_private || propagation != Propagation::Private => {
+            mount::set_propagation(copy.as_fd(), below, propagation).map_err(fail)?;
+        }
+        None if make_private => mount::set_propagation(copy.as_fd(), true, Propagation::Private).map_err(fail)?,
+        _ => {}
+    }
+    mount::attach(copy.as_fd(), place.as_fd()).map_err(fail)?;
+    for (below, set) in late {
+        remount::set(copy.as_fd(), below, set, 0).map_err(fail)?;
+    }
+    Ok(copy)
+}
+
+fn source_error(source: &Path, target: &Path, error: std::io::Error) -> RuntimeError {
+    let hint = match error.raw_os_error() {
+        Some(errno::EACCES) => "; the store's owner may not reach it",
+        Some(errno::ENOENT) => "; make it first",
+        _ => "",
+    };
+    RuntimeError::Source {
+        path: source.display().to_string(),
+        target: target.display().to_string(),
+        errno: error.into(),
+        hint: hint.to_owned(),
+    }
+}
+
+fn bind_device(root: BorrowedFd<'_>, node: &Node) -> Result<(), RuntimeError> {
+    let source = path::open_host(&node.path, path::O_PATH).map_err(|e| source_error(&node.path, &node.path, e))?;
+    let status = path::status(source.as_fd()).map_err(|e| source_error(&node.path, &node.path, e))?;
+    if let Some((major, minor)) = node.number {
+        let (has_major, has_minor) = status.device();
+        if !status.is_device() || (i64::from(has_major), i64::from(has_minor)) != (major, minor) {
+            return Err(RuntimeError::spec(
+                "linux.devices",
+                format!(
+                    "`{}` is not device {major}:{minor} on this host; nodes are bound, not made",
+                    node.path.display()
+                ),
+            ));
+        }
+    }
+    let place = target(root, &node.path, Missing::File(0o644))?;
+    mount::copy_tree(source.as_fd(), c"", false)
+        .and_then(|copy| mount::attach(copy.as_fd(), place.as_fd()))
+        .map_err(|e| failed(&node.path.display().to_string(), &node.path, e))
+}
+
+/// Covers paths: a file with the null device, a directory with an empty one.
+struct Hider<'a> {
+    root: BorrowedFd<'a>,
+    /// The first empty directory; the others are copies of it.
+    empty: Option<OwnedFd>,
+}
+
+impl Hider<'_> {
+    fn hide(&mut self, path: &Path) -> Result<(), RuntimeError> {
+        let Some(place) = existing(self.root, path)? else {
+            return Ok(());
+        };
+        let fail = |e| failed("nothing", path, e);
+        if !path::status(place.as_fd()).map_err(fail)?.is_dir() {
+            let null = open_null(self.root, path::O_PATH)?;
+            let copy = mount::copy_tree(null.as_fd(), c"", false).map_err(fail)?;
+            return mount::attach(copy.as_fd(), place.as_fd()).map_err(fail);
+        }
+        let cover = match &self.empty {
+            Some(first) => mount::copy_tree(first.as_fd(), c"", false).map_err(fail)?,
+            None => empty_dir().map_err(fail)?,
+        };
+        mount::attach(cover.as_fd(), place.as_fd()).map_err(fail)?;
+        self.empty.get_or_insert(cover);
+        Ok(())
+    }
+}
+
+fn empty_dir() -> std::io::Result<OwnedFd> {
+    let fs = NewFs::open("tmpfs")?;
+    fs.set("source", "tmpfs")?;
+    fs.set("mode", "755")?;
+    fs.set("nr_inodes", "2")?;
+    fs.set_flag("ro")?;
+    fs.mount(attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC)
+}
+
+/// The container's null device, which must be one.
+pub fn open_null(root: BorrowedFd<'_>, flags: i32) -> Result<OwnedFd, RuntimeError> {
+    let place = Path::new("/dev/null");
+    let fail = |errno: Errno| RuntimeError::Target {
+        path: place.display().to_string(),
+        errno,
+    };
+    let flags = flags | path::O_NOCTTY;
+    let null = path::open_at(root, place, flags, 0, Resolve::InRootNoLinks).map_err(|e| fail(e.into()))?;
+    let status = path::status(null.as_fd()).map_err(|e| fail(e.into()))?;
+    if status.is_char_device() && status.device() == (1, 3) {
+        Ok(null)
+    } else {
+        Err(fail(Errno(errno::ENODEV)))
+    }
+}
+
+fn make_read_only(root: BorrowedFd<'_>, path: &Path) -> Result<(), RuntimeError> {
+    let Some(place) = existing(root, path)? else {
+        return Ok(());
+    };
+    let fail = |e| failed("itself", path, e);
+    let copy = mount::copy_tree(place.as_fd(), c"", true).map_err(fail)?;
+    match mount::set_attrs(copy.as_fd(), true, attr::RDONLY, 0) {
+        Err(e) if e.raw_os_error() == Some(errno::ENOSYS) => {
+            mount::attach(copy.as_fd(), place.as_fd()).map_err(fail)?;
+            remount::set(copy.as_fd(), true, attr::RDONLY, 0).map_err(fail)
+        }
+        done => {
+            done.map_err(fail)?;
+            mount::attach(copy.as_fd(), place.as_fd()).map_err(fail)
+        }
+    }
+}
+
+/// Opens a path that need not be there.
+fn existing(root: BorrowedFd<'_>, path: &Path) -> Result<Option<OwnedFd>, RuntimeError> {
+    match path::open_at(root, path, path::O_PATH, 0, Resolve::InRoot) {
+        Err(e) if matches!(e.raw_os_error(), Some(errno::ENOENT | errno::ENOTDIR)) => Ok(None),
+        Err(e) => Err(RuntimeError::Target {
+            path: path.display().to_string(),
+            errno: e.into(),
+        }),
+        Ok(fd) => Ok(Some(fd)),
+    }
+}
