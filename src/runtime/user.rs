@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::error::{Errno, RuntimeError};
 use crate::sys::path::read_bounded;
-use crate::types::bounds::{GROUPS, PASSWD_BYTES};
+use crate::types::bounds::{PASSWD_BYTES, USER_GROUPS};
 
 /// Ids in the container.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -92,7 +92,7 @@ fn resolve(text: &str, files: &Files) -> Result<Identity, RuntimeError> {
     if group.is_empty() {
         if let Some(entry) = entry {
             let of_user = groups(&files.group).filter(|group| group.members.split(',').any(|name| name == entry.name));
-            found.groups = of_user.map(|group| group.gid).take(GROUPS).collect();
+            found.groups = of_user.map(|group| group.gid).take(USER_GROUPS).collect();
         }
         return Ok(found);
     }

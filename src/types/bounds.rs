@@ -166,6 +166,6 @@ pub const COPY_UP_DEPTH: usize = 64;
 /// Bytes of a container's /etc/passwd or /etc/group that are read to find its user.
 pub const PASSWD_BYTES: usize = 1 << 20;
 /// Supplementary groups of a process (a quarter of what the kernel takes).
-pub const GROUPS: usize = 16 << 10;
+pub const USER_GROUPS: usize = 16 << 10;
 /// Seconds that a container's or an exec's process may take until its program runs.
 pub const READY_S: u64 = 60;
