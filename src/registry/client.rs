@@ -5,7 +5,7 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hyper::body::Bytes;
-use hyper::header;
+use hyper::header::{self, HeaderValue};
 use hyper::{Method, StatusCode};
 use serde::Deserialize;
 
@@ -71,7 +71,7 @@ impl Inner {
             }
             let (reply, at) = self.follow(origin, out).await?;
             if reply.head.status != StatusCode::UNAUTHORIZED || renewed || !at.same(origin) {
-                return judge(endpoint, &at, reply, what, authorization.is_some()).await;
+                return judge(endpoint, &at, reply, what, authorization.as_ref()).await;
             }
             let challenges: Vec<_> = reply
                 .head
@@ -211,13 +211,13 @@ fn speaks_no_tls(error: &RegistryError, other_port: bool) -> bool {
     }
 }
 
-/// What an answer means.
+/// What an answer means; `shown` is the value of `Authorization`, where there was one.
 async fn judge(
     endpoint: &Endpoint,
     at: &Origin,
     reply: Reply,
     what: &str,
-    shown: bool,
+    shown: Option<&HeaderValue>,
 ) -> Result<Reply, RegistryError> {
     let status = reply.head.status.as_u16();
     if matches!(status, 200 | 206 | 416) {
@@ -227,7 +227,13 @@ async fn judge(
     let retry_after = retry_after(&reply);
     let detail = words(reply.error_body().await);
     Err(match status {
-        401 | 403 if shown => denied(endpoint, detail),
+        401 if shown.is_some_and(|value| value.as_bytes().starts_with(b"Basic ")) => denied(
+            endpoint,
+            format!(
+                "{detail}; the stored user name or password is wrong; {}",
+                log_in(endpoint)
+            ),
+        ),
         401 | 403 => denied(endpoint, format!("{detail}; {}", log_in(endpoint))),
         404 => RegistryError::NotFound {
             host,

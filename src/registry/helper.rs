@@ -25,9 +25,12 @@ struct Answer {
 
 /// The credential that helper `name` has for `server`; `None` where it has none. `Err` says what went wrong, without secrets.
 pub(crate) async fn ask(name: &str, server: &str) -> Result<Option<Credential>, String> {
-    let program = format!("docker-credential-{name}");
+    run(&format!("docker-credential-{name}"), server).await
+}
+
+async fn run(program: &str, server: &str) -> Result<Option<Credential>, String> {
     let failed = |what: String| format!("the credential helper `{program}` {what}");
-    let mut child = Command::new(&program)
+    let mut child = Command::new(program)
         .arg("get")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -67,4 +70,57 @@ pub(crate) async fn ask(name: &str, server: &str) -> Result<Option<Credential>, 
             password: answer.secret,
         },
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn helpers_answer_lack_and_fail() {
+        let folder = std::env::temp_dir().join(format!("dunlin-helper-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let basic = |user: &str| {
+            Ok(Some(Credential::Basic {
+                user: user.into(),
+                password: "p".into(),
+            }))
+        };
+        for (number, (script, expected)) in [
+            (
+                r#"read s; echo "{\"ServerURL\":\"$s\",\"Username\":\"$1-$s\",\"Secret\":\"p\"}""#,
+                basic("get-reg.example"),
+            ),
+            (
+                r#"echo '{"Username":"<token>","Secret":"t"}'"#,
+                Ok(Some(Credential::IdentityToken { token: "t".into() })),
+            ),
+            ("echo 'credentials not found in native keychain'; exit 1", Ok(None)),
+            ("echo secret; exit 2", Err("exit status: 2")),
+            ("echo secret", Err("not valid")),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let program = folder.join(format!("helper{number}"));
+            std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+            std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+            let got = runtime.block_on(run(program.to_str().unwrap(), "reg.example"));
+            match expected {
+                Ok(expected) => assert_eq!(got, Ok(expected), "{script}"),
+                Err(word) => {
+                    let text = got.unwrap_err();
+                    assert!(text.contains(word) && !text.contains("secret"), "{text}");
+                }
+            }
+        }
+        std::fs::remove_dir_all(folder).unwrap();
+    }
 }

@@ -496,3 +496,238 @@ impl RawEntry {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const OCI: &str = "application/vnd.oci.image.manifest.v1+json";
+    const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+    const DOCKER: &str = "application/vnd.docker.distribution.manifest.v2+json";
+    const LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+
+    fn descriptor(media_type: &str, size: i64) -> Value {
+        json!({"mediaType": media_type, "digest": Digest::of(media_type.as_bytes()).to_string(), "size": size})
+    }
+
+    fn image(layers: &[Value]) -> Value {
+        json!({"schemaVersion": 2, "config": descriptor("application/vnd.oci.image.config.v1+json", 10), "layers": layers})
+    }
+
+    fn entry(platform: Value) -> Value {
+        let mut entry = descriptor(OCI, 10);
+        entry["platform"] = platform;
+        entry
+    }
+
+    fn parse(value: &Value, media_type: &str) -> Result<Document, ManifestError> {
+        parse_manifest(value.to_string().as_bytes(), media_type)
+    }
+
+    fn index_of(entries: &[Value]) -> Index {
+        match parse(&json!({"schemaVersion": 2, "manifests": entries}), OCI_INDEX).unwrap() {
+            Document::Index(index) => index,
+            Document::Manifest(_) => panic!("a manifest"),
+        }
+    }
+
+    #[test]
+    fn kinds_come_from_envelope_document_and_shape_which_must_agree() {
+        let manifest = image(&[]);
+        let index = json!({"schemaVersion": 2, "manifests": []});
+        let with = |value: &Value, media_type: &str| {
+            let mut value = value.clone();
+            value["mediaType"] = media_type.into();
+            value
+        };
+        for (value, outside, kind) in [
+            (manifest.clone(), OCI, Some(Kind::OciManifest)),
+            (manifest.clone(), DOCKER, Some(Kind::DockerManifest)),
+            (with(&manifest, DOCKER), "", Some(Kind::DockerManifest)),
+            (with(&manifest, DOCKER), "application/json", Some(Kind::DockerManifest)),
+            (
+                with(&manifest, OCI),
+                "application/vnd.oci.image.manifest.v1+json; charset=utf-8",
+                Some(Kind::OciManifest),
+            ),
+            (manifest.clone(), "text/plain", Some(Kind::OciManifest)),
+            (with(&manifest, DOCKER), OCI, None),
+            (with(&manifest, OCI_INDEX), "", None),
+            (manifest.clone(), OCI_INDEX, None),
+            (index.clone(), OCI_INDEX, Some(Kind::OciIndex)),
+            (index.clone(), LIST, Some(Kind::DockerList)),
+            (with(&index, LIST), LIST, Some(Kind::DockerList)),
+            (index.clone(), "", Some(Kind::OciIndex)),
+            (index.clone(), OCI, None),
+            (with(&index, "text/html"), "", None),
+            (manifest.clone(), "text/html", None),
+            (
+                manifest.clone(),
+                "application/vnd.docker.distribution.manifest.v1+prettyjws",
+                None,
+            ),
+            (json!({"schemaVersion": 1, "fsLayers": []}), "", None),
+            (
+                json!({"schemaVersion": 2, "fsLayers": [], "config": descriptor("x", 1)}),
+                "",
+                None,
+            ),
+            (json!({"schemaVersion": 2, "manifests": [], "layers": []}), "", None),
+            (
+                json!({"schemaVersion": 2, "manifests": [], "config": descriptor("x", 1)}),
+                OCI_INDEX,
+                None,
+            ),
+            (json!({"schemaVersion": 2}), "", None),
+            (json!({}), "", None),
+            (json!([]), "", None),
+        ] {
+            let got = parse(&value, outside).map(|document| match document {
+                Document::Manifest(manifest) => manifest.kind,
+                Document::Index(index) => index.kind,
+            });
+            assert_eq!(got.as_ref().ok(), kind.as_ref(), "{value} as {outside}: {got:?}");
+        }
+    }
+
+    #[test]
+    fn counts_sizes_and_digests_are_bounded() {
+        let gzip = "application/vnd.oci.image.layer.v1.tar+gzip";
+        let bad_digest = json!({"mediaType": gzip, "digest": "sha256:../../etc", "size": 1});
+        let sha512 = json!({"mediaType": gzip, "digest": format!("sha512:{}", "0".repeat(128)), "size": 1});
+        let mut config = image(&[]);
+        config["config"]["size"] = (IMAGE_CONFIG_BYTES as i64 + 1).into();
+        for (value, word) in [
+            (image(&vec![descriptor(gzip, 1); LAYERS + 1]), "layers"),
+            (
+                json!({"schemaVersion": 2, "manifests": vec![descriptor(OCI, 1); INDEX_ENTRIES + 1]}),
+                "entries",
+            ),
+            (image(&[descriptor(gzip, -1)]), "-1 bytes"),
+            (image(&[descriptor(gzip, i64::MAX)]), "at most"),
+            (config, "configuration"),
+            (image(&[bad_digest]), "bad digest"),
+            (image(&[sha512]), "only sha256"),
+            (image(&[json!({"mediaType": gzip, "size": 1})]), "digest"),
+            (
+                image(&[json!({"digest": Digest::of(b"").to_string(), "size": "1"})]),
+                "not valid",
+            ),
+        ] {
+            let error = parse(&value, "").unwrap_err().to_string();
+            assert!(error.contains(word), "{error}");
+        }
+        let most = image(&vec![descriptor(gzip, BLOB_BYTES as i64); LAYERS]);
+        let Document::Manifest(manifest) = parse(&most, "").unwrap() else {
+            panic!("an index")
+        };
+        assert_eq!(manifest.size(), BLOB_BYTES * LAYERS as u64 + 10);
+        assert_eq!(
+            parse_manifest(&vec![b' '; MANIFEST_BYTES + 1], ""),
+            Err(ManifestError::Large)
+        );
+        for text in [
+            "",
+            "{",
+            "null",
+            "{\"schemaVersion\":2,\"config\":{},\"config\":{}}",
+            &"[".repeat(100_000),
+            "\u{feff}{}",
+        ] {
+            assert!(matches!(
+                parse_manifest(text.as_bytes(), ""),
+                Err(ManifestError::Syntax { .. })
+            ));
+        }
+    }
+
+    #[test]
+    fn layers_of_images_have_known_media_types() {
+        for (media_type, expected) in [
+            ("application/vnd.oci.image.layer.v1.tar", Some(Compression::None)),
+            ("application/vnd.oci.image.layer.v1.tar+gzip", Some(Compression::Gzip)),
+            ("application/vnd.oci.image.layer.v1.tar+zstd", Some(Compression::Zstd)),
+            (
+                "application/vnd.docker.image.rootfs.diff.tar.gzip",
+                Some(Compression::Gzip),
+            ),
+            ("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", None),
+            ("application/vnd.oci.image.layer.v1.tar+gzip+encrypted", None),
+            ("", None),
+        ] {
+            let Document::Manifest(manifest) = parse(&image(&[descriptor(media_type, 1)]), OCI).unwrap() else {
+                panic!()
+            };
+            let layers = manifest.image_layers();
+            assert_eq!(
+                layers.as_ref().ok().map(|layers| layers[0].compression),
+                expected,
+                "{media_type}: {layers:?}"
+            );
+        }
+        let mut chart = image(&[]);
+        chart["config"]["mediaType"] = "application/vnd.cncf.helm.config.v1+json".into();
+        let Document::Manifest(manifest) = parse(&chart, OCI).unwrap() else {
+            panic!()
+        };
+        assert!(manifest.image_layers().unwrap_err().to_string().contains("helm"));
+    }
+
+    #[test]
+    fn the_entry_for_the_platform_is_chosen_and_attestations_never_are() {
+        let mut attestation = entry(json!({"os": "linux", "architecture": "arm64"}));
+        attestation["annotations"] = json!({"vnd.docker.reference.type": "attestation-manifest", "other": "x"});
+        let entries = [
+            attestation,
+            entry(json!({"os": "unknown", "architecture": "unknown"})),
+            entry(json!({"os": "linux", "architecture": "amd64"})),
+            entry(json!({"os": "linux", "architecture": "arm", "variant": "v6"})),
+            entry(json!({"os": "linux", "architecture": "arm", "variant": "v7"})),
+            entry(json!({"os": "linux", "architecture": "arm64", "variant": "v8"})),
+            entry(json!({"os": "windows", "architecture": "amd64", "os.version": "10", "variant": null})),
+        ];
+        let index = index_of(&entries);
+        for (want, expected) in [
+            ("linux/amd64", Some(2)),
+            ("linux/arm64", Some(5)),
+            ("linux/arm64/v8", Some(5)),
+            ("linux/arm/v7", Some(4)),
+            ("linux/arm/v6", Some(3)),
+            ("linux/386", None),
+            ("linux/riscv64", None),
+        ] {
+            let got = index.select(&want.parse().unwrap()).ok();
+            assert_eq!(got, expected.map(|at: usize| &index.entries[at]), "{want}");
+        }
+        let error = index.select(&"linux/riscv64".parse().unwrap()).unwrap_err().to_string();
+        let offered = "linux/amd64, linux/arm/v6, linux/arm/v7, linux/arm64/v8, windows/amd64";
+        assert_eq!(
+            error,
+            format!("there is no image for `linux/riscv64`; there are: {offered}")
+        );
+
+        let unnamed = index_of(&[
+            entry(Value::Null),
+            entry(json!({"os": "linux", "architecture": "arm64"})),
+        ]);
+        assert_eq!(
+            unnamed.select(&"linux/amd64".parse().unwrap()).unwrap(),
+            &unnamed.entries[0]
+        );
+        assert_eq!(
+            unnamed.select(&"linux/arm64".parse().unwrap()).unwrap(),
+            &unnamed.entries[1]
+        );
+        let hostile = index_of(&[entry(json!({"os": "\u{1b}[2J", "architecture": "x"}))]);
+        assert!(
+            !hostile
+                .select(&"linux/amd64".parse().unwrap())
+                .unwrap_err()
+                .to_string()
+                .contains('\u{1b}')
+        );
+    }
+}

@@ -3,5 +3,6 @@
 
 mod fixture;
 mod house;
+mod registry;
 mod testbed;
 mod units;
