@@ -70,7 +70,7 @@ pub enum DecodeError {
     Died,
 }
 
-const STATUSES: [(DecodeError, i32); 6] = [
+const STATUSES: [(DecodeError, u8); 6] = [
     (DecodeError::Corrupt, 10),
     (DecodeError::Truncated, 11),
     (DecodeError::TooLong, 12),
@@ -86,7 +86,7 @@ impl DecodeError {
             Some(0) => Ok(()),
             code => Err(STATUSES
                 .iter()
-                .find(|(_, n)| code == Some(*n))
+                .find(|(_, n)| code == Some(i32::from(*n)))
                 .map_or(DecodeError::Died, |(error, _)| *error)),
         }
     }
@@ -104,7 +104,7 @@ pub fn command(program: &std::path::Path, format: Format, max: u64) -> Command {
 }
 
 /// The role: decodes standard input to standard output. `args` are the format and the bound, bytes. Returns the exit status.
-pub fn main(args: &[String]) -> i32 {
+pub fn main(args: &[String]) -> u8 {
     let done = match args {
         [format, max] => max
             .parse()

@@ -1,7 +1,13 @@
 //! Joins registry and store: pull, and the unpacking of layers by sandboxed helpers.
 
 pub mod decode;
+mod fetch;
+mod layout;
+pub mod pull;
+pub mod sweep;
 pub mod tar;
 pub mod tree;
 pub mod unpack;
 pub mod worker;
+
+pub use layout::LayoutError;

@@ -17,7 +17,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -29,7 +29,7 @@ use crate::image::tree;
 use crate::image::unpack::{Limits, Owners, Stats, UnpackError, Unpacker};
 use crate::sys::landlock::Access;
 use crate::sys::sandbox::{self, Profile};
-use crate::sys::{fs, process, socket};
+use crate::sys::{fs, socket};
 use crate::types::bounds;
 
 /// Version of the packets.
@@ -280,15 +280,12 @@ pub fn copy(workers: &dyn Workers, all: BorrowedFd, layers: Vec<String>, to: Bor
     }
 }
 
-/// The role: works on the order that comes over descriptor `fd`, then returns the exit status. Takes the descriptor.
-pub fn main(fd: RawFd) -> i32 {
-    match process::inherited(fd) {
-        Ok(control) => serve(&control),
-        Err(_) => 125,
-    }
+/// The role: works on the order that comes over `control`, then returns the exit status.
+pub fn main(control: OwnedFd) -> u8 {
+    serve(&control)
 }
 
-fn serve(control: &OwnedFd) -> i32 {
+fn serve(control: &OwnedFd) -> u8 {
     let reply = receive(control).and_then(|(order, fds)| work(control, order, fds));
     let (reply, status) = match reply {
         Ok(reply) => (reply, 0),

@@ -168,6 +168,13 @@ impl Store {
         self.layout.layers().join("l")
     }
 
+    /// Bytes that are free for ordinary users on the disk that the store is on.
+    pub fn free(&self) -> Result<u64, StoreError> {
+        let layers = self.layout.layers();
+        let space = crate::sys::fs::open_dir(&layers).and_then(crate::sys::fs::space);
+        Ok(space.map_err(DiskError::io("measure", &layers))?.bytes)
+    }
+
     fn check_owner(&self) -> Result<(), StoreError> {
         use std::os::unix::fs::MetadataExt as _;
         let data = self.layout.data();

@@ -169,3 +169,13 @@ pub const PASSWD_BYTES: usize = 1 << 20;
 pub const USER_GROUPS: usize = 16 << 10;
 /// Seconds that a container's or an exec's process may take until its program runs.
 pub const READY_S: u64 = 60;
+/// Layers of one pull that are fetched at the same time: enough to keep a link and two cores busy.
+pub const LAYERS_IN_FLIGHT: usize = 3;
+/// Milliseconds that a layer which another process is pulling is waited for.
+pub const LAYER_BUSY_MS: u64 = 3_600_000;
+/// Bytes of the pipes between the helpers of a pull (the kernel's default for unprivileged users ends at 1 MiB).
+pub const PIPE_BYTES: usize = 1 << 20;
+/// Bytes of the disk that a pull leaves free, unless told otherwise.
+pub const DISK_RESERVE_BYTES: u64 = 64 << 20;
+/// Progress events of a pull that wait for whoever shows them.
+pub const PROGRESS_QUEUE: usize = 64;
