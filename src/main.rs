@@ -1,8 +1,28 @@
-//! Picks the role.
+//! Picks the role from the arguments, before any thread exists.
 
 use std::process::ExitCode;
 
-/// Picks the role from the arguments, before any thread exists.
+/// Picks the role.
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    let mut args = std::env::args().skip(1);
+    match args.next().as_deref() {
+        Some("worker") => with_descriptor(args, dunlin::image::worker::main),
+        Some("decode") => dunlin::image::decode::main(&args.collect::<Vec<_>>()).into(),
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+/// Runs a role that is handed one descriptor: `--fd N`.
+fn with_descriptor(mut args: impl Iterator<Item = String>, role: fn(std::os::fd::OwnedFd) -> u8) -> ExitCode {
+    let number = match (args.next().as_deref(), args.next()) {
+        (Some("--fd"), Some(number)) => number.parse().ok(),
+        _ => None,
+    };
+    match number.and_then(|number| dunlin::sys::process::inherited(number).ok()) {
+        Some(fd) => role(fd).into(),
+        None => {
+            dunlin::error!("this role is started by dunlin itself, with `--fd N`");
+            ExitCode::from(125)
+        }
+    }
 }

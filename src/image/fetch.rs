@@ -18,8 +18,8 @@ use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot, watch};
 
 use super::decode::{self, DecodeError, Format};
 use super::pull::{LayerError, Progress, Source};
-use super::unpack::{Limits, Stats};
 use super::sweep;
+use super::unpack::{Limits, Stats};
 use super::worker::{Job, Parents, Reply, Worker, WorkerError, Workers};
 use crate::registry::{BlobStream, Descriptor};
 use crate::store::{LAYER_LOCK_PAUSE, LayerKey, LayerLock, LayerStage, NewLayer, Staging, Store};
@@ -62,7 +62,9 @@ enum Rung {
 
 impl Ladder {
     pub(super) fn new(layers: usize) -> Ladder {
-        Ladder { rungs: Arc::new((0..layers).map(|_| watch::Sender::new(Rung::Missing)).collect()) }
+        Ladder {
+            rungs: Arc::new((0..layers).map(|_| watch::Sender::new(Rung::Missing)).collect()),
+        }
     }
 
     fn set(&self, index: usize, key: LayerKey) {
@@ -163,7 +165,9 @@ async fn lock(context: &Context, wanted: &Wanted) -> Result<Result<LayerLock, La
             return Ok(Ok(lock));
         }
         if since.elapsed() > Duration::from_millis(bounds::LAYER_BUSY_MS) {
-            return Err(LayerError::Busy { seconds: bounds::LAYER_BUSY_MS / 1000 });
+            return Err(LayerError::Busy {
+                seconds: bounds::LAYER_BUSY_MS / 1000,
+            });
         }
         if !told {
             tell(context, Progress::Waits(wanted.blob.digest)).await;
@@ -187,7 +191,10 @@ async fn fetch(
     let (line, input) = Line::start(context, wanted, limits, Format::of(&start), lock)?;
     let (leans_sender, leans) = oneshot::channel();
     let (verdict, verdict_receiver) = oneshot::channel();
-    let ends = Ends { leans: leans_sender, verdict: verdict_receiver };
+    let ends = Ends {
+        leans: leans_sender,
+        verdict: verdict_receiver,
+    };
     let thread = tokio::task::spawn_blocking(move || line.run(ends));
     let fed = tokio::select! {
         biased;
@@ -230,7 +237,10 @@ async fn feed(
     mut hash: Sha256,
     input: OwnedFd,
 ) -> Result<(), LayerError> {
-    let failed = |source| LayerError::Helper { action: "feed the decoder", source };
+    let failed = |source| LayerError::Helper {
+        action: "feed the decoder",
+        source,
+    };
     let mut input = pipe::Sender::from_owned_fd(input).map_err(failed)?;
     input.write_all(start).await.map_err(failed)?;
     let mut fetched = start.len() as u64;
@@ -239,7 +249,9 @@ async fn feed(
         fetched += chunk.len() as u64;
         input.write_all(&chunk).await.map_err(failed)?;
         // Progress is only news: a slow reader does not hold up the pull.
-        let _ = context.progress.try_send(Progress::Fetched(wanted.blob.digest, fetched));
+        let _ = context
+            .progress
+            .try_send(Progress::Fetched(wanted.blob.digest, fetched));
     }
     let got = Digest::from_bytes(hash.finalize().into());
     if got != wanted.blob.digest {
@@ -259,8 +271,14 @@ fn limits(context: &Context, compressed: u64) -> Result<Limits, LayerError> {
     let ratio = bounds::LAYER_RATIO_FREE_BYTES.max(compressed.saturating_mul(bounds::LAYER_RATIO));
     let bytes = free.min(ratio).min(bounds::LAYER_BYTES);
     // Headers come on top of the files' bytes.
-    let archive = bytes.saturating_add(bounds::LAYER_RATIO_FREE_BYTES).min(ratio.saturating_mul(2));
-    Ok(Limits { bytes, archive, entries: bounds::LAYER_ENTRIES })
+    let archive = bytes
+        .saturating_add(bounds::LAYER_RATIO_FREE_BYTES)
+        .min(ratio.saturating_mul(2));
+    Ok(Limits {
+        bytes,
+        archive,
+        entries: bounds::LAYER_ENTRIES,
+    })
 }
 
 /// The bytes of a blob, from wherever the image is.
@@ -275,7 +293,11 @@ impl Blob {
             Source::Registry { client, repository } => Ok(Blob::Registry(Box::new(client.blob(repository, blob, 0)))),
             Source::Layout(layout) => {
                 let file = layout.blob(blob)?;
-                Ok(Blob::File { file, size: blob.size, buffer: vec![0; bounds::DECODE_BUFFER_BYTES] })
+                Ok(Blob::File {
+                    file,
+                    size: blob.size,
+                    buffer: vec![0; bounds::DECODE_BUFFER_BYTES],
+                })
             }
         }
     }
@@ -287,7 +309,10 @@ impl Blob {
                 // Local files are quick, and the pipe behind gives others their turn.
                 let want = buffer.len().min(usize::try_from(*size).unwrap_or(usize::MAX));
                 let got = file.read(&mut buffer[..want]);
-                let got = got.map_err(|source| LayerError::Helper { action: "read the blob", source })?;
+                let got = got.map_err(|source| LayerError::Helper {
+                    action: "read the blob",
+                    source,
+                })?;
                 *size -= got as u64;
                 Ok((got > 0).then(|| hyper::body::Bytes::copy_from_slice(&buffer[..got])))
             }
@@ -353,13 +378,30 @@ impl Line {
             };
             fs::grow_pipe(&input, bounds::PIPE_BYTES);
             fs::grow_pipe(&output, bounds::PIPE_BYTES);
-            Ok((worker, decoder, OwnedFd::from(input), File::from(OwnedFd::from(output)), writer))
+            Ok((
+                worker,
+                decoder,
+                OwnedFd::from(input),
+                File::from(OwnedFd::from(output)),
+                writer,
+            ))
         })();
         match started {
             Ok((worker, decoder, input, output, writer)) => {
                 let context = context.clone();
                 let (index, diff, chain) = (wanted.index, wanted.diff, wanted.chain);
-                let line = Line { context, stage, decoder, output, writer, worker, index, diff, chain, _lock: lock };
+                let line = Line {
+                    context,
+                    stage,
+                    decoder,
+                    output,
+                    writer,
+                    worker,
+                    index,
+                    diff,
+                    chain,
+                    _lock: lock,
+                };
                 Ok((line, input))
             }
             Err(error) => {
@@ -370,7 +412,18 @@ impl Line {
     }
 
     fn run(self, ends: Ends) -> Result<LayerKey, LayerError> {
-        let Line { context, stage, mut decoder, output, writer, mut worker, index, diff, chain, _lock } = self;
+        let Line {
+            context,
+            stage,
+            mut decoder,
+            output,
+            writer,
+            mut worker,
+            index,
+            diff,
+            chain,
+            _lock,
+        } = self;
         let unpacked = pump(output, writer, diff);
         let decoded = reap(&mut decoder, unpacked.is_err());
         let done = settle(&context, &mut worker, index, ends, unpacked, decoded).and_then(|stats| {
@@ -455,7 +508,10 @@ fn settle(
     verdict.blocking_recv().map_err(|_| LayerError::GivenUp)?;
     match reply {
         Reply::Unpacked(stats) => Ok(stats),
-        _ => Err(WorkerError::Malformed { why: "another answer than asked for".to_owned() }.into()),
+        _ => Err(WorkerError::Malformed {
+            why: "another answer than asked for".to_owned(),
+        }
+        .into()),
     }
 }
 
@@ -472,7 +528,9 @@ fn below(
     if leans.send(sender).is_err() {
         return Ok(None);
     }
-    let Ok(keys) = answer.blocking_recv() else { return Ok(None) };
+    let Ok(keys) = answer.blocking_recv() else {
+        return Ok(None);
+    };
     let mut trees = Vec::new();
     for key in keys {
         trees.push(context.store.tree(&key.key));

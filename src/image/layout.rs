@@ -103,7 +103,11 @@ impl Layout {
                     (digest, media_type) = (chosen.digest, chosen.media_type.clone());
                 }
                 Document::Manifest(manifest) => {
-                    let layers = manifest.image_layers()?.into_iter().map(|layer| layer.descriptor).collect();
+                    let layers = manifest
+                        .image_layers()?
+                        .into_iter()
+                        .map(|layer| layer.descriptor)
+                        .collect();
                     return Ok(Found {
                         source: Source::Layout(self.clone()),
                         top,
@@ -128,7 +132,11 @@ impl Layout {
             return Err(DiskError::io("open", &path)(io::ErrorKind::InvalidInput.into()).into());
         }
         if have.len() != blob.size {
-            return Err(LayoutError::Size { digest: blob.digest, have: have.len(), want: blob.size });
+            return Err(LayoutError::Size {
+                digest: blob.digest,
+                have: have.len(),
+                want: blob.size,
+            });
         }
         Ok(file)
     }
@@ -145,8 +153,11 @@ impl Layout {
         let index: TopIndex = serde_json::from_slice(&bytes).map_err(|e| self.not_an_index(e.to_string()))?;
         let name = |entry: &TopEntry| entry.annotations.get(REF_NAME).cloned().unwrap_or_default();
         let tags: Vec<String> = index.manifests.iter().map(name).collect();
-        let mut fitting: Vec<TopEntry> =
-            index.manifests.into_iter().filter(|entry| tag.is_none_or(|tag| name(entry) == tag)).collect();
+        let mut fitting: Vec<TopEntry> = index
+            .manifests
+            .into_iter()
+            .filter(|entry| tag.is_none_or(|tag| name(entry) == tag))
+            .collect();
         match (fitting.pop(), fitting.is_empty()) {
             (Some(entry), true) => Ok(entry),
             (last, _) => Err(LayoutError::Tag {
@@ -159,7 +170,10 @@ impl Layout {
     }
 
     fn not_an_index(&self, why: String) -> LayoutError {
-        LayoutError::Index { path: self.dir.join("index.json"), why }
+        LayoutError::Index {
+            path: self.dir.join("index.json"),
+            why,
+        }
     }
 
     fn blob_path(&self, digest: &Digest) -> PathBuf {

@@ -107,7 +107,9 @@ pub enum PullError {
         want: String,
     },
     /// Not enough room.
-    #[error("pull `{name}`: needs at least {need} bytes beyond a reserve of {reserve}, {free} are free; free space with `dunlin image prune`")]
+    #[error(
+        "pull `{name}`: needs at least {need} bytes beyond a reserve of {reserve}, {free} are free; free space with `dunlin image prune`"
+    )]
     Space {
         /// The image.
         name: String,
@@ -210,7 +212,10 @@ impl PullError {
     pub fn code(&self) -> Reason {
         match self {
             PullError::Registry { source, .. } => source.code(),
-            PullError::Layer { source: LayerError::Registry(source), .. } => source.code(),
+            PullError::Layer {
+                source: LayerError::Registry(source),
+                ..
+            } => source.code(),
             PullError::Layer { source, .. } if source.is_full() => Reason::Disk,
             PullError::Layer { source, .. } => match source {
                 LayerError::Store(_) | LayerError::Helper { .. } | LayerError::Busy { .. } => Reason::Internal,
@@ -219,7 +224,10 @@ impl PullError {
                 _ => Reason::Verify,
             },
             PullError::Layout { .. } => Reason::ImageMissing,
-            PullError::Store { source: StoreError::Disk(error), .. } if error.is_full() => Reason::Disk,
+            PullError::Store {
+                source: StoreError::Disk(error),
+                ..
+            } if error.is_full() => Reason::Disk,
             PullError::Store { .. } | PullError::Vanished { .. } => Reason::Internal,
             PullError::Config { .. } => Reason::Verify,
             PullError::Platform { .. } => Reason::NoArch,
@@ -231,7 +239,10 @@ impl PullError {
 /// Where blobs come from.
 #[derive(Debug, Clone)]
 pub(super) enum Source {
-    Registry { client: registry::Client, repository: Repository },
+    Registry {
+        client: registry::Client,
+        repository: Repository,
+    },
     Layout(Layout),
 }
 
@@ -259,16 +270,25 @@ pub async fn pull(
     progress: &mut (dyn FnMut(Progress) + Send),
 ) -> Result<ImageRecord, PullError> {
     let name = reference.to_string();
-    let failed = |source| PullError::Registry { name: name.clone(), source: Box::new(source) };
+    let failed = |source| PullError::Registry {
+        name: name.clone(),
+        source: Box::new(source),
+    };
     if let Some(image) = unchanged(store, client, reference, options).await? {
         return Ok(image);
     }
     let image = client.image(reference, &options.platform).await.map_err(failed)?;
     let repository = image.manifest.repository.clone();
-    let config = client.fetch_small(&repository, &image.config, bounds::IMAGE_CONFIG_BYTES).await.map_err(failed)?;
+    let config = client
+        .fetch_small(&repository, &image.config, bounds::IMAGE_CONFIG_BYTES)
+        .await
+        .map_err(failed)?;
     let found = Found {
         top: image.top(),
-        source: Source::Registry { client: client.clone(), repository },
+        source: Source::Registry {
+            client: client.clone(),
+            repository,
+        },
         manifest: image.manifest.bytes.to_vec(),
         manifest_digest: image.manifest.digest,
         config: config.to_vec(),
@@ -288,8 +308,17 @@ pub async fn pull_layout(
     progress: &mut (dyn FnMut(Progress) + Send),
 ) -> Result<ImageRecord, PullError> {
     let layout = Layout::new(dir);
-    let name = format!("oci:{}{}", dir.display(), tag.map(|tag| format!(":{tag}")).unwrap_or_default());
-    let found = layout.find(tag, &options.platform).map_err(|source| PullError::Layout { name: name.clone(), source })?;
+    let name = format!(
+        "oci:{}{}",
+        dir.display(),
+        tag.map(|tag| format!(":{tag}")).unwrap_or_default()
+    );
+    let found = layout
+        .find(tag, &options.platform)
+        .map_err(|source| PullError::Layout {
+            name: name.clone(),
+            source,
+        })?;
     let local = layout.local_name(tag);
     take(store, workers, found, &name, local.as_ref(), options, progress).await
 }
@@ -302,9 +331,16 @@ async fn unchanged(
     options: &PullOptions,
 ) -> Result<Option<ImageRecord>, PullError> {
     let name = reference.to_string();
-    let in_store = |source| PullError::Store { name: name.clone(), source };
-    let Some(known) = store.reference(reference).map_err(in_store)? else { return Ok(None) };
-    let Some(image) = store.image(&known.image).map_err(in_store)? else { return Ok(None) };
+    let in_store = |source| PullError::Store {
+        name: name.clone(),
+        source,
+    };
+    let Some(known) = store.reference(reference).map_err(in_store)? else {
+        return Ok(None);
+    };
+    let Some(image) = store.image(&known.image).map_err(in_store)? else {
+        return Ok(None);
+    };
     if options.platform.distance(&image.platform).is_none() || store.lowers(&image).is_err() {
         return Ok(None);
     }
@@ -312,7 +348,10 @@ async fn unchanged(
         return Ok(Some(image));
     }
     let head = client.head(reference).await;
-    let head = head.map_err(|source| PullError::Registry { name: name.clone(), source: Box::new(source) })?;
+    let head = head.map_err(|source| PullError::Registry {
+        name: name.clone(),
+        source: Box::new(source),
+    })?;
     Ok((head.digest == known.resolved).then_some(image))
 }
 
@@ -324,13 +363,21 @@ struct Plan {
 }
 
 fn plan(found: &Found, name: &str, options: &PullOptions) -> Result<Plan, PullError> {
-    let wrong = |why: String| PullError::Config { name: name.to_owned(), config: found.config_digest, why };
+    let wrong = |why: String| PullError::Config {
+        name: name.to_owned(),
+        config: found.config_digest,
+        why,
+    };
     let config: oci_spec::image::ImageConfiguration =
         serde_json::from_slice(&found.config).map_err(|e| wrong(format!("is not valid: {e}")))?;
     let diffs: Result<Vec<Digest>, _> = config.rootfs().diff_ids().iter().map(|diff| diff.parse()).collect();
     let diffs = diffs.map_err(|e| wrong(format!("lists a layer that is none: {e}")))?;
     if diffs.len() != found.layers.len() {
-        return Err(wrong(format!("lists {} layers, the manifest {}", diffs.len(), found.layers.len())));
+        return Err(wrong(format!(
+            "lists {} layers, the manifest {}",
+            diffs.len(),
+            found.layers.len()
+        )));
     }
     let platform = Platform {
         os: config.os().to_string(),
@@ -338,13 +385,28 @@ fn plan(found: &Found, name: &str, options: &PullOptions) -> Result<Plan, PullEr
         variant: config.variant().clone().unwrap_or_default(),
     };
     // Images say their variant in the index more often than in their configuration.
-    let plain = Platform { variant: String::new(), ..options.platform.clone() };
+    let plain = Platform {
+        variant: String::new(),
+        ..options.platform.clone()
+    };
     if options.platform.distance(&platform).is_none() && plain.distance(&platform).is_none() {
         let (have, want) = (platform.to_string(), options.platform.to_string());
-        return Err(PullError::Platform { name: name.to_owned(), have, want });
+        return Err(PullError::Platform {
+            name: name.to_owned(),
+            have,
+            want,
+        });
     }
-    let created = config.created().as_deref().and_then(Unix::parse_rfc3339).unwrap_or(Unix(0));
-    Ok(Plan { diffs, platform, created })
+    let created = config
+        .created()
+        .as_deref()
+        .and_then(Unix::parse_rfc3339)
+        .unwrap_or(Unix(0));
+    Ok(Plan {
+        diffs,
+        platform,
+        created,
+    })
 }
 
 async fn take(
@@ -357,8 +419,13 @@ async fn take(
     progress: &mut (dyn FnMut(Progress) + Send),
 ) -> Result<ImageRecord, PullError> {
     let plan = plan(&found, name, options)?;
-    let in_store = |source| PullError::Store { name: name.to_owned(), source };
-    progress(Progress::Layers(found.layers.iter().map(|layer| (layer.digest, layer.size)).collect()));
+    let in_store = |source| PullError::Store {
+        name: name.to_owned(),
+        source,
+    };
+    progress(Progress::Layers(
+        found.layers.iter().map(|layer| (layer.digest, layer.size)).collect(),
+    ));
     // Whoever collects garbage may be a moment faster than the hold that keeps layers from it.
     for _ in 0..3 {
         let layers = fetch_layers(store, workers, &found, &plan, name, options, progress).await?;
@@ -386,10 +453,15 @@ async fn fetch_layers(
     options: &PullOptions,
     progress: &mut (dyn FnMut(Progress) + Send),
 ) -> Result<Vec<LayerKey>, PullError> {
-    let in_store = |source| PullError::Store { name: name.to_owned(), source };
+    let in_store = |source| PullError::Store {
+        name: name.to_owned(),
+        source,
+    };
     let chains = chain_ids(&plan.diffs);
     let held: Vec<Digest> = plan.diffs.iter().chain(&chains).copied().collect();
-    let staging = store.stage(&held, &[found.config_digest, found.manifest_digest]).map_err(in_store)?;
+    let staging = store
+        .stage(&held, &[found.config_digest, found.manifest_digest])
+        .map_err(in_store)?;
     check_space(store, found, plan, &chains, name, options)?;
     let (sender, mut news) = mpsc::channel(bounds::PROGRESS_QUEUE);
     let context = Arc::new(fetch::Context {
@@ -439,7 +511,9 @@ async fn fetch_layers(
     if let Some(failure) = failure {
         return Err(failure);
     }
-    keys.into_iter().collect::<Option<Vec<_>>>().ok_or_else(|| PullError::Vanished { name: name.to_owned() })
+    keys.into_iter()
+        .collect::<Option<Vec<_>>>()
+        .ok_or_else(|| PullError::Vanished { name: name.to_owned() })
 }
 
 /// Refuses early what cannot fit: unpacked layers are larger than compressed ones.
@@ -451,7 +525,10 @@ fn check_space(
     name: &str,
     options: &PullOptions,
 ) -> Result<(), PullError> {
-    let in_store = |source| PullError::Store { name: name.to_owned(), source };
+    let in_store = |source| PullError::Store {
+        name: name.to_owned(),
+        source,
+    };
     let mut need = 0u64;
     for ((layer, diff), chain) in found.layers.iter().zip(&plan.diffs).zip(chains) {
         if store.find_layer(diff, chain).map_err(in_store)?.is_none() {
@@ -460,7 +537,12 @@ fn check_space(
     }
     let free = store.free().map_err(in_store)?;
     if need > 0 && need.saturating_add(options.reserve) > free {
-        return Err(PullError::Space { name: name.to_owned(), need, reserve: options.reserve, free });
+        return Err(PullError::Space {
+            name: name.to_owned(),
+            need,
+            reserve: options.reserve,
+            free,
+        });
     }
     Ok(())
 }

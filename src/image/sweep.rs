@@ -44,7 +44,10 @@ pub fn sweep(store: &Store, workers: &dyn Workers) -> Result<usize, SweepError> 
 
 /// Deletes what a garbage collection took out of sight.
 pub fn discard(collected: &Collected, workers: &dyn Workers) -> Result<(), SweepError> {
-    collected.trees.iter().try_for_each(|tree| remove_layer(workers, &collected.staging.dir().join(tree)))
+    collected
+        .trees
+        .iter()
+        .try_for_each(|tree| remove_layer(workers, &collected.staging.dir().join(tree)))
 }
 
 /// Deletes a layer's folder: a worker its tree, this process the rest.
@@ -52,9 +55,16 @@ pub(super) fn remove_layer(workers: &dyn Workers, dir: &Path) -> Result<(), Swee
     let tree = dir.join("diff");
     let path = || dir.display().to_string();
     worker::remove_tree(workers, &tree).map_err(|source| SweepError::Worker { path: path(), source })?;
-    let removed = if dir.is_dir() { std::fs::remove_dir_all(dir) } else { std::fs::remove_file(dir) };
+    let removed = if dir.is_dir() {
+        std::fs::remove_dir_all(dir)
+    } else {
+        std::fs::remove_file(dir)
+    };
     match removed {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(SweepError::Folder { path: path(), source: e }),
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(SweepError::Folder {
+            path: path(),
+            source: e,
+        }),
         _ => Ok(()),
     }
 }
