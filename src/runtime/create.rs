@@ -11,13 +11,13 @@ use crate::sys::ns::{self, MapLine, Namespaces};
 use crate::sys::process::{self, Child, CloneArgs, Cloned};
 use crate::types::idmap::{Extent, IdMap};
 
-/// A container whose program waits to be started. Dropping it ends the container's first process, which remains to be
-/// waited for.
+/// A container whose program waits to be started. Dropping it before ends the container's first process, which remains
+/// to be waited for.
 #[derive(Debug)]
 pub struct Created {
     /// The first process, in the caller's pid namespace.
     pub pid: i32,
-    /// The same; a child of the caller.
+    /// The same; a child of the caller, or of its parent if a sibling was asked for.
     pub pidfd: OwnedFd,
     /// The master of its terminal, if it has one.
     pub console: Option<OwnedFd>,
@@ -37,7 +37,7 @@ pub fn create(launch: Launch<'_>) -> Result<Created, RuntimeError> {
         // The cgroup namespace comes later: it begins at the group of who makes it.
         namespaces: namespaces.without(Namespaces::CGROUP),
         cgroup: group.as_ref().map(AsFd::as_fd),
-        sibling: false,
+        sibling: launch.sibling,
     };
     let child = match process::clone(&args).map_err(|e| RuntimeError::Clone { errno: e.into() })? {
         Cloned::Parent(child) => child,
@@ -146,16 +146,17 @@ fn map_ids(pid: i32, ids: &IdMap) -> Result<(), RuntimeError> {
 }
 
 /// The error for a child that closed its end without a word; waits for it.
-pub(super) fn died(pidfd: BorrowedFd<'_>) -> RuntimeError {
+fn died(pidfd: BorrowedFd<'_>) -> RuntimeError {
     let how = match process::wait(pidfd) {
         Ok(process::Ended::Code(code)) => format!("exit code {code}"),
         Ok(process::Ended::Signal(signal)) => format!("signal {signal}"),
-        Err(e) => Errno::from(e).to_string(),
+        // A sibling's status goes to the common parent.
+        Err(_) => "it was killed".to_owned(),
     };
     RuntimeError::Died { how }
 }
 
-/// Makes sure that the child has ended and takes its status.
+/// Makes sure that the child has ended, and takes its status unless it is a sibling.
 pub(super) fn bury(pidfd: BorrowedFd<'_>, error: RuntimeError) -> RuntimeError {
     // Both fail where it is gone already.
     let _ = process::send_signal(pidfd, KILL);

@@ -1,17 +1,16 @@
 //! A further process in a running container.
 //!
-//! The caller puts its children into the container's pid namespace, clones into the container's control group and gets
-//! its own pid namespace back; the child joins all the rest at once through the pidfd. There is no process in between.
+//! The caller puts its children into the container's pid namespace and clones into the container's control group; the
+//! child joins all the rest at once through the pidfd.
+//! The process leads a session of its own, so that it can be killed with its children.
 
 use std::os::fd::{AsFd, OwnedFd};
-
-use oci_spec::runtime::Process;
 
 use super::check;
 use super::create::{bury, group_dir, release};
 use super::error::{Errno, RuntimeError};
-use super::init::{become_root, end_with_error, identify, open_streams};
-use super::launch::{ExecProcess, ExecTarget, Stdio};
+use super::init::{become_root, end_with_error, identify, last_steps, open_streams, own_streams};
+use super::launch::{ExecLaunch, ExecProcess, Stdio};
 use super::message::{self, ChildEnd, ParentEnd, ToChild, ToParent};
 use super::process::{self as runtime_process, Prepared};
 use crate::sys::ns::{self, Namespaces};
@@ -19,34 +18,32 @@ use crate::sys::path;
 use crate::sys::process::{self, Child, CloneArgs, Cloned};
 use crate::sys::{errno, tty};
 
-/// Runs `process` in the container. Returns once its program runs; after an error nothing is left of it.
+/// Runs a process in a container. Returns once its program runs; after an error nothing is left of it.
 ///
-/// `user` is `USER[:GROUP]`, looked up in the container; none: the numbers of `process.user` stand. The caller must have
-/// one thread and all capabilities in its user namespace, an ancestor of the container's.
-pub fn exec(
-    target: &ExecTarget<'_>,
-    process: &Process,
-    user: Option<&str>,
-    stdio: Stdio,
-) -> Result<ExecProcess, RuntimeError> {
-    let namespaces = check::namespaces(target.spec)?;
-    check::process_supported(process)?;
+/// The caller must have one thread and all capabilities in its user namespace, an ancestor of the container's. It must be
+/// a process made for this: whatever it forks later is in the container's pid namespace, out of which it cannot get
+/// without privileges on the host, and it is no longer dumpable.
+pub fn exec(launch: ExecLaunch<'_>) -> Result<ExecProcess, RuntimeError> {
+    let namespaces = check::namespaces(launch.spec)?;
+    check::process_supported(launch.process)?;
     let (parent_end, child_end) = message::pair()?;
-    let group = group_dir(target.cgroup)?;
+    let group = group_dir(launch.cgroup)?;
+    let cgroup = group.as_ref().map(AsFd::as_fd);
     let args = CloneArgs {
         namespaces: Namespaces::NONE,
-        cgroup: group.as_ref().map(AsFd::as_fd),
-        sibling: false,
+        cgroup,
+        sibling: launch.sibling,
     };
-    let child = match clone_into(target, namespaces, &args)? {
+    let child = match clone_into(&launch, namespaces, &args)? {
         Cloned::Parent(child) => child,
         Cloned::Child => {
             drop(parent_end);
-            run(target, namespaces, process, user, stdio, child_end)
+            run(launch, namespaces, child_end)
         }
     };
+    let ExecLaunch { cgroup, stdio, .. } = launch;
     drop((child_end, stdio));
-    let attach = target.cgroup.filter(|_| group.is_none());
+    let attach = cgroup.filter(|_| group.is_none());
     match await_program(&parent_end, &child, attach) {
         Ok(console) => Ok(ExecProcess {
             pid: child.pid,
@@ -58,32 +55,21 @@ pub fn exec(
 }
 
 /// Clones with the container's pid namespace for children.
-fn clone_into(target: &ExecTarget<'_>, namespaces: Namespaces, args: &CloneArgs<'_>) -> Result<Cloned, RuntimeError> {
+fn clone_into(launch: &ExecLaunch<'_>, namespaces: Namespaces, args: &CloneArgs<'_>) -> Result<Cloned, RuntimeError> {
     let join_error = |e: std::io::Error| RuntimeError::Join {
-        pid: target.pid,
+        pid: launch.pid,
         errno: e.into(),
     };
     // Until it has joined the user namespace and become the program, the container's root must not look into the child.
-    let dumpable = process::is_dumpable().map_err(join_error)?;
     process::set_dumpable(false).map_err(join_error)?;
-    let cloned = if namespaces.has(Namespaces::PID) {
-        let own = process::pidfd_open(std::process::id().cast_signed()).map_err(join_error)?;
-        ns::join(target.pidfd, Namespaces::PID).map_err(join_error)?;
-        let cloned = process::clone(args);
-        if !matches!(cloned, Ok(Cloned::Child)) {
-            ns::join(own.as_fd(), Namespaces::PID).map_err(join_error)?;
-        }
-        cloned
-    } else {
-        process::clone(args)
-    };
-    if !matches!(cloned, Ok(Cloned::Child)) {
-        process::set_dumpable(dumpable).map_err(join_error)?;
+    if namespaces.has(Namespaces::PID) {
+        ns::join(launch.pidfd, Namespaces::PID).map_err(join_error)?;
     }
+    let cloned = process::clone(args);
     cloned.map_err(|e| match e.raw_os_error() {
         // What the kernel says when the first process of a pid namespace has ended.
         Some(errno::ENOMEM) => RuntimeError::Join {
-            pid: target.pid,
+            pid: launch.pid,
             errno: Errno(errno::ESRCH),
         },
         _ => RuntimeError::Clone { errno: e.into() },
@@ -108,15 +94,8 @@ fn await_program(
     }
 }
 
-fn run(
-    target: &ExecTarget<'_>,
-    namespaces: Namespaces,
-    process: &Process,
-    user: Option<&str>,
-    stdio: Stdio,
-    parent: ChildEnd,
-) -> ! {
-    end_with_error(|| match set_up(target, namespaces, process, user, stdio, parent) {
+fn run(launch: ExecLaunch<'_>, namespaces: Namespaces, parent: ChildEnd) -> ! {
+    end_with_error(|| match set_up(launch, namespaces, parent) {
         Err(failed) => failed,
         Ok((prepared, parent)) => (prepared.run(), Some(parent)),
     })
@@ -124,16 +103,10 @@ fn run(
 
 type Failed = (RuntimeError, Option<ChildEnd>);
 
-fn set_up(
-    target: &ExecTarget<'_>,
-    namespaces: Namespaces,
-    process: &Process,
-    user: Option<&str>,
-    stdio: Stdio,
-    parent: ChildEnd,
-) -> Result<(Prepared, ChildEnd), Failed> {
-    let has_terminal = matches!(stdio, Stdio::Terminal { .. });
-    let joined = match join(target, namespaces, process, user, stdio, &parent) {
+fn set_up(launch: ExecLaunch<'_>, namespaces: Namespaces, parent: ChildEnd) -> Result<(Prepared, ChildEnd), Failed> {
+    let has_terminal = matches!(launch.stdio, Stdio::Terminal { .. });
+    let (process, die_with_parent) = (launch.process, launch.die_with_parent);
+    let (identity, filter) = match join(launch, namespaces, &parent) {
         Ok(joined) => joined,
         Err(error) => return Err((error, Some(parent))),
     };
@@ -141,15 +114,12 @@ fn set_up(
         Ok(fd) => ChildEnd::new(fd),
         Err(e) => return Err((RuntimeError::process("close inherited descriptors")(e), None)),
     };
-    let (identity, filter) = joined;
     let prepare = || {
-        if has_terminal {
-            runtime_process::own_terminal(std::io::stdin().as_fd(), &identity)?;
-        } else {
-            runtime_process::own_stdio(&identity)?;
-        }
+        own_streams(has_terminal, &identity)?;
         let prepared = runtime_process::prepare(process, &identity, filter)?;
-        process::reset_signals().map_err(RuntimeError::process("reset signals"))?;
+        last_steps(die_with_parent)?;
+        // If the parent has ended before its death signal was asked for, this is where it is noticed.
+        parent.send(&ToParent::Ready, None)?;
         Ok(prepared)
     };
     match prepare() {
@@ -160,32 +130,26 @@ fn set_up(
 
 type Joined = (super::user::Identity, Option<super::seccomp::Program>);
 
-fn join(
-    target: &ExecTarget<'_>,
-    namespaces: Namespaces,
-    process: &Process,
-    user: Option<&str>,
-    stdio: Stdio,
-    parent: &ChildEnd,
-) -> Result<Joined, RuntimeError> {
-    let linux = target.spec.linux().as_ref();
+fn join(launch: ExecLaunch<'_>, namespaces: Namespaces, parent: &ChildEnd) -> Result<Joined, RuntimeError> {
+    let process = launch.process;
+    let linux = launch.spec.linux().as_ref();
     let filter = runtime_process::filter(linux.and_then(|linux| linux.seccomp().as_ref()))?;
     parent.await_message(ToChild::Go)?;
     runtime_process::set_oom_score(process.oom_score_adj())?;
     process::new_session().map_err(RuntimeError::process("make a session"))?;
     // The pid namespace is joined already. The cgroup namespace is joined from inside the container's group.
-    ns::join(target.pidfd, namespaces.without(Namespaces::PID)).map_err(|e| RuntimeError::Join {
-        pid: target.pid,
+    ns::join(launch.pidfd, namespaces.without(Namespaces::PID)).map_err(|e| RuntimeError::Join {
+        pid: launch.pid,
         errno: e.into(),
     })?;
     let root =
         path::open_root(std::path::Path::new("/")).map_err(RuntimeError::process("open the container's root"))?;
     become_root()?;
-    let mut identity = identify(root.as_fd(), user, process)?;
+    let mut identity = identify(root.as_fd(), launch.user, process)?;
     let added = process.user().additional_gids().as_deref().unwrap_or_default();
-    runtime_process::check_ids(&mut identity, added, target.id_map)?;
-    let has_terminal = matches!(stdio, Stdio::Terminal { .. });
-    let streams = open_streams(root.as_fd(), stdio, process, parent, false)?;
+    runtime_process::check_ids(&mut identity, added, launch.id_map)?;
+    let has_terminal = matches!(launch.stdio, Stdio::Terminal { .. });
+    let streams = open_streams(root.as_fd(), launch.stdio, process, parent, false)?;
     process::install_stdio(streams).map_err(RuntimeError::process("set the standard streams"))?;
     if has_terminal {
         tty::take_control(std::io::stdin().as_fd()).map_err(RuntimeError::process("take control of the terminal"))?;

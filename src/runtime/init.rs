@@ -55,10 +55,7 @@ type Failed = (RuntimeError, Option<ChildEnd>);
 
 fn start(prepared: &Prepared, die_with_parent: bool, parent: &ChildEnd) -> RuntimeError {
     let go = || {
-        if die_with_parent {
-            crate::sys::process::set_parent_death_signal(KILL).map_err(RuntimeError::process("die with the parent"))?;
-        }
-        crate::sys::process::reset_signals().map_err(RuntimeError::process("reset signals"))?;
+        last_steps(die_with_parent)?;
         parent.send(&ToParent::Ready, None)?;
         // If the parent has ended before the signal was asked for, this is where it is noticed.
         parent.await_message(ToChild::Start)
@@ -67,6 +64,22 @@ fn start(prepared: &Prepared, die_with_parent: bool, parent: &ChildEnd) -> Runti
         Ok(()) => prepared.run(),
         Err(error) => error,
     }
+}
+
+/// What is lost when ids or capabilities change, and so comes after them.
+pub fn last_steps(die_with_parent: bool) -> Result<(), RuntimeError> {
+    if die_with_parent {
+        crate::sys::process::set_parent_death_signal(KILL).map_err(RuntimeError::process("die with the parent"))?;
+    }
+    crate::sys::process::reset_signals().map_err(RuntimeError::process("reset signals"))
+}
+
+/// Gives the first three descriptors to the user.
+pub fn own_streams(has_terminal: bool, identity: &Identity) -> Result<(), RuntimeError> {
+    if has_terminal {
+        return process::own_terminal(std::io::stdin().as_fd(), identity);
+    }
+    process::own_stdio(identity)
 }
 
 /// Everything up to the program. On success all descriptors but the first three and the socket are closed.
@@ -96,11 +109,7 @@ struct Inside {
 
 impl Inside {
     fn prepare(self, spec: &Spec) -> Result<Prepared, RuntimeError> {
-        if self.has_terminal {
-            process::own_terminal(std::io::stdin().as_fd(), &self.identity)?;
-        } else {
-            process::own_stdio(&self.identity)?;
-        }
+        own_streams(self.has_terminal, &self.identity)?;
         process::prepare(process_of(spec)?, &self.identity, self.filter)
     }
 }

@@ -3,7 +3,7 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Process, Spec};
 
 use super::cgroup::Handle;
 use crate::sys::tty::WindowSize;
@@ -26,8 +26,11 @@ pub struct Launch<'a> {
     pub user: Option<&'a str>,
     /// Its first three descriptors.
     pub stdio: Stdio,
-    /// The kernel kills the container when the calling process ends.
+    /// The kernel kills the container when its parent ends.
     pub die_with_parent: bool,
+    /// The container's first process becomes a child of the caller's parent, so that the caller may be a process that
+    /// ends soon; then the caller cannot wait for it.
+    pub sibling: bool,
 }
 
 /// Where a root file system comes from. Paths are absolute, in the caller's mount namespace.
@@ -68,19 +71,29 @@ pub enum Stdio {
     },
 }
 
-/// A running container, for [`super::exec::exec`].
-#[derive(Debug, Clone, Copy)]
-pub struct ExecTarget<'a> {
+/// A process that shall join a running container by [`super::exec::exec`].
+#[derive(Debug)]
+pub struct ExecLaunch<'a> {
     /// The container's first process, for messages.
     pub pid: i32,
     /// The same.
     pub pidfd: BorrowedFd<'a>,
-    /// The container's `config.json`: its namespaces and filter also hold for the new process.
+    /// The container's `config.json`: its namespaces and its filter also hold for the new process.
     pub spec: &'a Spec,
     /// The container's ids, as its [`Launch`] had them.
     pub id_map: &'a IdMap,
     /// The container's group; none: the process stays in the caller's.
     pub cgroup: Option<&'a Handle>,
+    /// What runs and how; the program, its environment and its limits come from here.
+    pub process: &'a Process,
+    /// `USER[:GROUP]` by name or number, looked up in the container; none: the numbers of `process.user` stand.
+    pub user: Option<&'a str>,
+    /// Its first three descriptors.
+    pub stdio: Stdio,
+    /// The kernel kills it when its parent ends.
+    pub die_with_parent: bool,
+    /// As [`Launch::sibling`].
+    pub sibling: bool,
 }
 
 /// A process in a running container.
@@ -88,7 +101,7 @@ pub struct ExecTarget<'a> {
 pub struct ExecProcess {
     /// Its number in the caller's pid namespace.
     pub pid: i32,
-    /// The process, a child of the caller.
+    /// The process; a child of the caller, or of its parent if a sibling was asked for.
     pub pidfd: OwnedFd,
     /// The master of its terminal, if it has one.
     pub console: Option<OwnedFd>,

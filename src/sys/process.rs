@@ -297,12 +297,6 @@ pub fn set_dumpable(yes: bool) -> io::Result<()> {
     prctl(libc::PR_SET_DUMPABLE, yes.into())
 }
 
-/// See [`set_dumpable`].
-pub fn is_dumpable() -> io::Result<bool> {
-    // SAFETY: plain arguments.
-    Ok(check(unsafe { libc::prctl(libc::PR_GET_DUMPABLE, 0, 0, 0, 0) }.into())? == 1)
-}
-
 /// Orphans below this process become its children.
 pub fn set_child_subreaper(yes: bool) -> io::Result<()> {
     prctl(libc::PR_SET_CHILD_SUBREAPER, yes.into())
