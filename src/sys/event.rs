@@ -346,7 +346,7 @@ impl TimerFd {
         let value = libc::itimerspec {
             it_interval: libc::timespec { tv_sec: 0, tv_nsec: 0 },
             it_value: libc::timespec {
-                tv_sec: delay.as_secs().min(i32::MAX as u64) as libc::time_t,
+                tv_sec: delay.as_secs().min(i32::MAX as u64) as _,
                 tv_nsec: delay.subsec_nanos() as _,
             },
         };

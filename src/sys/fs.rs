@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
-use nix::fcntl::{AtFlags, OFlag, OpenHow, RenameFlags, ResolveFlag};
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag};
 use nix::sys::stat::{Mode, SFlag};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags};
@@ -169,13 +169,21 @@ pub fn rmdir_at(dir: impl AsFd, name: &[u8]) -> io::Result<()> {
 
 /// Renames; an existing target is an error (EEXIST) and stays.
 pub fn rename_new(from_dir: impl AsFd, from: &[u8], to_dir: impl AsFd, to: &[u8]) -> io::Result<()> {
-    Ok(nix::fcntl::renameat2(
-        from_dir,
-        from,
-        to_dir,
-        to,
-        RenameFlags::RENAME_NOREPLACE,
-    )?)
+    let text = |name: &[u8]| CString::new(name).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL));
+    let (from, to) = (text(from)?, text(to)?);
+    // nix has this call for glibc only.
+    // SAFETY: both names end with NUL and outlive the call; both descriptors are borrowed for its time.
+    super::call::check(unsafe {
+        libc::syscall(
+            libc::SYS_renameat2,
+            from_dir.as_fd().as_raw_fd(),
+            from.as_ptr(),
+            to_dir.as_fd().as_raw_fd(),
+            to.as_ptr(),
+            libc::RENAME_NOREPLACE,
+        )
+    })?;
+    Ok(())
 }
 
 /// Renames; an existing target is replaced.

@@ -280,8 +280,8 @@ pub fn peer_cred(socket: BorrowedFd<'_>) -> io::Result<PeerCred> {
 pub fn set_timeouts(socket: BorrowedFd<'_>, timeout: Option<Duration>) -> io::Result<()> {
     let wait = timeout.map_or(Duration::ZERO, |timeout| timeout.max(Duration::from_micros(1)));
     let value = libc::timeval {
-        tv_sec: wait.as_secs().min(i32::MAX as u64) as libc::time_t,
-        tv_usec: wait.subsec_micros() as libc::suseconds_t,
+        tv_sec: wait.as_secs().min(i32::MAX as u64) as _,
+        tv_usec: wait.subsec_micros() as _,
     };
     for option in [libc::SO_RCVTIMEO, libc::SO_SNDTIMEO] {
         set_option(socket, libc::SOL_SOCKET, option, &value)?;
