@@ -3,6 +3,7 @@
 
 mod fixture;
 mod house;
+mod malicious;
 mod registry;
 mod testbed;
 mod units;
