@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod config;
+pub mod deploy;
 pub mod disk;
 pub mod engine;
 pub mod fleet;

@@ -1,5 +1,8 @@
 //! Admission: the sum of the apps' memory limits against the board's budget, before anything is pulled.
 
+use crate::types::app::{App, parse_volume};
+use crate::types::container::Network;
+
 /// Memory that one app takes in the set to come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Need<'a> {
@@ -45,6 +48,21 @@ pub fn admit(budget: Option<u64>, needs: &[Need]) -> Result<(), Over> {
     }
 }
 
+/// Why both versions of this app may not run beside each other (start-first); `None` when they may.
+pub fn beside_refusal(app: &App) -> Option<String> {
+    if app.network == Some(Network::Host) {
+        return Some("both versions would use the host's network".into());
+    }
+    if let Some(port) = app.ports.iter().find(|port| port.contains(':')) {
+        return Some(format!("both versions would publish the host port of `{port}`"));
+    }
+    let writable = |text: &&String| parse_volume(text).is_ok_and(|volume| !volume.read_only && !volume.shared);
+    app.volumes
+        .iter()
+        .find(writable)
+        .map(|volume| format!("both versions would write to `{volume}`; say `:shared` if they may"))
+}
+
 /// Whole mebibytes, rounded up.
 fn mib(bytes: u64) -> u64 {
     bytes.div_ceil(1 << 20)
@@ -53,6 +71,23 @@ fn mib(bytes: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn start_first_needs_nothing_that_only_one_can_have() {
+        for (more, allowed) in [
+            ("", true),
+            ("network='private'", true),
+            ("network='host'", false),
+            ("ports=['80']", true),
+            ("ports=['8080:80']", false),
+            ("volumes=['data:/d:ro']", true),
+            ("volumes=['data:/d:shared']", true),
+            ("volumes=['data:/d']", false),
+        ] {
+            let app: App = toml::from_str(&format!("name='a'\nimage='r.example/a:1'\n{more}")).unwrap();
+            assert_eq!(beside_refusal(&app).is_none(), allowed, "{more}");
+        }
+    }
 
     #[test]
     fn the_sum_must_fit_and_both_versions_count() {

@@ -16,6 +16,8 @@ pub struct Wanted<'a> {
     pub spec: Digest,
     /// Names of the apps that must be healthy before it starts.
     pub depends_on: &'a [String],
+    /// The new version starts beside the old one, which is stopped when the new one is healthy.
+    pub beside: bool,
 }
 
 /// An app of the committed sets, of any source.
@@ -151,7 +153,12 @@ where
         changes.insert((*name).to_owned(), Change::Remove);
     }
     let old_graph: Graph = own.values().map(|c| (c.name, c.depends_on)).collect();
-    let steps = steps(&changes, &order, &graph, &old_graph);
+    let beside: BTreeSet<&str> = next
+        .values()
+        .filter(|w| w.beside && own.contains_key(w.name))
+        .map(|w| w.name)
+        .collect();
+    let steps = steps(&changes, &order, &graph, &old_graph, &beside);
     Ok(Plan { changes, steps })
 }
 
@@ -192,13 +199,20 @@ fn order<'a>(graph: &Graph<'a>) -> Result<Vec<&'a str>, String> {
 }
 
 /// Groups of changing apps, each with its stops in reverse order and its starts in order.
-fn steps(changes: &BTreeMap<String, Change>, order: &[&str], graph: &Graph, old_graph: &Graph) -> Vec<Step> {
+fn steps(
+    changes: &BTreeMap<String, Change>,
+    order: &[&str],
+    graph: &Graph,
+    old_graph: &Graph,
+    beside: &BTreeSet<&str>,
+) -> Vec<Step> {
     // The old order may hold a circle only when a record was edited by hand: then by name.
     let old_order: Vec<&str> = self::order(old_graph).unwrap_or_else(|_| old_graph.keys().copied().collect());
     let mut steps = Vec::new();
     for group in groups(changes, graph, old_graph) {
         for name in old_order.iter().rev().filter(|name| group.contains(*name)) {
-            if changes.get(*name) != Some(&Change::Create) {
+            let stays = beside.contains(*name) && changes.get(*name) == Some(&Change::Update);
+            if !stays {
                 steps.push(Step::Stop((*name).to_owned()));
             }
         }
@@ -208,11 +222,16 @@ fn steps(changes: &BTreeMap<String, Change>, order: &[&str], graph: &Graph, old_
                 continue;
             }
             for dependency in graph.get(name).copied().unwrap_or_default() {
-                if awaited.insert(dependency) {
+                if awaited.insert(dependency.as_str()) {
                     steps.push(Step::Await(dependency.clone()));
                 }
             }
             steps.push(Step::Start((*name).to_owned()));
+            if beside.contains(name) && changes.get(*name) == Some(&Change::Update) {
+                awaited.insert(name);
+                steps.push(Step::Await((*name).to_owned()));
+                steps.push(Step::Stop((*name).to_owned()));
+            }
         }
     }
     steps
@@ -246,10 +265,19 @@ fn groups<'a>(changes: &'a BTreeMap<String, Change>, graph: &Graph, old_graph: &
 mod tests {
     use super::*;
 
-    struct App(&'static str, u8, Vec<String>);
+    struct App(&'static str, u8, Vec<String>, bool);
 
     fn app(name: &'static str, version: u8, depends_on: &[&str]) -> App {
-        App(name, version, depends_on.iter().map(|d| (*d).to_owned()).collect())
+        App(
+            name,
+            version,
+            depends_on.iter().map(|d| (*d).to_owned()).collect(),
+            false,
+        )
+    }
+
+    fn beside(app: App) -> App {
+        App(app.0, app.1, app.2, true)
     }
 
     fn result(wanted: &[App], own: &[App], others: &[App]) -> Result<Plan, Vec<Refusal<&'static str>>> {
@@ -260,6 +288,7 @@ mod tests {
                 name: a.0,
                 spec: spec(a),
                 depends_on: &a.2,
+                beside: a.3,
             })
             .collect();
         let mut current: Vec<Current<&str>> = own
@@ -379,6 +408,20 @@ mod tests {
                 vec![app("a", 1, &["z"]), app("z", 1, &[])],
                 vec![],
                 "-a -z +a",
+            ),
+            (
+                "start-first keeps the old one until the new one is healthy",
+                vec![beside(app("a", 2, &[])), app("b", 2, &["a"])],
+                vec![app("a", 1, &[]), app("b", 1, &["a"])],
+                vec![],
+                "-b +a ?a -a +b",
+            ),
+            (
+                "start-first of a new app is a start",
+                vec![beside(app("a", 2, &[]))],
+                vec![],
+                vec![],
+                "+a",
             ),
             (
                 "a chain of three",

@@ -38,8 +38,10 @@ pub enum Event {
     Staged,
     /// Fetching or staging was broken off by the network or the disk. `dice` is random. Legal in FETCHING and VERIFYING.
     Later(Cause, u32),
-    /// It cannot be fetched, verified or created. Legal in FETCHING and VERIFYING.
+    /// It cannot be fetched, verified, created or fitted in any more. Legal from WAITING to STAGED.
     Impossible(Cause),
+    /// Everything that is wanted runs already. Legal in ACCEPTED.
+    Unchanged,
     /// Every step of the switch is done. Legal in SWITCHING.
     Switched,
     /// Every app was healthy once. Legal in PROBING.
@@ -159,8 +161,12 @@ impl Update {
                 self.to(state, Some(cause));
                 vec![Effect::RetryAt(at)]
             }
-            (Fetching | Verifying, Event::Impossible(cause)) => {
+            (Waiting | Fetching | Verifying | Staged, Event::Impossible(cause)) => {
                 self.to(Failed, Some(cause));
+                vec![Effect::CleanUp]
+            }
+            (Accepted, Event::Unchanged) => {
+                self.to(Committed, None);
                 vec![Effect::CleanUp]
             }
             (Switching, Event::Switched) => {
@@ -218,8 +224,8 @@ impl Update {
     pub fn resumed(&mut self) -> Vec<Effect> {
         match self.state {
             State::Switching => vec![Effect::Switch],
-            State::Probing => vec![Effect::Switch, Effect::Probe],
-            State::Soaking => vec![Effect::Switch, Effect::Soak],
+            State::Probing => vec![Effect::Probe],
+            State::Soaking => vec![Effect::Soak],
             State::RollingBack => {
                 let counts = self.cause.as_ref().is_some_and(|cause| counts_against(cause.code));
                 if counts {
@@ -260,6 +266,7 @@ impl Event {
             Event::Staged => "staged",
             Event::Later(..) => "later",
             Event::Impossible(_) => "impossible",
+            Event::Unchanged => "unchanged",
             Event::Switched => "switched",
             Event::Healthy => "healthy",
             Event::Soaked => "soaked",
@@ -298,6 +305,7 @@ mod tests {
             Event::Later(cause(Reason::Net), 0),
             Event::Later(cause(Reason::Disk), 0),
             Event::Impossible(cause(Reason::ImageMissing)),
+            Event::Unchanged,
             Event::Switched,
             Event::Healthy,
             Event::Soaked,
@@ -310,22 +318,22 @@ mod tests {
 
     /// Every state × every event: the state that follows, `None` where the event is illegal. Columns as in `events`.
     #[rustfmt::skip]
-    const TABLE: [(State, [Option<State>; 15]); 14] = [
-        //             open             hold           refused         fetched          staged        later(net)      later(disk)    impossible     switched        healthy        soaked           broken             restored          not_restored  superseded
-        (Accepted,    [Some(Fetching),  Some(Waiting), Some(Rejected), None,            None,         None,           None,          None,          None,           None,          None,            None,              None,             None,         Some(Superseded)]),
-        (Waiting,     [Some(Fetching),  Some(Waiting), Some(Rejected), None,            None,         None,           None,          None,          None,           None,          None,            None,              None,             None,         Some(Superseded)]),
-        (Fetching,    [Some(Fetching),  Some(Waiting), None,           Some(Verifying), None,         Some(Fetching), Some(Waiting), Some(Failed),  None,           None,          None,            None,              None,             None,         Some(Superseded)]),
-        (Verifying,   [Some(Verifying), Some(Waiting), None,           None,            Some(Staged), Some(Fetching), Some(Waiting), Some(Failed),  None,           None,          None,            None,              None,             None,         Some(Superseded)]),
-        (Staged,      [Some(Switching), Some(Waiting), None,           None,            None,         None,           None,          None,          None,           None,          None,            None,              None,             None,         Some(Superseded)]),
-        (Switching,   [None,            None,          None,           None,            None,         None,           None,          None,          Some(Probing),  None,          None,            Some(RollingBack), None,             None,         None]),
-        (Probing,     [None,            None,          None,           None,            None,         None,           None,          None,          None,           Some(Soaking), None,            Some(RollingBack), None,             None,         None]),
-        (Soaking,     [None,            None,          None,           None,            None,         None,           None,          None,          None,           None,          Some(Committed), Some(RollingBack), None,             None,         None]),
-        (Committed,   [None; 15]),
-        (RollingBack, [None,            None,          None,           None,            None,         None,           None,          None,          None,           None,          None,            None,              Some(RolledBack), Some(Failed), None]),
-        (RolledBack,  [None; 15]),
-        (Failed,      [None; 15]),
-        (Rejected,    [None; 15]),
-        (Superseded,  [None; 15]),
+    const TABLE: [(State, [Option<State>; 16]); 14] = [
+        //             open             hold           refused         fetched          staged        later(net)      later(disk)    impossible    unchanged        switched       healthy        soaked           broken             restored          not_restored  superseded
+        (Accepted,    [Some(Fetching),  Some(Waiting), Some(Rejected), None,            None,         None,           None,          None,         Some(Committed), None,          None,          None,            None,              None,             None,         Some(Superseded)]),
+        (Waiting,     [Some(Fetching),  Some(Waiting), Some(Rejected), None,            None,         None,           None,          Some(Failed), None,            None,          None,          None,            None,              None,             None,         Some(Superseded)]),
+        (Fetching,    [Some(Fetching),  Some(Waiting), None,           Some(Verifying), None,         Some(Fetching), Some(Waiting), Some(Failed), None,            None,          None,          None,            None,              None,             None,         Some(Superseded)]),
+        (Verifying,   [Some(Verifying), Some(Waiting), None,           None,            Some(Staged), Some(Fetching), Some(Waiting), Some(Failed), None,            None,          None,          None,            None,              None,             None,         Some(Superseded)]),
+        (Staged,      [Some(Switching), Some(Waiting), None,           None,            None,         None,           None,          Some(Failed), None,            None,          None,          None,            None,              None,             None,         Some(Superseded)]),
+        (Switching,   [None,            None,          None,           None,            None,         None,           None,          None,         None,            Some(Probing), None,          None,            Some(RollingBack), None,             None,         None]),
+        (Probing,     [None,            None,          None,           None,            None,         None,           None,          None,         None,            None,          Some(Soaking), None,            Some(RollingBack), None,             None,         None]),
+        (Soaking,     [None,            None,          None,           None,            None,         None,           None,          None,         None,            None,          None,          Some(Committed), Some(RollingBack), None,             None,         None]),
+        (Committed,   [None; 16]),
+        (RollingBack, [None,            None,          None,           None,            None,         None,           None,          None,         None,            None,          None,          None,            None,              Some(RolledBack), Some(Failed), None]),
+        (RolledBack,  [None; 16]),
+        (Failed,      [None; 16]),
+        (Rejected,    [None; 16]),
+        (Superseded,  [None; 16]),
     ];
 
     #[test]
@@ -493,7 +501,9 @@ mod tests {
             let effects = update.resumed();
             let expected = match state {
                 Accepted | Waiting | Fetching | Verifying | Staged => Effect::Look,
-                Switching | Probing | Soaking => Effect::Switch,
+                Switching => Effect::Switch,
+                Probing => Effect::Probe,
+                Soaking => Effect::Soak,
                 RollingBack => Effect::Restore,
                 _ => Effect::CleanUp,
             };

@@ -179,3 +179,7 @@ pub const PIPE_BYTES: usize = 1 << 20;
 pub const DISK_RESERVE_BYTES: u64 = 64 << 20;
 /// Progress events of a pull that wait for whoever shows them.
 pub const PROGRESS_QUEUE: usize = 64;
+/// Inputs of the deployer that wait for its thread (events of every app, a few of each).
+pub const DEPLOYER_INPUTS: usize = 256;
+/// Jobs of the deployer that run at once (a fetch for each source, and some starts and stops).
+pub const DEPLOYER_JOBS: usize = 8;

@@ -1,0 +1,599 @@
+//! Documents: which are new, which are refused, and what holds an accepted one back.
+
+use crate::plan::admission::{Need, admit, beside_refusal};
+use crate::plan::reconcile::{self, Change, Current, Plan, Refusal, Wanted};
+use crate::plan::update::{Event, Update};
+use crate::plan::{wave, window};
+use crate::types::app::{App, Strategy, set_problems};
+use crate::types::deployment::{AppRecord, BytesMoved, Cause, Reason, Record, State, Version};
+use crate::types::document::Rollout;
+use crate::types::time::{Mono, Unix};
+
+use super::core::{Core, Flight, Now, Reply, Wish};
+use super::files::{self, Deployment, Set, SetApp, Source};
+
+/// Looked at again this often while something outside holds an update back, milliseconds.
+const LOOK_MS: u64 = 60_000;
+
+impl Core {
+    /// Takes a document.
+    pub(super) fn apply(&mut self, wish: Wish, now: Now) {
+        let source = wish.source;
+        let digest = set_digest(&wish.apps);
+        let rollout = |id: Option<&String>| id.is_some() && id == wish.rollout.as_ref().map(|r| &r.id);
+        if let Some(active) = self.active(source) {
+            let same_document = active.record.activity == wish.activity && active.record.generation == wish.generation;
+            let same_set = active.set == digest;
+            let may_be_given_up = active.update.may_be_given_up();
+            if same_set && (same_document || rollout(active.record.rollout.as_ref())) {
+                return self.refresh(wish, now);
+            }
+            if same_document {
+                return;
+            }
+            if may_be_given_up {
+                self.advance(source, Event::Superseded, now);
+                return self.begin(wish, now);
+            }
+            // From SWITCHING on it finishes; the newest document waits for that.
+            if let Some(older) = self.pending.insert(source, wish) {
+                self.supersede_unseen(&older, now);
+            }
+            return;
+        }
+        if let Some(handled) = self.journal.handled.iter_mut().find(|one| one.source == source)
+            && wish.retry.is_empty()
+            && matches!(handled.state, State::Committed | State::RolledBack)
+        {
+            if handled.activity == wish.activity && handled.generation == wish.generation {
+                return;
+            }
+            if handled.set == digest && rollout(handled.rollout.as_ref()) {
+                // Only the rollout's fields changed: this device has finished and stays silent.
+                handled.generation = wish.generation;
+                return;
+            }
+        }
+        self.begin(wish, now);
+    }
+
+    /// The same set with other rollout fields, or the same document after a restart: no new activity.
+    fn refresh(&mut self, wish: Wish, now: Now) {
+        let source = wish.source;
+        let set = set_of(&wish);
+        if let Some(active) = self.active_mut(source) {
+            active.record.generation = wish.generation;
+            active.rollout = wish.rollout;
+        }
+        let Some(flight) = self.flights.get_mut(&source) else {
+            return;
+        };
+        if flight.set.is_none() && self.state(source).is_some_and(crate::plan::update::before_switching) {
+            match self.examine(source, set) {
+                Ok((set, plan)) => self.equip(source, set, plan, now),
+                Err(cause) => return self.advance(source, Event::Refused(cause), now),
+            }
+        }
+        self.look(source, now);
+    }
+
+    /// Begins a deployment, to its end where it is refused or nothing changes.
+    fn begin(&mut self, wish: Wish, now: Now) {
+        let source = wish.source;
+        if !wish.retry.is_empty() && self.history.quarantine.release(&wish.retry) {
+            self.write_quarantine(now);
+        }
+        let last = self
+            .history
+            .finals
+            .iter()
+            .rev()
+            .find(|record| record.activity == wish.activity);
+        let attempt = last.map_or(1, |record| record.attempt.saturating_add(1));
+        let set = set_of(&wish);
+        let digest = set.digest();
+        let examined = match wish_problem(&wish, self.settings.pinned && source == Source::Fleet) {
+            Some(cause) => Err(cause),
+            None => self.examine(source, set),
+        };
+        let apps = match &examined {
+            Ok((set, plan)) => self.app_records(source, set, plan),
+            Err(_) => Vec::new(),
+        };
+        let record = Record {
+            activity: wish.activity,
+            generation: wish.generation,
+            source: wish.label,
+            rollout: wish.rollout.as_ref().map(|rollout| rollout.id.clone()),
+            state: State::Accepted,
+            since: now.unix,
+            seq: 0,
+            apps,
+            bytes: BytesMoved::default(),
+            reason: None,
+            attempt,
+        };
+        self.journal.active.push(Deployment {
+            source,
+            update: Update::new(),
+            record,
+            rollout: wish.rollout,
+            set: digest,
+            culprit: None,
+            soaked: 0,
+            reboots: 0,
+            restarts: Vec::new(),
+        });
+        self.flights.insert(
+            source,
+            Flight {
+                begun: now.mono,
+                ..Flight::default()
+            },
+        );
+        match examined {
+            Err(cause) => self.advance(source, Event::Refused(cause), now),
+            Ok((set, plan)) => {
+                self.stamp(source, now);
+                if let Err(error) = self.write_journal(true, files::journal_step(State::Accepted)) {
+                    self.disk_event(&error, now);
+                }
+                self.report_deployment(source);
+                let unchanged = plan.changes.is_empty();
+                self.equip(source, set, plan, now);
+                if unchanged {
+                    self.commit_unchanged(source, now)
+                } else {
+                    self.look(source, now)
+                }
+            }
+        }
+    }
+
+    fn equip(&mut self, source: Source, set: Set, plan: Plan, now: Now) {
+        if let Some(flight) = self.flights.get_mut(&source) {
+            flight.begun = now.mono;
+            flight.set = Some(set);
+            flight.changes = plan.changes;
+            flight.steps = plan.steps;
+        }
+    }
+
+    /// A document that another one replaced before its turn came: it gets its final answer all the same.
+    fn supersede_unseen(&mut self, wish: &Wish, now: Now) {
+        self.journal.seq += 1;
+        let record = Record {
+            activity: wish.activity.clone(),
+            generation: wish.generation,
+            source: wish.label.clone(),
+            rollout: wish.rollout.as_ref().map(|rollout| rollout.id.clone()),
+            state: State::Superseded,
+            since: now.unix,
+            seq: self.journal.seq,
+            apps: Vec::new(),
+            bytes: BytesMoved::default(),
+            reason: None,
+            attempt: 1,
+        };
+        self.history.finals.push(record);
+        if let Err(error) = self.files.write_history(&mut self.history, files::FINAL) {
+            self.disk_event(&error, now);
+        }
+        self.report_deployment(wish.source);
+    }
+
+    /// Whether the set can be brought here at all: order, ownership, quarantine, budget. The set may come back with quarantined apps
+    /// left as they are, where its source is not one whole (local documents are files of their own).
+    pub(super) fn examine(&self, source: Source, mut set: Set) -> Result<(Set, Plan), Cause> {
+        if source == Source::Local {
+            self.hold_quarantined(source, &mut set);
+        }
+        for one in &set.apps {
+            if one.app.update.strategy == Strategy::StartFirst
+                && let Some(why) = beside_refusal(&one.app)
+            {
+                return Err(Cause::new(
+                    Reason::Schema,
+                    format!("app `{}`: start-first is not possible: {why}", one.app.name),
+                ));
+            }
+        }
+        let plan = self.plan(source, Some(&set)).map_err(refusals)?;
+        for name in plan.changes.keys() {
+            let Some(one) = set.get(name) else { continue };
+            if let Some(entry) = self.history.quarantine.holds(name, &one.spec) {
+                let text = format!(
+                    "app `{name}`: this version failed before ({}); change it, or name it in `retry`",
+                    entry.cause
+                );
+                return Err(Cause::new(Reason::Quarantined, text));
+            }
+        }
+        self.admit(source, &set, &plan)
+            .map_err(|over| Cause::new(Reason::Budget, over))?;
+        let old = self.sets.get(&source);
+        for one in &mut set.apps {
+            let same = old
+                .and_then(|old| old.get(&one.app.name))
+                .filter(|old| old.spec == one.spec);
+            one.image = one.image.or(same.and_then(|old| old.image));
+        }
+        Ok((set, plan))
+    }
+
+    fn hold_quarantined(&self, source: Source, set: &mut Set) {
+        let held = |one: &SetApp| self.history.quarantine.holds(&one.app.name, &one.spec).is_some();
+        let old = self.sets.get(&source);
+        let apps = std::mem::take(&mut set.apps);
+        set.apps = apps
+            .into_iter()
+            .filter_map(|one| {
+                if held(&one) {
+                    old.and_then(|old| old.get(&one.app.name)).cloned()
+                } else {
+                    Some(one)
+                }
+            })
+            .collect();
+    }
+
+    /// The plan from what is committed to `wanted` (nothing when `None`).
+    pub(super) fn plan(&self, source: Source, wanted: Option<&Set>) -> Result<Plan, Vec<Refusal<Source>>> {
+        let wanted: Vec<Wanted> = wanted
+            .iter()
+            .flat_map(|set| &set.apps)
+            .map(|one| Wanted {
+                name: &one.app.name,
+                spec: one.spec,
+                depends_on: &one.app.depends_on,
+                beside: one.app.update.strategy == Strategy::StartFirst,
+            })
+            .collect();
+        let current: Vec<Current<Source>> = self
+            .sets
+            .iter()
+            .flat_map(|(owner, set)| set.apps.iter().map(move |one| (owner, one)))
+            .map(|(owner, one)| Current {
+                name: &one.app.name,
+                spec: one.spec,
+                depends_on: &one.app.depends_on,
+                owner: *owner,
+            })
+            .collect();
+        reconcile::plan(&source, &wanted, &current)
+    }
+
+    fn admit(&self, source: Source, set: &Set, plan: &Plan) -> Result<(), String> {
+        let memory = |app: &App| app.limits.memory.map_or(self.settings.default_memory, |bytes| bytes.0);
+        let old = self.sets.get(&source);
+        let mut needs = Vec::new();
+        for one in &set.apps {
+            let both = one.app.update.strategy == Strategy::StartFirst
+                && plan.changes.get(&one.app.name) == Some(&Change::Update);
+            let beside = old
+                .and_then(|old| old.get(&one.app.name))
+                .filter(|_| both)
+                .map_or(0, |old| memory(&old.app));
+            needs.push(Need {
+                name: &one.app.name,
+                memory: memory(&one.app),
+                beside,
+            });
+        }
+        let others = self
+            .sets
+            .iter()
+            .filter(|(owner, _)| **owner != source)
+            .flat_map(|(_, set)| &set.apps);
+        needs.extend(others.map(|one| Need {
+            name: &one.app.name,
+            memory: memory(&one.app),
+            beside: 0,
+        }));
+        admit(self.settings.budget, &needs).map_err(|over| over.to_string())
+    }
+
+    fn app_records(&self, source: Source, set: &Set, plan: &Plan) -> Vec<AppRecord> {
+        let version = |one: &SetApp| Version {
+            image: one.image,
+            spec: one.spec,
+        };
+        let old = self.sets.get(&source);
+        plan.changes
+            .keys()
+            .map(|name| AppRecord {
+                name: name.clone(),
+                from: old.and_then(|old| old.get(name)).map(version),
+                to: set.get(name).map(version),
+                state: State::Accepted,
+                reason: None,
+            })
+            .collect()
+    }
+
+    pub(super) fn look_all(&mut self, now: Now) {
+        for source in Source::ALL {
+            self.look(source, now);
+        }
+    }
+
+    /// Looks whether something holds the next step back, and takes the step when nothing does.
+    pub(super) fn look(&mut self, source: Source, now: Now) {
+        let (Some(active), Some(flight)) = (self.active(source), self.flights.get(&source)) else {
+            return;
+        };
+        if !active.update.may_be_given_up() || flight.set.is_none() {
+            return;
+        }
+        let (state, staged) = (active.update.state, active.update.staged);
+        let gate = gate(active.rollout.as_ref(), self, flight.begun, staged, now);
+        let working = self.working.contains_key(&source);
+        let resting = flight.retry_at.is_some_and(|at| at > now.mono);
+        match gate {
+            Err((cause, at)) => {
+                if let Some((_, cancel)) = self.working.get(&source) {
+                    cancel.cancel();
+                }
+                if let Some(flight) = self.flights.get_mut(&source) {
+                    flight.look_at = Some(at);
+                    flight.work = None;
+                }
+                if !(state == State::Waiting && active_cause(self, source) == Some(cause.code)) {
+                    self.advance(source, Event::Hold(cause), now);
+                }
+            }
+            Ok(()) => {
+                if let Some(flight) = self.flights.get_mut(&source) {
+                    flight.look_at = None;
+                }
+                let removing = self
+                    .removing
+                    .values()
+                    .any(|app| self.flights.get(&source).is_some_and(|f| f.changes.contains_key(app)));
+                let other_switches = self
+                    .journal
+                    .active
+                    .iter()
+                    .any(|other| other.source != source && !other.update.may_be_given_up());
+                match state {
+                    // Its work goes on, or its next try is due by itself.
+                    State::Fetching | State::Verifying => {}
+                    _ if resting || working || removing => {}
+                    _ if staged && other_switches => {}
+                    _ if staged => self.open_switch(source, now),
+                    _ => self.advance(source, Event::Open, now),
+                }
+            }
+        }
+    }
+
+    /// The last look before SWITCHING: another source may have changed what the plan was made from.
+    fn open_switch(&mut self, source: Source, now: Now) {
+        let Some(set) = self.flights.get(&source).and_then(|flight| flight.set.clone()) else {
+            return;
+        };
+        match self.examine(source, set) {
+            Ok((set, plan)) => {
+                self.equip(source, set, plan, now);
+                self.advance(source, Event::Open, now);
+            }
+            Err(cause) => self.advance(source, Event::Impossible(cause), now),
+        }
+    }
+
+    /// Lifts the quarantine of these apps. Their sources apply their documents again afterwards.
+    pub(super) fn retry(&mut self, apps: &[String], now: Now) {
+        if self.history.quarantine.release(apps) {
+            // The same documents count as new again.
+            self.journal.handled.clear();
+            self.write_quarantine(now);
+        }
+    }
+
+    pub(super) fn write_quarantine(&mut self, now: Now) {
+        if let Err(error) = self.files.write_history(&mut self.history, files::QUARANTINE) {
+            self.disk_event(&error, now);
+        }
+    }
+
+    /// Leaves the version of an app for the one before.
+    pub(super) fn roll_back_app(&mut self, app: &str, reply: Reply, now: Now) {
+        let cause = Cause::new(Reason::Interrupted, format!("a rollback of app `{app}` was asked for"));
+        let flying = self
+            .journal
+            .active
+            .iter()
+            .find(|one| one.update.runs_new() && one.record.apps.iter().any(|a| a.name == app));
+        if let Some(source) = flying.map(|one| one.source) {
+            self.hold_version(source, app, &cause, now);
+            self.turn_back(source, app, cause, now);
+            self.write_quarantine(now);
+            return reply(Ok(()));
+        }
+        let Some((source, spec)) = self.desired(app) else {
+            return reply(Err(Cause::new(
+                Reason::Schema,
+                format!("no app `{app}` is managed here"),
+            )));
+        };
+        let previous = self.files.read_previous(source).ok().flatten();
+        let older = previous
+            .and_then(|set| set.get(app).cloned())
+            .filter(|one| one.spec != spec);
+        let (Some(older), Some(set)) = (older, self.sets.get(&source).cloned()) else {
+            return reply(Err(Cause::new(
+                Reason::ImageMissing,
+                format!("no version before the current one of app `{app}` is known"),
+            )));
+        };
+        if self.active(source).is_some() {
+            return reply(Err(Cause::new(
+                Reason::Busy,
+                format!("a deployment of `{source}` is under way"),
+            )));
+        }
+        let entry = crate::plan::quarantine::Entry {
+            app: app.to_owned(),
+            spec,
+            cause,
+            at: now.unix,
+        };
+        self.history.quarantine.add(entry);
+        self.write_quarantine(now);
+        let apps = set
+            .apps
+            .iter()
+            .map(|one| {
+                if one.app.name == app {
+                    older.app.clone()
+                } else {
+                    one.app.clone()
+                }
+            })
+            .collect();
+        let activity = format!("rollback-{app}-{}", self.journal.seq + 1);
+        let label = set.label;
+        self.begin(
+            Wish {
+                source,
+                label,
+                activity,
+                generation: set.generation,
+                rollout: None,
+                retry: Vec::new(),
+                apps,
+            },
+            now,
+        );
+        reply(Ok(()));
+    }
+}
+
+fn active_cause(core: &Core, source: Source) -> Option<Reason> {
+    core.active(source)
+        .and_then(|one| one.update.cause.as_ref())
+        .map(|cause| cause.code)
+}
+
+/// What holds a deployment back, and when to look again.
+fn gate(rollout: Option<&Rollout>, core: &Core, begun: Mono, staged: bool, now: Now) -> Result<(), (Cause, Mono)> {
+    let Some(rollout) = rollout else {
+        return if core.conditions.metered && !staged {
+            Err(metered(now))
+        } else {
+            Ok(())
+        };
+    };
+    let hold = |code, detail: String, wait: u64| Err((Cause::new(code, detail), now.mono.plus(wait.clamp(1, LOOK_MS))));
+    let place = wave::place(&rollout.salt, &core.settings.device);
+    if !wave::takes_part(place, rollout.percent, &rollout.wave, &core.conditions.labels) {
+        return hold(
+            Reason::Wave,
+            format!("rollout `{}` is at {} %", rollout.id, rollout.percent),
+            LOOK_MS,
+        );
+    }
+    if rollout.halted {
+        return hold(Reason::Halted, format!("rollout `{}` is halted", rollout.id), LOOK_MS);
+    }
+    if let Some(at) = rollout.not_before.as_deref().and_then(Unix::parse_rfc3339)
+        && now.unix < at
+    {
+        return hold(
+            Reason::NotBefore,
+            format!("not before {}", at.rfc3339()),
+            at.0 - now.unix.0,
+        );
+    }
+    if rollout.urgent {
+        return Ok(());
+    }
+    let spread = begun.plus(place.delay(rollout.spread.map_or(0, |span| span.ms())));
+    if !staged && now.mono < spread {
+        let wait = spread.since(now.mono);
+        return hold(
+            Reason::NotBefore,
+            format!("starts are spread; this device's turn is in {} s", wait.div_ceil(1000)),
+            wait,
+        );
+    }
+    if let Some(text) = &rollout.window
+        && let Ok(window) = text.parse::<window::Window>()
+    {
+        if !core.conditions.synchronised {
+            return hold(Reason::Clock, "the clock is not synchronised".into(), LOOK_MS);
+        }
+        let wait = window.opens_in(now.unix, core.conditions.offset);
+        if wait > 0 {
+            return hold(Reason::Window, format!("the window `{text}` is closed"), wait);
+        }
+    }
+    if core.conditions.metered && !staged {
+        Err(metered(now))
+    } else {
+        Ok(())
+    }
+}
+
+fn metered(now: Now) -> (Cause, Mono) {
+    (
+        Cause::new(Reason::Metered, "the link is metered and the update is not urgent"),
+        now.mono.plus(LOOK_MS),
+    )
+}
+
+fn set_of(wish: &Wish) -> Set {
+    let apps = wish
+        .apps
+        .iter()
+        .map(|app| SetApp {
+            app: app.clone(),
+            spec: app.spec_digest(),
+            image: None,
+        })
+        .collect();
+    Set {
+        label: wish.label.clone(),
+        activity: wish.activity.clone(),
+        generation: wish.generation,
+        apps,
+    }
+}
+
+fn set_digest(apps: &[App]) -> crate::types::digest::Digest {
+    files::digest_of(apps.iter().map(|app| (app.name.as_str(), app.spec_digest())))
+}
+
+/// What is wrong with the document itself.
+fn wish_problem(wish: &Wish, pinned: bool) -> Option<Cause> {
+    let mut lines: Vec<String> = set_problems(&wish.apps, "apps", pinned)
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    if let Some(rollout) = &wish.rollout {
+        if rollout
+            .window
+            .as_ref()
+            .is_some_and(|text| text.parse::<window::Window>().is_err())
+        {
+            lines.push("`rollout.window`: write for example `02:00-04:00`".into());
+        }
+        if rollout
+            .not_before
+            .as_ref()
+            .is_some_and(|text| Unix::parse_rfc3339(text).is_none())
+        {
+            lines.push("`rollout.not_before`: write a time as `2026-11-21T22:00:00Z`".into());
+        }
+        if !(0.0..=100.0).contains(&rollout.percent) {
+            lines.push("`rollout.percent`: 0 to 100".into());
+        }
+    }
+    (!lines.is_empty()).then(|| Cause::new(Reason::Schema, lines.join("; ")))
+}
+
+fn refusals(refusals: Vec<Refusal<Source>>) -> Cause {
+    let owned = refusals.iter().any(|refusal| matches!(refusal, Refusal::Owned { .. }));
+    let text: Vec<String> = refusals.iter().map(ToString::to_string).collect();
+    Cause::new(if owned { Reason::Conflict } else { Reason::Schema }, text.join("; "))
+}

@@ -1,0 +1,29 @@
+//! Carries out what `plan` decides: from a document to running apps, whole sets at a time, and back.
+//!
+//! One deployment of a source goes its way through the states of PROTOCOL.md. Everything is fetched, checked and created under
+//! staging names before anything stops; old containers stay on the disk until the new set is committed. [`core`] decides and keeps
+//! the journal, [`work`] does the jobs through [`hands`], [`Deployer`] is the thread around them.
+
+mod accept;
+mod boot;
+mod care;
+pub mod core;
+#[cfg(test)]
+mod fake;
+pub mod files;
+pub mod hands;
+pub mod kill;
+#[cfg(test)]
+mod rehearsal;
+mod report;
+#[cfg(test)]
+mod scenarios;
+pub mod slots;
+mod stage;
+mod switch;
+mod thread;
+pub mod work;
+
+pub use core::{Command, Conditions, Report, Settings, Wish};
+pub use files::Source;
+pub use thread::{Deployer, Reports, StartError};

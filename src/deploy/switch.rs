@@ -1,0 +1,674 @@
+//! The switch and what follows: the steps forward or back, probing, soaking, committing, turning back.
+
+use crate::plan::quarantine::Entry;
+use crate::plan::reconcile::{self, Current, Step};
+use crate::plan::soak::{self, Soak, Verdict};
+use crate::plan::update::Event;
+use crate::types::deployment::{Cause, Reason, State};
+use crate::types::health::HealthStatus;
+use crate::types::time::Mono;
+
+use super::core::{Core, Flight, Now};
+use super::files::{Set, Source};
+use super::hands::Failure;
+use super::work::{Job, previous_name, staged_name, start_failure};
+
+/// Added to the longest time that a judgement may take by the app's own numbers, milliseconds: the monitor's and our own delay.
+const PROBE_GRACE_MS: u64 = 5_000;
+
+/// How long a new version without a health check may take to be seen running, milliseconds.
+const SEEN_WITHIN_MS: u64 = 30_000;
+
+/// How often a stop that fails is tried, a second apart.
+const STOP_TRIES: u32 = 3;
+
+impl Core {
+    pub(super) fn begin_switch(&mut self, source: Source, now: Now) {
+        if let Some(flight) = self.flights.get_mut(&source) {
+            let apps: Vec<String> = flight.changes.keys().cloned().collect();
+            flight.at = 0;
+            flight.step_tries = 0;
+            flight.step_since = now.mono;
+            flight.retry_at = None;
+            for app in apps {
+                self.starts.remove(&app);
+            }
+        }
+        self.run_steps(source, now);
+    }
+
+    /// Plans the way back from what the deployment's record says, so that it needs no file but the committed set.
+    pub(super) fn begin_restore(&mut self, source: Source, now: Now) {
+        let Some(active) = self.active(source) else { return };
+        let empty = Set {
+            label: String::new(),
+            activity: String::new(),
+            generation: 0,
+            apps: Vec::new(),
+        };
+        let old = self.sets.get(&source).unwrap_or(&empty);
+        let coming = self.flights.get(&source).and_then(|flight| flight.set.as_ref());
+        let new: Vec<Current<Source>> = active
+            .record
+            .apps
+            .iter()
+            .filter_map(|one| one.to.map(|to| (one.name.as_str(), to.spec)))
+            .map(|(name, spec)| Current {
+                name,
+                spec,
+                depends_on: coming
+                    .and_then(|set| set.get(name))
+                    .map_or(&[][..], |one| &one.app.depends_on),
+                owner: source,
+            })
+            .collect();
+        let touched = |name: &str| active.record.apps.iter().any(|one| one.name == name);
+        let unchanged = old.apps.iter().filter(|one| !touched(&one.app.name));
+        let mut current: Vec<Current<Source>> = unchanged
+            .map(|one| Current {
+                name: &one.app.name,
+                spec: one.spec,
+                depends_on: &one.app.depends_on,
+                owner: source,
+            })
+            .collect();
+        current.extend(new);
+        let others = self.sets.iter().filter(|(owner, _)| **owner != source);
+        current.extend(others.flat_map(|(owner, set)| {
+            set.apps.iter().map(|one| Current {
+                name: &one.app.name,
+                spec: one.spec,
+                depends_on: &one.app.depends_on,
+                owner: *owner,
+            })
+        }));
+        let wanted: Vec<reconcile::Wanted> = old
+            .apps
+            .iter()
+            .map(|one| reconcile::Wanted {
+                name: &one.app.name,
+                spec: one.spec,
+                depends_on: &one.app.depends_on,
+                beside: false,
+            })
+            .collect();
+        let steps = reconcile::plan(&source, &wanted, &current)
+            .map(|plan| plan.steps)
+            .unwrap_or_default();
+        let apps: Vec<String> = active.record.apps.iter().map(|one| one.name.clone()).collect();
+        let flight = self.flights.entry(source).or_default();
+        flight.steps = steps;
+        flight.at = 0;
+        flight.step_tries = 0;
+        flight.step_since = now.mono;
+        flight.not_restored = None;
+        flight.soak = None;
+        flight.retry_at = None;
+        for app in &apps {
+            self.starts.remove(app);
+        }
+        self.run_steps(source, now);
+    }
+
+    /// Goes as far through the steps as nothing has to be waited for.
+    pub(super) fn run_steps(&mut self, source: Source, now: Now) {
+        loop {
+            let Some(state) = self.state(source) else { return };
+            if !matches!(state, State::Switching | State::RollingBack) {
+                return;
+            }
+            let back = state == State::RollingBack;
+            let Some(flight) = self.flights.get(&source) else {
+                return;
+            };
+            if flight.retry_at.is_some_and(|at| at > now.mono) {
+                return;
+            }
+            let Some(step) = flight.steps.get(flight.at).cloned() else {
+                return if back {
+                    self.check_restored(source, now)
+                } else {
+                    self.advance(source, Event::Switched, now)
+                };
+            };
+            let finished = match &step {
+                Step::Stop(app) => self.step_stop(source, app, back),
+                Step::Start(app) => self.step_start(source, app, back, now),
+                Step::Await(app) => self.step_await(source, app, back, now),
+            };
+            if !finished {
+                return;
+            }
+            if let Some(flight) = self.flights.get_mut(&source) {
+                flight.at += 1;
+                flight.step_tries = 0;
+                flight.step_since = now.mono;
+            }
+        }
+    }
+
+    /// The versions of an app that this deployment leaves and brings, in the direction it goes.
+    pub(super) fn versions(
+        &self,
+        source: Source,
+        app: &str,
+        back: bool,
+    ) -> (
+        Option<crate::types::digest::Digest>,
+        Option<crate::types::digest::Digest>,
+    ) {
+        let record = self
+            .active(source)
+            .and_then(|active| active.record.apps.iter().find(|one| one.name == app));
+        let (from, to) = record.map_or((None, None), |one| (one.from.map(|v| v.spec), one.to.map(|v| v.spec)));
+        if back { (to, from) } else { (from, to) }
+    }
+
+    fn step_stop(&mut self, source: Source, app: &str, back: bool) -> bool {
+        if self.busy.contains(app) {
+            return false;
+        }
+        let (leaves, _) = self.versions(source, app, back);
+        let Some(id) = leaves.and_then(|spec| self.find(app, &spec)) else {
+            return true;
+        };
+        let Some(care) = self.cares.get_mut(&id) else {
+            return true;
+        };
+        if !care.running && care.stopping {
+            return true;
+        }
+        // Also when it does not seem to run: whoever just died may have started it.
+        care.stopping = true;
+        self.busy.insert(app.to_owned());
+        self.job(Job::Stop {
+            app: app.to_owned(),
+            id,
+        });
+        false
+    }
+
+    fn step_start(&mut self, source: Source, app: &str, back: bool, now: Now) -> bool {
+        if self.busy.contains(app) {
+            return false;
+        }
+        let (_, brings) = self.versions(source, app, back);
+        let Some(spec) = brings else { return true };
+        let Some(id) = self.find(app, &spec) else {
+            if back {
+                self.mend(app, &spec);
+                return false;
+            }
+            let cause = Cause::new(Reason::Internal, format!("app `{app}`: its new container is gone"));
+            self.turn_back(source, app, cause, now);
+            return false;
+        };
+        if self
+            .cares
+            .get(&id)
+            .is_some_and(|care| care.running && care.container.name == app && !care.stopping)
+        {
+            return true;
+        }
+        self.start_job(app, id);
+        false
+    }
+
+    /// Starts a container under its app's name.
+    pub(super) fn start_job(&mut self, app: &str, id: crate::types::ids::ContainerId) {
+        let holder = self
+            .cares
+            .iter()
+            .find(|(other, care)| **other != id && care.container.name == app && !self.removing.contains_key(*other));
+        let away = holder.map(|(other, care)| {
+            let left = care.container.spec;
+            let new = self.journal.active.iter().any(|one| {
+                one.record
+                    .apps
+                    .iter()
+                    .any(|record| record.name == app && record.to.is_some_and(|to| to.spec == left))
+            });
+            (
+                *other,
+                if new {
+                    staged_name(app, &left)
+                } else {
+                    previous_name(app, &left)
+                },
+            )
+        });
+        if let Some((other, name)) = &away
+            && let Some(care) = self.cares.get_mut(other)
+        {
+            care.container.name.clone_from(name);
+        }
+        if let Some(care) = self.cares.get_mut(&id) {
+            app.clone_into(&mut care.container.name);
+            care.stopping = false;
+        }
+        self.busy.insert(app.to_owned());
+        self.job(Job::Start {
+            app: app.to_owned(),
+            id,
+            away,
+        });
+    }
+
+    fn step_await(&mut self, source: Source, app: &str, back: bool, now: Now) -> bool {
+        if self.is_well(app) {
+            return true;
+        }
+        let since = self.flights.get(&source).map_or(now.mono, |flight| flight.step_since);
+        if now.mono < since.plus(self.patience(app)) {
+            return false;
+        }
+        if back {
+            // The apps that depend on it are tried all the same.
+            self.restore_failed(
+                source,
+                Cause::new(Reason::ProbeTimeout, format!("app `{app}` does not become healthy")),
+            );
+            return true;
+        }
+        let text = format!("app `{app}`, which others depend on, does not become healthy");
+        self.turn_back(source, app, Cause::new(Reason::ProbeTimeout, text), now);
+        false
+    }
+
+    pub(super) fn stopped(
+        &mut self,
+        app: &str,
+        id: crate::types::ids::ContainerId,
+        result: Result<(), Failure>,
+        now: Now,
+    ) {
+        self.busy.remove(app);
+        match result {
+            Ok(()) => {
+                if let Some(care) = self.cares.get_mut(&id) {
+                    care.running = false;
+                    care.stopping = true;
+                    care.health = HealthStatus::None;
+                }
+            }
+            Err(failure) => self.stop_failed(app, id, failure, now),
+        }
+        if self.replies.contains_key(app) {
+            self.restart_stopped(app, id, now);
+        }
+        self.run_all_steps(now);
+    }
+
+    fn stop_failed(&mut self, app: &str, id: crate::types::ids::ContainerId, failure: Failure, now: Now) {
+        crate::warn!("stop container `{}` of app `{app}`: {}", id.short(), failure.cause);
+        let Some(source) = self.flying(app) else { return };
+        let back = self.state(source) == Some(State::RollingBack);
+        let Some(flight) = self.flights.get_mut(&source) else {
+            return;
+        };
+        if !matches!(flight.steps.get(flight.at), Some(Step::Stop(name)) if name == app) {
+            return;
+        }
+        flight.step_tries += 1;
+        if flight.step_tries < STOP_TRIES {
+            flight.retry_at = Some(now.mono.plus(1_000));
+            return;
+        }
+        let cause = Cause::new(
+            Reason::Internal,
+            format!("app `{app}` cannot be stopped: {}", failure.cause.detail),
+        );
+        if back {
+            // Its old version is tried beside it rather than not at all.
+            flight.at += 1;
+            flight.step_tries = 0;
+            self.restore_failed(source, cause);
+        } else {
+            self.turn_back(source, app, cause, now);
+        }
+    }
+
+    pub(super) fn run_all_steps(&mut self, now: Now) {
+        for source in Source::ALL {
+            self.run_steps(source, now);
+        }
+    }
+
+    /// The deployment that is switching this app.
+    pub(super) fn flying(&self, app: &str) -> Option<Source> {
+        let touches = |one: &&super::files::Deployment| {
+            !one.update.may_be_given_up() && one.record.apps.iter().any(|record| record.name == app)
+        };
+        self.journal.active.iter().find(touches).map(|one| one.source)
+    }
+
+    /// The version that a step brings could not be started.
+    pub(super) fn start_failed(&mut self, source: Source, app: &str, failure: &Failure, now: Now) {
+        let cause = start_failure(app, failure);
+        let at_it = |flight: &Flight| matches!(flight.steps.get(flight.at), Some(Step::Start(name)) if name == app);
+        if self.state(source) == Some(State::RollingBack) {
+            self.restore_failed(source, cause);
+            if !self.flights.get(&source).is_some_and(at_it) {
+                return;
+            }
+            if let Some(flight) = self.flights.get_mut(&source) {
+                flight.at += 1;
+            }
+        } else {
+            self.turn_back(source, app, cause, now);
+        }
+    }
+
+    pub(super) fn restore_failed(&mut self, source: Source, cause: Cause) {
+        if let Some(flight) = self.flights.get_mut(&source) {
+            flight.not_restored.get_or_insert(cause);
+        }
+    }
+
+    /// Goes back to the old versions because of `app`.
+    pub(super) fn turn_back(&mut self, source: Source, app: &str, cause: Cause, now: Now) {
+        if let Some(active) = self.active_mut(source) {
+            active.culprit = Some(app.to_owned());
+        }
+        self.advance(source, Event::Broken(cause), now);
+    }
+
+    /// Holds the version that failed. Does not write to the disk.
+    pub(super) fn hold_culprit(&mut self, source: Source, now: Now) {
+        let Some(active) = self.active(source) else { return };
+        let (Some(app), Some(cause)) = (active.culprit.clone(), active.update.cause.clone()) else {
+            return;
+        };
+        self.hold_version(source, &app, &cause, now);
+    }
+
+    /// Holds the version that a deployment brings. Does not write to the disk.
+    pub(super) fn hold_version(&mut self, source: Source, app: &str, cause: &Cause, now: Now) {
+        if let (_, Some(spec)) = self.versions(source, app, false) {
+            self.history.quarantine.add(Entry {
+                app: app.to_owned(),
+                spec,
+                cause: cause.clone(),
+                at: now.unix,
+            });
+        }
+    }
+
+    /// Whether the old versions that came back run well, or fail too.
+    pub(super) fn check_restored(&mut self, source: Source, now: Now) {
+        let Some(flight) = self.flights.get(&source) else {
+            return;
+        };
+        if flight.at < flight.steps.len() {
+            return;
+        }
+        let since = flight.step_since;
+        let old = self.old_apps(source);
+        if let Some(cause) = flight.not_restored.clone() {
+            return self.advance(source, Event::NotRestored(cause), now);
+        }
+        let late = old
+            .iter()
+            .find(|app| !self.is_well(app) && now.mono >= since.plus(self.patience(app)));
+        if let Some(app) = late {
+            let cause = Cause::new(
+                Reason::ProbeTimeout,
+                format!("app `{app}`: its old version does not become healthy"),
+            );
+            return self.advance(source, Event::NotRestored(cause), now);
+        }
+        if old.iter().all(|app| self.is_well(app)) {
+            self.advance(source, Event::Restored, now);
+        }
+    }
+
+    pub(super) fn begin_probe(&mut self, source: Source, now: Now) {
+        if let Some(flight) = self.flights.get_mut(&source) {
+            flight.step_since = now.mono;
+        }
+        self.check_probe(source, now);
+    }
+
+    /// Every app was healthy once, or one took too long.
+    pub(super) fn check_probe(&mut self, source: Source, now: Now) {
+        if self.state(source) != Some(State::Probing) {
+            return;
+        }
+        let new = self.new_apps(source);
+        let well: Vec<String> = new.iter().filter(|app| self.is_well(app)).cloned().collect();
+        let Some(flight) = self.flights.get_mut(&source) else {
+            return;
+        };
+        flight.well_once.extend(well);
+        let since = flight.step_since;
+        let missing: Vec<&String> = new.iter().filter(|app| !flight.well_once.contains(*app)).collect();
+        if missing.is_empty() {
+            return self.advance(source, Event::Healthy, now);
+        }
+        let late = missing
+            .into_iter()
+            .find(|app| now.mono >= since.plus(self.patience(app)))
+            .cloned();
+        if let Some(app) = late {
+            let cause = Cause::new(
+                Reason::ProbeTimeout,
+                format!("app `{app}` was not judged healthy in its time"),
+            );
+            self.turn_back(source, &app, cause, now);
+        }
+    }
+
+    pub(super) fn begin_soak(&mut self, source: Source, now: Now) {
+        let new = self.new_apps(source);
+        let counted = self.active(source).map_or(0, |active| active.soaked);
+        let Some(flight) = self.flights.get_mut(&source) else {
+            return;
+        };
+        let need = flight
+            .set
+            .iter()
+            .flat_map(|set| &set.apps)
+            .filter(|one| new.contains(&one.app.name));
+        let need = need.map(|one| one.app.update.soak.ms()).max().unwrap_or(0);
+        flight.well_once.extend(new);
+        flight.soak = Some(Soak::new(need, counted));
+        self.check_soak(source, now);
+    }
+
+    pub(super) fn check_soak(&mut self, source: Source, now: Now) {
+        if self.state(source) != Some(State::Soaking) {
+            return;
+        }
+        let well = self.new_apps(source).iter().all(|app| self.is_well(app));
+        let Some(flight) = self.flights.get_mut(&source) else {
+            return;
+        };
+        if flight.retry_at.is_some_and(|at| at > now.mono) {
+            return;
+        }
+        let Some(soak) = flight.soak.as_mut() else { return };
+        soak.set_healthy(well, now.mono);
+        match soak.verdict(now.mono) {
+            Verdict::Going(_) => {}
+            Verdict::Checkpoint => self.checkpoint(source, now),
+            Verdict::Done => self.commit(source, now),
+        }
+    }
+
+    /// Makes the new set the committed one; tried again where the disk refuses.
+    pub(super) fn commit(&mut self, source: Source, now: Now) {
+        let Some(flight) = self.flights.get_mut(&source) else {
+            return;
+        };
+        flight.retry_at = None;
+        let Some(set) = flight.set.clone() else { return };
+        if let Err(error) = self.files.commit(source) {
+            self.disk_event(&error, now);
+            if let Some(flight) = self.flights.get_mut(&source) {
+                flight.retry_at = Some(now.mono.plus(crate::plan::backoff::DISK.first));
+            }
+            return;
+        }
+        self.sets.insert(source, set);
+        self.advance(source, Event::Soaked, now);
+    }
+
+    /// A set whose apps all run already: only its name is new.
+    pub(super) fn commit_unchanged(&mut self, source: Source, now: Now) {
+        let Some(set) = self.flights.get(&source).and_then(|flight| flight.set.clone()) else {
+            return;
+        };
+        let same = self.sets.get(&source).is_some_and(|old| *old == set);
+        if !same {
+            let written = self
+                .files
+                .write_next(source, &set)
+                .and_then(|()| self.files.commit(source));
+            match written {
+                Ok(()) => drop(self.sets.insert(source, set)),
+                // What runs is right; only the document's name on the disk is old.
+                Err(error) => self.disk_event(&error, now),
+            }
+        }
+        self.advance(source, Event::Unchanged, now);
+    }
+
+    /// The apps that this deployment creates or updates.
+    pub(super) fn new_apps(&self, source: Source) -> Vec<String> {
+        let records = self
+            .active(source)
+            .map(|active| active.record.apps.as_slice())
+            .unwrap_or_default();
+        records
+            .iter()
+            .filter(|one| one.to.is_some())
+            .map(|one| one.name.clone())
+            .collect()
+    }
+
+    /// The apps that had a version before this deployment and are changed by it.
+    fn old_apps(&self, source: Source) -> Vec<String> {
+        let records = self
+            .active(source)
+            .map(|active| active.record.apps.as_slice())
+            .unwrap_or_default();
+        records
+            .iter()
+            .filter(|one| one.from.is_some())
+            .map(|one| one.name.clone())
+            .collect()
+    }
+
+    /// A new version's run ended, or it was judged unhealthy, while its deployment watches it.
+    pub(super) fn evidence(&mut self, source: Source, app: &str, cause: Cause, now: Now) {
+        match self.state(source) {
+            Some(State::RollingBack) => {
+                self.restore_failed(source, cause);
+                self.run_steps(source, now);
+            }
+            Some(State::Switching | State::Probing | State::Soaking) => self.turn_back(source, app, cause, now),
+            _ => {}
+        }
+    }
+
+    /// The longest time that an app may take until it is well, milliseconds.
+    pub(super) fn patience(&self, app: &str) -> u64 {
+        let care = self
+            .desired(app)
+            .and_then(|(_, spec)| self.find(app, &spec))
+            .and_then(|id| self.cares.get(&id));
+        let check = care.and_then(|care| care.container.health_check.as_ref());
+        check.map_or(SEEN_WITHIN_MS, |health| {
+            crate::plan::health::Rules::from(health)
+                .judged_within()
+                .saturating_add(PROBE_GRACE_MS)
+        })
+    }
+
+    /// Whether the deployment forgives the end of a run; counts the restart when it does.
+    pub(super) fn forgiven(
+        &mut self,
+        source: Source,
+        app: &str,
+        ending: crate::plan::restart::Ending,
+        again: bool,
+    ) -> Option<Reason> {
+        let max = self
+            .flights
+            .get(&source)
+            .and_then(|flight| flight.set.as_ref())
+            .and_then(|set| set.get(app));
+        let max = max.map_or(0, |one| one.app.update.max_restarts);
+        let well_before = self
+            .flights
+            .get(&source)
+            .is_some_and(|flight| flight.well_once.contains(app));
+        let active = self.active_mut(source)?;
+        let restarts = match active.restarts.iter_mut().find(|(name, _)| name == app) {
+            Some((_, restarts)) => restarts,
+            None => {
+                active.restarts.push((app.to_owned(), 0));
+                &mut active.restarts.last_mut()?.1
+            }
+        };
+        let verdict = soak::ended(ending, well_before, *restarts, max, again);
+        if verdict.is_none() && again {
+            *restarts = restarts.saturating_add(1);
+        }
+        verdict
+    }
+
+    /// What time brings to a deployment.
+    pub(super) fn tick_flight(&mut self, source: Source, now: Now) {
+        let Some(state) = self.state(source) else { return };
+        let Some(flight) = self.flights.get_mut(&source) else {
+            return;
+        };
+        let due = |at: Option<Mono>| at.is_some_and(|at| at <= now.mono);
+        let (retry, look) = (due(flight.retry_at), due(flight.look_at));
+        if retry {
+            flight.retry_at = None;
+        }
+        if look {
+            flight.look_at = None;
+        }
+        match state {
+            State::Fetching if retry => self.begin_fetch(source, now),
+            State::Accepted | State::Waiting | State::Fetching | State::Verifying | State::Staged if retry || look => {
+                self.look(source, now);
+            }
+            State::Switching | State::RollingBack => self.run_steps(source, now),
+            State::Probing => self.check_probe(source, now),
+            State::Soaking => self.check_soak(source, now),
+            _ => {}
+        }
+    }
+
+    /// When this deployment is to be looked at.
+    pub(super) fn flight_deadlines(&self, source: Source, flight: &Flight, now: Mono) -> Vec<Mono> {
+        let mut times: Vec<Mono> = [flight.retry_at, flight.look_at].into_iter().flatten().collect();
+        let late = |apps: Vec<String>| -> Vec<Mono> {
+            let unwell = apps.into_iter().filter(|app| !self.is_well(app));
+            unwell.map(|app| flight.step_since.plus(self.patience(&app))).collect()
+        };
+        match self.state(source) {
+            Some(State::Probing) => times.extend(late(self.new_apps(source))),
+            Some(State::Soaking) => {
+                // While a commit waits for the disk its next try is what counts.
+                if flight.retry_at.is_none()
+                    && let Some(soak) = &flight.soak
+                    && let Verdict::Going(Some(at)) = soak.verdict(now)
+                {
+                    times.push(at);
+                }
+            }
+            Some(State::Switching | State::RollingBack) => match flight.steps.get(flight.at) {
+                Some(Step::Await(app)) => times.extend(late(vec![app.clone()])),
+                Some(_) => {}
+                None => times.extend(late(self.old_apps(source))),
+            },
+            _ => {}
+        }
+        times
+    }
+}

@@ -1,0 +1,236 @@
+//! Jobs: what is done to containers and images away from the deployer's own thread, each safe to be done again.
+
+use crate::types::app::App;
+use crate::types::deployment::{BytesMoved, Cause, Reason};
+use crate::types::digest::Digest;
+use crate::types::ids::ContainerId;
+
+use super::files::Source;
+use super::hands::{Cancel, Container, Failure, Hands, Phase};
+use super::kill;
+
+/// One piece of work.
+#[derive(Debug, Clone)]
+pub enum Job {
+    /// Bring these images here.
+    Fetch {
+        /// For whom.
+        ticket: Ticket,
+        /// App names and image references.
+        images: Vec<(String, String)>,
+        /// Ends it early.
+        cancel: Cancel,
+    },
+    /// Create containers of these apps under their staging names.
+    Stage {
+        /// For whom.
+        ticket: Ticket,
+        /// Apps with the digests of their images.
+        apps: Vec<(App, Digest)>,
+    },
+    /// Stop a container.
+    Stop {
+        /// Its app.
+        app: String,
+        /// Which.
+        id: ContainerId,
+    },
+    /// Give a container its app's name, after whichever has it now was given another, and start it.
+    Start {
+        /// Its app.
+        app: String,
+        /// Which.
+        id: ContainerId,
+        /// The container that has the name, and what it is to be called.
+        away: Option<(ContainerId, String)>,
+    },
+    /// Remove a container.
+    Remove {
+        /// Its app.
+        app: String,
+        /// Which.
+        id: ContainerId,
+    },
+    /// Make the container of a committed app again, because it is gone; fetch its image where that is gone too.
+    Mend {
+        /// The app.
+        app: Box<App>,
+        /// Digest of its image, where it is known.
+        image: Option<Digest>,
+    },
+}
+
+/// Which deployment a job was for, so that a late answer is not taken for another's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ticket {
+    /// The source.
+    pub source: Source,
+    /// Grows with every job.
+    pub number: u64,
+}
+
+/// What came of a job.
+#[derive(Debug, Clone)]
+pub enum Done {
+    /// Of [`Job::Fetch`]: manifests by app, or the app that could not be fetched and why.
+    Fetched(Ticket, Result<(Vec<(String, Digest)>, BytesMoved), (String, Failure)>),
+    /// Of [`Job::Stage`]: what was created, also when not all could be.
+    Staged(Ticket, Vec<Container>, Result<(), (String, Failure)>),
+    /// Of [`Job::Stop`].
+    Stopped(String, ContainerId, Result<(), Failure>),
+    /// Of [`Job::Start`].
+    Started(String, ContainerId, Result<(), Failure>),
+    /// Of [`Job::Remove`].
+    Removed(String, ContainerId, Result<(), Failure>),
+    /// Of [`Job::Mend`].
+    Mended(String, Result<Box<Container>, Failure>),
+}
+
+/// The name of a container that waits for its turn: `web.next-3f2a91c0`.
+pub fn staged_name(app: &str, spec: &Digest) -> String {
+    format!("{app}.next-{}", &spec.hex()[..8])
+}
+
+/// The name of a container that had its turn: `web.prev-3f2a91c0`.
+pub fn previous_name(app: &str, spec: &Digest) -> String {
+    format!("{app}.prev-{}", &spec.hex()[..8])
+}
+
+/// Does one job.
+pub fn run(job: Job, hands: &dyn Hands, progress: &mut dyn FnMut(&Ticket, BytesMoved)) -> Done {
+    match job {
+        Job::Fetch { ticket, images, cancel } => {
+            let result = fetch(hands, &images, &cancel, &mut |bytes| progress(&ticket, bytes));
+            Done::Fetched(ticket, result)
+        }
+        Job::Stage { ticket, apps } => {
+            let mut made = Vec::new();
+            let result = stage(hands, &apps, &mut made);
+            Done::Staged(ticket, made, result)
+        }
+        Job::Stop { app, id } => {
+            kill::point("stop-before");
+            let result = hands.stop(&id);
+            kill::point("stop-after");
+            Done::Stopped(app, id, result)
+        }
+        Job::Start { app, id, away } => {
+            let result = start(hands, &app, &id, away.as_ref());
+            Done::Started(app, id, result)
+        }
+        Job::Remove { app, id } => {
+            kill::point("remove-before");
+            let result = hands.remove(&id);
+            kill::point("remove-after");
+            Done::Removed(app, id, result)
+        }
+        Job::Mend { app, image } => Done::Mended(app.name.clone(), mend(hands, &app, image).map(Box::new)),
+    }
+}
+
+type FetchResult = Result<(Vec<(String, Digest)>, BytesMoved), (String, Failure)>;
+
+fn fetch(
+    hands: &dyn Hands,
+    images: &[(String, String)],
+    cancel: &Cancel,
+    progress: &mut dyn FnMut(BytesMoved),
+) -> FetchResult {
+    let mut manifests = Vec::new();
+    let mut sum = BytesMoved::default();
+    for (app, image) in images {
+        if cancel.is_cancelled() {
+            return Err((
+                app.clone(),
+                Failure::new(Reason::Interrupted, "a newer document took its place"),
+            ));
+        }
+        kill::point("fetch-before");
+        let before = sum;
+        let fetched = hands
+            .fetch(image, cancel, &mut |bytes| progress(add(before, bytes)))
+            .map_err(|failure| (app.clone(), failure))?;
+        sum = add(sum, fetched.bytes);
+        manifests.push((app.clone(), fetched.image));
+        kill::point("fetch-after");
+    }
+    Ok((manifests, sum))
+}
+
+fn add(a: BytesMoved, b: BytesMoved) -> BytesMoved {
+    BytesMoved {
+        fetched: a.fetched.saturating_add(b.fetched),
+        reused: a.reused.saturating_add(b.reused),
+        total: a.total.saturating_add(b.total),
+    }
+}
+
+fn stage(hands: &dyn Hands, apps: &[(App, Digest)], made: &mut Vec<Container>) -> Result<(), (String, Failure)> {
+    let first = apps.first().map(|(app, _)| app.name.clone()).unwrap_or_default();
+    let existing = hands.containers().map_err(|failure| (first, failure))?;
+    for (app, image) in apps {
+        let spec = app.spec_digest();
+        let fail = |failure| (app.name.clone(), failure);
+        let mut kept = None;
+        for old in existing.iter().filter(|old| old.app == app.name && old.spec == spec) {
+            // One that was created and never started is as good as new; one that ran is not.
+            if kept.is_none() && old.phase == Phase::Created && old.image.as_ref() == Some(image) {
+                kept = Some(old.clone());
+            } else {
+                hands.remove(&old.id).map_err(fail)?;
+            }
+        }
+        let container = match kept {
+            Some(container) => container,
+            None => {
+                kill::point("create-before");
+                let container = hands.create(app, image, &staged_name(&app.name, &spec)).map_err(fail)?;
+                kill::point("create-after");
+                container
+            }
+        };
+        made.push(container);
+    }
+    Ok(())
+}
+
+fn start(hands: &dyn Hands, app: &str, id: &ContainerId, away: Option<&(ContainerId, String)>) -> Result<(), Failure> {
+    if let Some((other, name)) = away {
+        kill::point("rename-away-before");
+        match hands.rename(other, name) {
+            Err(failure) if failure.gone => {}
+            result => result?,
+        }
+        kill::point("rename-away-after");
+    }
+    kill::point("rename-in-before");
+    hands.rename(id, app)?;
+    kill::point("rename-in-after");
+    kill::point("start-before");
+    let result = hands.start(id);
+    kill::point("start-after");
+    result
+}
+
+fn mend(hands: &dyn Hands, app: &App, image: Option<Digest>) -> Result<Container, Failure> {
+    let spec = app.spec_digest();
+    let name = staged_name(&app.name, &spec);
+    if let Some(image) = image {
+        match hands.create(app, &image, &name) {
+            Err(failure) if failure.cause.code == Reason::ImageMissing => {}
+            result => return result,
+        }
+    }
+    // By digest, whatever its tag says today.
+    let reference = match (app.image.parse::<crate::types::reference::Reference>(), image) {
+        (Ok(reference), Some(image)) if reference.digest().is_none() => reference.pinned(image).to_string(),
+        _ => app.image.clone(),
+    };
+    let fetched = hands.fetch(&reference, &Cancel::default(), &mut |_| {})?;
+    hands.create(app, &fetched.image, &name)
+}
+
+/// What a failure of the hands means where only this host's faults are left.
+pub fn start_failure(app: &str, failure: &Failure) -> Cause {
+    Cause::new(failure.cause.code, format!("app `{app}`: {}", failure.cause.detail))
+}
