@@ -1,8 +1,8 @@
 //! The deployer's mind: one input at a time, with the time passed in; out come jobs, watches and reports.
 //!
 //! It blocks on nothing but the journal's sync, so that an exit is answered at once while something else is pulled. Its parts:
-//! `accept` (documents and what holds them back), `stage` (fetch and create), `switch` (forward, back, probe, soak, commit), `care`
-//! (containers' ends, restarts, starts), `boot` (after a power cut or a killed agent), `report`.
+//! `accept` (documents), `gate` (what holds them back), `stage` (fetch and create), `switch` (steps forward and back), `trial`
+//! (probe, soak, commit), `care` (containers' ends, restarts, starts), `boot` (after a power cut or a killed agent), `report`.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -11,6 +11,7 @@ pub mod core;
 #[cfg(test)]
 mod fake;
 pub mod files;
+mod gate;
 pub mod hands;
 pub mod kill;
 #[cfg(test)]
@@ -22,6 +23,7 @@ pub mod slots;
 mod stage;
 mod switch;
 mod thread;
+mod trial;
 pub mod work;
 
 pub use core::{Command, Conditions, Report, Settings, Wish};

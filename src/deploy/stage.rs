@@ -2,12 +2,11 @@
 
 use crate::plan::update::Event;
 use crate::types::deployment::{BytesMoved, Cause, State};
-use crate::types::digest::Digest;
 
 use super::core::{Care, Core, Now};
 use super::files::Source;
 use super::hands::{Cancel, Container, Failure, Phase};
-use super::work::{Job, Ticket};
+use super::work::{AppFailure, Images, Job, Ticket};
 
 impl Core {
     pub(super) fn begin_fetch(&mut self, source: Source, now: Now) {
@@ -49,18 +48,16 @@ impl Core {
         self.report_deployment(ticket.source);
     }
 
-    pub(super) fn fetched(
-        &mut self,
-        ticket: &Ticket,
-        result: Result<(Vec<(String, Digest)>, BytesMoved), (String, Failure)>,
-        now: Now,
-    ) {
+    pub(super) fn fetched(&mut self, ticket: &Ticket, result: Result<Images, AppFailure>, now: Now) {
         let source = ticket.source;
         if !self.answered(ticket, now) {
             return;
         }
         match result {
-            Ok((images, bytes)) => {
+            Ok(Images {
+                manifests: images,
+                bytes,
+            }) => {
                 if let Some(flight) = self.flights.get_mut(&source) {
                     flight.bytes = bytes;
                     for one in flight.set.iter_mut().flat_map(|set| &mut set.apps) {
@@ -97,13 +94,7 @@ impl Core {
         self.job(Job::Stage { ticket, apps });
     }
 
-    pub(super) fn staged(
-        &mut self,
-        ticket: &Ticket,
-        made: Vec<Container>,
-        result: Result<(), (String, Failure)>,
-        now: Now,
-    ) {
+    pub(super) fn staged(&mut self, ticket: &Ticket, made: Vec<Container>, result: Result<(), AppFailure>, now: Now) {
         for container in made {
             // A stage job removes containers of the same version that are of no use.
             let stale = |care: &Care| care.container.app == container.app && care.container.spec == container.spec;

@@ -225,3 +225,69 @@ impl From<Failure> for StartError {
         StartError::Containers(failure.cause)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, channel};
+
+    use crate::deploy::fake::{Fake, app_unchecked, wish};
+    use crate::types::deployment::State;
+    use crate::types::time::Span;
+
+    use super::*;
+
+    fn start(dir: &std::path::Path, fake: &Arc<Fake>) -> (Deployer, Receiver<State>) {
+        let settings = Settings {
+            device: "gw-1".into(),
+            budget: None,
+            default_memory: 1 << 20,
+            pinned: false,
+        };
+        let (sender, states) = channel();
+        let reports: Reports = Box::new(move |report| {
+            if let Report::Deployment(deploy) = report {
+                let _ = sender.send(deploy.record.state);
+            }
+        });
+        let deployer = Deployer::start(
+            settings,
+            Conditions::default(),
+            dir.to_owned(),
+            "boot",
+            fake.clone(),
+            reports,
+        );
+        (deployer.unwrap(), states)
+    }
+
+    #[test]
+    fn a_deployment_runs_on_threads_and_a_new_deployer_takes_up_what_runs() {
+        let dir = std::env::temp_dir().join(format!("dunlin-deployer-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&dir);
+        let fake = Arc::new(Fake::default());
+        let (deployer, states) = start(&dir, &fake);
+        let mut web = app_unchecked("web", "good-1");
+        web.update.soak = Span(200);
+        deployer.send(Command::Apply(Box::new(wish(1, vec![web])))).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let mut seen = Vec::new();
+        while seen.last() != Some(&State::Committed) && Instant::now() < deadline {
+            seen.extend(states.recv_timeout(Duration::from_secs(1)));
+        }
+        use State::{Accepted, Committed, Fetching, Probing, Soaking, Staged, Switching, Verifying};
+        seen.dedup();
+        assert_eq!(
+            seen,
+            [
+                Accepted, Fetching, Verifying, Staged, Switching, Probing, Soaking, Committed
+            ]
+        );
+        deployer.shutdown();
+        fake.log();
+        let (deployer, _) = start(&dir, &fake);
+        drop(deployer);
+        assert_eq!(fake.log(), Vec::<String>::new(), "nothing was started or stopped again");
+        assert_eq!(fake.listing(), ["web good-1 running"]);
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+}

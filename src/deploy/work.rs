@@ -73,9 +73,9 @@ pub struct Ticket {
 #[derive(Debug, Clone)]
 pub enum Done {
     /// Of [`Job::Fetch`]: manifests by app, or the app that could not be fetched and why.
-    Fetched(Ticket, Result<(Vec<(String, Digest)>, BytesMoved), (String, Failure)>),
+    Fetched(Ticket, Result<Images, AppFailure>),
     /// Of [`Job::Stage`]: what was created, also when not all could be.
-    Staged(Ticket, Vec<Container>, Result<(), (String, Failure)>),
+    Staged(Ticket, Vec<Container>, Result<(), AppFailure>),
     /// Of [`Job::Stop`].
     Stopped(String, ContainerId, Result<(), Failure>),
     /// Of [`Job::Start`].
@@ -85,6 +85,18 @@ pub enum Done {
     /// Of [`Job::Mend`].
     Mended(String, Result<Box<Container>, Failure>),
 }
+
+/// What a fetch brought.
+#[derive(Debug, Clone)]
+pub struct Images {
+    /// Manifests by app.
+    pub manifests: Vec<(String, Digest)>,
+    /// Bytes moved.
+    pub bytes: BytesMoved,
+}
+
+/// The app at which a job failed, and why.
+pub type AppFailure = (String, Failure);
 
 /// The name of a container that waits for its turn: `web.next-3f2a91c0`.
 pub fn staged_name(app: &str, spec: &Digest) -> String {
@@ -128,14 +140,12 @@ pub fn run(job: Job, hands: &dyn Hands, progress: &mut dyn FnMut(&Ticket, BytesM
     }
 }
 
-type FetchResult = Result<(Vec<(String, Digest)>, BytesMoved), (String, Failure)>;
-
 fn fetch(
     hands: &dyn Hands,
     images: &[(String, String)],
     cancel: &Cancel,
     progress: &mut dyn FnMut(BytesMoved),
-) -> FetchResult {
+) -> Result<Images, AppFailure> {
     let mut manifests = Vec::new();
     let mut sum = BytesMoved::default();
     for (app, image) in images {
@@ -154,7 +164,7 @@ fn fetch(
         manifests.push((app.clone(), fetched.image));
         kill::point("fetch-after");
     }
-    Ok((manifests, sum))
+    Ok(Images { manifests, bytes: sum })
 }
 
 fn add(a: BytesMoved, b: BytesMoved) -> BytesMoved {
@@ -165,7 +175,7 @@ fn add(a: BytesMoved, b: BytesMoved) -> BytesMoved {
     }
 }
 
-fn stage(hands: &dyn Hands, apps: &[(App, Digest)], made: &mut Vec<Container>) -> Result<(), (String, Failure)> {
+fn stage(hands: &dyn Hands, apps: &[(App, Digest)], made: &mut Vec<Container>) -> Result<(), AppFailure> {
     let first = apps.first().map(|(app, _)| app.name.clone()).unwrap_or_default();
     let existing = hands.containers().map_err(|failure| (first, failure))?;
     for (app, image) in apps {
