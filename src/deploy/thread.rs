@@ -260,6 +260,8 @@ mod tests {
         (deployer.unwrap(), states)
     }
 
+    use State::{Accepted, Committed, Fetching, Probing, Soaking, Staged, Switching, Verifying};
+
     #[test]
     fn a_deployment_runs_on_threads_and_a_new_deployer_takes_up_what_runs() {
         let dir = std::env::temp_dir().join(format!("dunlin-deployer-{}", std::process::id()));
@@ -271,10 +273,9 @@ mod tests {
         deployer.send(Command::Apply(Box::new(wish(1, vec![web])))).unwrap();
         let deadline = Instant::now() + Duration::from_secs(20);
         let mut seen = Vec::new();
-        while seen.last() != Some(&State::Committed) && Instant::now() < deadline {
+        while seen.last() != Some(&Committed) && Instant::now() < deadline {
             seen.extend(states.recv_timeout(Duration::from_secs(1)));
         }
-        use State::{Accepted, Committed, Fetching, Probing, Soaking, Staged, Switching, Verifying};
         seen.dedup();
         assert_eq!(
             seen,
