@@ -50,8 +50,8 @@ pub struct Identity {
     pub device: String,
     /// Boots counted.
     pub boot: u64,
-    /// Whether this is the first agent since the device booted.
-    pub fresh_boot: bool,
+    /// The kernel's id of this boot.
+    pub boot_id: String,
     /// One per agent start.
     pub session: String,
 }
@@ -96,7 +96,7 @@ impl Identity {
         Ok(Identity {
             device,
             boot: boots.count,
-            fresh_boot,
+            boot_id: boots.id,
             session: digest::hex(&random),
         })
     }

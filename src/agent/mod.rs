@@ -1,6 +1,138 @@
 //! The daemon: what the operator wants, taken in, carried out and reported.
+//!
+//! One loop over one closed enum (`daemon`); documents pass `intake` before anybody acts on them; `deploy` carries out.
 
+mod daemon;
 pub mod identity;
 pub mod intake;
 pub mod local;
+pub mod presence;
 pub mod sources;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::ConfigError;
+use crate::config::agent::{Fleet, Settings};
+use crate::deploy::hands::Hands;
+use crate::deploy::{Deployer, Report};
+use crate::disk::layout::Layout;
+use crate::disk::lock::{Lock, Mode};
+use crate::disk::{DiskError, durable};
+use crate::types::base64;
+use crate::uplink::dsse::{PublicKey, Trusted};
+use crate::uplink::session::SessionError;
+
+/// How long an agent waits for the one before it to be gone.
+const PREDECESSOR: Duration = Duration::from_secs(10);
+
+/// Why the agent cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// Settings or board.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A fleet key.
+    #[error("`fleet.keys`: key `{0}` is not 32 bytes of base64")]
+    Key(String),
+    /// Its folder.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// Name, boot, session.
+    #[error(transparent)]
+    Identity(#[from] identity::IdentityError),
+    /// The broker's address, certificate or key.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// The deployer.
+    #[error("deployments: {0}")]
+    Deploy(String),
+    /// The operating system.
+    #[error("{what}: {source}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+/// What the agent is given by whoever starts it.
+pub struct Start {
+    /// Settings.
+    pub settings: Settings,
+    /// Where everything is.
+    pub layout: Layout,
+    /// Containers and images.
+    pub hands: Arc<dyn Hands>,
+    /// `v2`, `v1` or `none`, for capabilities.
+    pub cgroup: String,
+    /// Bytes of the data folder's file system.
+    pub disk: u64,
+}
+
+/// The keys of the settings.
+pub fn trusted(fleet: &Fleet) -> Result<Trusted, AgentError> {
+    let key = |k: &crate::config::agent::FleetKey| {
+        let bytes = base64::decode(&k.public).and_then(|b| <[u8; 32]>::try_from(b).ok());
+        let bytes = bytes.ok_or_else(|| AgentError::Key(k.id.clone()))?;
+        Ok(PublicKey {
+            id: k.id.clone(),
+            bytes,
+            roles: k.roles.clone(),
+        })
+    };
+    let keys: Result<Vec<PublicKey>, AgentError> = fleet.keys.iter().map(key).collect();
+    Ok(Trusted {
+        keys: keys?,
+        threshold: fleet.threshold.unwrap_or(1) as usize,
+    })
+}
+
+/// Runs the agent until it is asked to stop. The last good set is started before anything else is tried.
+pub fn run(start: Start) -> Result<(), AgentError> {
+    let Start {
+        settings,
+        layout,
+        hands,
+        cgroup,
+        disk,
+    } = start;
+    let dir = layout.agent();
+    durable::create_dirs(&dir)?;
+    let _only_one = Lock::take(&dir.join("lock"), Mode::Exclusive, PREDECESSOR)?;
+    let trusted = trusted(&settings.fleet)?;
+    let board = settings.board()?;
+    let identity = identity::Identity::establish(&settings, &dir)?;
+    let caps = daemon::caps(&settings, &board.name, disk, &cgroup);
+    let (sender, reports) = tokio::sync::mpsc::channel::<Report>(daemon::REPORTS);
+    let deployer_settings = crate::deploy::Settings {
+        device: identity.device.clone(),
+        budget: Some(board.app_memory(caps.memory)),
+        default_memory: board.defaults.memory.map_or(0, |m| m.0),
+        pinned: !trusted.keys.is_empty(),
+    };
+    let sink = Box::new(move |report| {
+        // The loop takes reports at once; when it has ended, nobody is left to tell.
+        let _ = sender.blocking_send(report);
+    });
+    let intake = intake::Intake::open(dir.join("trust"), &identity.device, trusted)?;
+    let conditions = daemon::conditions(&settings, intake.assign());
+    let deployer = Deployer::start(deployer_settings, conditions, dir, &identity.boot_id, hands, sink)
+        .map_err(|e| AgentError::Deploy(e.to_string()))?;
+    let root = settings
+        .mqtt
+        .as_ref()
+        .map_or("dunlin/v1", |m| m.root.as_str())
+        .to_owned();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| AgentError::System {
+            what: "start the event loop",
+            source,
+        })?;
+    let agent = daemon::Daemon::new(identity, settings, intake, deployer, caps, &root);
+    runtime.block_on(agent.run(reports))
+}

@@ -98,6 +98,11 @@ impl Outbox {
         }
     }
 
+    /// Whether something waits to be handed over.
+    pub fn is_waiting(&self) -> bool {
+        !self.queue.is_empty() || self.retained.values().any(|slot| slot.dirty)
+    }
+
     /// Messages that were dropped so far.
     pub fn dropped(&self) -> u64 {
         self.dropped

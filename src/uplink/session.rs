@@ -161,21 +161,17 @@ impl Session {
         self.connected
     }
 
-    /// Subscribes; retained messages are sent again with every call unless `fresh_only`.
-    pub async fn subscribe(&self, filters: &[String], fresh_only: bool) {
-        for chunk in filters.chunks(FILTERS) {
+    /// Subscribes; the broker sends retained messages again with every call. False when there is no room for the
+    /// request now.
+    pub fn subscribe(&self, filters: &[String]) -> bool {
+        filters.chunks(FILTERS).all(|chunk| {
             let filters = chunk.iter().map(|path| Filter {
-                retain_forward_rule: if fresh_only {
-                    RetainForwardRule::Never
-                } else {
-                    RetainForwardRule::OnEverySubscribe
-                },
+                retain_forward_rule: RetainForwardRule::OnEverySubscribe,
                 preserve_retain: true,
                 ..Filter::new(path.clone(), QoS::AtLeastOnce)
             });
-            // It fails only when the connection's task is gone; the loop notices by itself.
-            let _ = self.client.subscribe_many(filters.collect::<Vec<_>>()).await;
-        }
+            self.client.try_subscribe_many(filters.collect::<Vec<_>>()).is_ok()
+        })
     }
 
     /// Acknowledges a message: what it asks for is on disk or refused.

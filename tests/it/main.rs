@@ -1,6 +1,8 @@
 //! Integration tests, on real parts: one binary.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, missing_docs)]
 
+mod agent;
+mod device;
 mod fixture;
 mod house;
 mod malicious;

@@ -1,0 +1,649 @@
+//! The loop: everything that happens to the agent is one closed enum, handled one at a time.
+
+use std::collections::BTreeMap;
+use std::os::fd::AsFd as _;
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::identity::{self, Identity, VERSION};
+use super::intake::{Intake, Outcome, Refusal};
+use super::presence::{AWAY_MS, Verdict, Watch};
+use super::{AgentError, local, sources};
+use crate::config::agent::{Mqtt, Settings};
+use crate::deploy::{Command, Conditions, Deployer, Report, Source, Wish};
+use crate::sys::{clock, event};
+use crate::types::app::App;
+use crate::types::deployment::{Cause, Reason};
+use crate::types::digest::Digest;
+use crate::types::document::{Assign, Caps, Deploy, Event as Told, Presence, Reported, ReportedApp};
+use crate::types::time::{Mono, Unix};
+use crate::uplink::outbox::{Message, Outbox};
+use crate::uplink::session::{Delivery, Incoming, Session};
+use crate::uplink::topics::{Inbound, Topics};
+
+/// What the deployer had no room for is said again after this, milliseconds.
+const REPEAT_MS: u64 = 1_000;
+/// Shortest time between two `reported`, milliseconds.
+const REPORTED_MS: u64 = 5_000;
+/// A kept session's retained topics are asked for again after this, milliseconds.
+const RESUBSCRIBE_MS: u64 = 900_000;
+/// Reports of the deployer that wait for the loop.
+pub(super) const REPORTS: usize = 256;
+/// Wait before what the connection had no room for is offered again.
+const FLUSH: Duration = Duration::from_millis(50);
+/// The clock and the folder of local apps are looked at this often when nothing else happens.
+const LOOK: Duration = Duration::from_secs(60);
+/// Changes in the folder of local apps settle for this long.
+const SETTLE: Duration = Duration::from_millis(300);
+
+/// Everything that happens to the agent.
+enum Event {
+    /// From the broker.
+    Uplink(Incoming),
+    /// From the deployer.
+    Report(Report),
+    /// SIGHUP, or a change in the folder of local apps.
+    Reread,
+    /// SIGTERM or SIGINT.
+    Stop,
+    /// The watchdog wants food.
+    Watchdog,
+    /// Something was to be done at this time.
+    Due,
+}
+
+/// The agent.
+pub(super) struct Daemon {
+    pub(super) identity: Identity,
+    pub(super) settings: Settings,
+    pub(super) intake: Intake,
+    pub(super) deployer: Deployer,
+    pub(super) caps: Caps,
+    pub(super) topics: Topics,
+    outbox: Outbox,
+    session: Option<Session>,
+    watch: Watch,
+    away_until: Option<Mono>,
+    subscribed: Option<Mono>,
+    reported_at: Option<Mono>,
+    apps: Vec<ReportedApp>,
+    deploy: Option<Box<Deploy>>,
+    refused: BTreeMap<String, u64>,
+    local: Option<Digest>,
+    local_error: String,
+    conditions: Option<Conditions>,
+    repeat_at: Option<Mono>,
+}
+
+impl Daemon {
+    pub(super) fn new(
+        identity: Identity,
+        settings: Settings,
+        intake: Intake,
+        deployer: Deployer,
+        caps: Caps,
+        root: &str,
+    ) -> Daemon {
+        let topics = Topics::new(root, &identity.device);
+        Daemon {
+            identity,
+            settings,
+            intake,
+            deployer,
+            caps,
+            topics,
+            outbox: Outbox::default(),
+            session: None,
+            watch: Watch::default(),
+            away_until: None,
+            subscribed: None,
+            reported_at: None,
+            apps: Vec::new(),
+            deploy: None,
+            refused: BTreeMap::new(),
+            local: None,
+            local_error: String::new(),
+            conditions: None,
+            repeat_at: None,
+        }
+    }
+
+    /// Runs until it is asked to stop. What runs on the device goes on.
+    pub(super) async fn run(mut self, mut reports: mpsc::Receiver<Report>) -> Result<(), AgentError> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let listen = |kind| {
+            signal(kind).map_err(|source| AgentError::System {
+                what: "listen to signals",
+                source,
+            })
+        };
+        let (mut term, mut int, mut hup) = (
+            listen(SignalKind::terminate())?,
+            listen(SignalKind::interrupt())?,
+            listen(SignalKind::hangup())?,
+        );
+        let mut folder = watch_folder(&self.settings.apps.dir);
+        let mut feed = feed_interval().map(tokio::time::interval);
+        self.begin()?;
+        loop {
+            self.flush();
+            let due = self.next_due();
+            let event = tokio::select! {
+                biased;
+                _ = term.recv() => Event::Stop,
+                _ = int.recv() => Event::Stop,
+                _ = hup.recv() => Event::Reread,
+                () = tick(&mut feed) => Event::Watchdog,
+                Some(report) = reports.recv() => Event::Report(report),
+                incoming = next(&mut self.session) => Event::Uplink(incoming),
+                () = changed(&mut folder) => Event::Reread,
+                () = tokio::time::sleep(due) => Event::Due,
+            };
+            match event {
+                Event::Stop => break,
+                other => self.handle(other),
+            }
+        }
+        // Nobody listens to the deployer any more: it must not wait for us while we wait for its end.
+        drop(reports);
+        self.end().await;
+        Ok(())
+    }
+
+    /// What is on disk comes first: conditions, local apps and stored documents go to the deployer; then the broker.
+    fn begin(&mut self) -> Result<(), AgentError> {
+        self.look();
+        self.reread();
+        self.apply_effective();
+        self.connect()?;
+        let presence = self.presence(true);
+        self.outbox.set(self.topics.own("presence"), json(&presence));
+        self.outbox.set(self.topics.own("caps"), json(&self.caps));
+        self.publish_reported();
+        notify(sd_notify::NotifyState::Ready);
+        crate::info!(
+            "agent {VERSION} of `{}`: boot {}, session {}",
+            self.identity.device,
+            self.identity.boot,
+            self.identity.session
+        );
+        Ok(())
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Uplink(incoming) => self.incoming(incoming),
+            Event::Report(report) => self.report(report),
+            Event::Reread => self.reread(),
+            Event::Watchdog => notify(sd_notify::NotifyState::Watchdog),
+            Event::Due => {
+                self.repeat();
+                self.look();
+                if self.away_until.is_some_and(|until| now() >= until) {
+                    self.away_until = None;
+                    if let Err(error) = self.connect() {
+                        crate::error!("{error}");
+                    }
+                }
+                self.publish_reported();
+            }
+            Event::Stop => {}
+        }
+    }
+
+    fn connect(&mut self) -> Result<(), AgentError> {
+        let Some(mqtt) = self.settings.mqtt.clone() else {
+            return Ok(());
+        };
+        self.session = Some(self.open(&mqtt)?);
+        Ok(())
+    }
+
+    fn open(&self, mqtt: &Mqtt) -> Result<Session, AgentError> {
+        let will = Message {
+            topic: self.topics.own("presence"),
+            payload: json(&self.presence(false)),
+            retain: true,
+        };
+        Ok(Session::open(mqtt, &format!("dunlin-{}", self.identity.device), &will)?)
+    }
+
+    fn presence(&self, up: bool) -> Presence {
+        Presence {
+            up,
+            boot: self.identity.boot,
+            session: self.identity.session.clone(),
+            agent: VERSION.into(),
+        }
+    }
+
+    fn incoming(&mut self, incoming: Incoming) {
+        match incoming {
+            Incoming::Connected { present } => {
+                crate::info!(
+                    "connected to the broker (session {})",
+                    if present { "kept" } else { "new" }
+                );
+                let fresh = self.subscribed.is_some_and(|at| now().since(at) < RESUBSCRIBE_MS);
+                if !(present && fresh) {
+                    self.subscribe();
+                }
+                self.outbox.again();
+            }
+            Incoming::Disconnected { error, retry_ms } => {
+                crate::warn!("broker: {error}; next try in {retry_ms} ms");
+            }
+            Incoming::Message(delivery) => {
+                if self.message(&delivery)
+                    && let Some(session) = &self.session
+                {
+                    session.done(&delivery);
+                }
+            }
+        }
+    }
+
+    fn subscribe(&mut self) {
+        let filters = self.topics.retained_filters(&self.intake.assign().groups);
+        let sent = self.session.as_ref().is_some_and(|session| session.subscribe(&filters));
+        self.subscribed = sent.then(now);
+    }
+
+    /// Takes a message in; false when it is to be delivered again.
+    fn message(&mut self, delivery: &Delivery) -> bool {
+        let Some(inbound) = self.topics.recognise(&delivery.topic) else {
+            return true;
+        };
+        let synchronised = synchronised();
+        let outcome = match inbound {
+            Inbound::Desired => {
+                let audience = format!("d/{}", self.identity.device);
+                self.intake.desired(&audience, &delivery.payload, synchronised)
+            }
+            Inbound::GroupDesired(group) if self.intake.assign().groups.contains(&group) => {
+                self.intake
+                    .desired(&format!("g/{group}"), &delivery.payload, synchronised)
+            }
+            Inbound::Assign => self.intake.assignment(&delivery.payload, synchronised),
+            Inbound::Presence => {
+                self.judge_presence(&delivery.payload);
+                return true;
+            }
+            Inbound::GroupDesired(_) | Inbound::Command(_) | Inbound::Keys(_) | Inbound::Secret(_) => {
+                return true;
+            }
+        };
+        match outcome {
+            Ok(Outcome::Nothing) => {}
+            Ok(Outcome::Desired(source)) => {
+                crate::info!("desired state of `{source}` accepted");
+                self.apply_effective();
+                self.publish_reported();
+            }
+            Ok(Outcome::Assigned) => {
+                crate::info!("assignment accepted: groups {:?}", self.intake.assign().groups);
+                self.subscribe();
+                self.look();
+                self.apply_effective();
+            }
+            Ok(Outcome::Refused(refusal)) => self.refuse(&delivery.topic, &refusal),
+            Err(error) => {
+                // The disk, not the document: it is not acknowledged and comes again.
+                crate::error!("{error}");
+                self.tell("disk", Reason::Disk, None, error.to_string());
+                return false;
+            }
+        }
+        true
+    }
+
+    fn refuse(&mut self, topic: &str, refusal: &Refusal) {
+        crate::warn!("document on `{topic}` refused: {}", refusal.cause);
+        *self.refused.entry(refusal.cause.code.as_str().into()).or_default() += 1;
+        let mut detail = format!("`{topic}`: {}", refusal.cause.detail);
+        if let Some(activity) = &refusal.activity {
+            detail = format!("{detail} (activity {activity})");
+        }
+        self.tell("document", refusal.cause.code, None, detail);
+        self.publish_reported();
+    }
+
+    fn judge_presence(&mut self, message: &[u8]) {
+        let ours = self.presence(true);
+        match self.watch.judge(message, &ours, now()) {
+            Verdict::Nothing => {}
+            Verdict::Again => self.outbox.again_topic(&self.topics.own("presence")),
+            Verdict::Duplicate => {
+                crate::error!("another device uses the name `{}`", self.identity.device);
+                let text = "another device uses this name; staying away for 5 minutes".to_owned();
+                self.tell("duplicate_identity", Reason::Conflict, None, text);
+                self.flush();
+                self.session = None;
+                self.subscribed = None;
+                self.away_until = Some(now().plus(AWAY_MS));
+            }
+        }
+    }
+
+    /// Tells the deployer which desired state is effective.
+    fn apply_effective(&mut self) {
+        let groups = &self.intake.assign().groups;
+        let found = sources::effective(self.intake.documents(), &self.identity.device, groups);
+        let Some((label, document)) = found else { return };
+        let wish = Wish {
+            source: Source::Fleet,
+            label: label.to_owned(),
+            activity: document.activity.clone(),
+            generation: document.generation,
+            rollout: document.rollout.clone(),
+            retry: document.retry.clone(),
+            apps: document.apps.clone(),
+        };
+        self.command(Command::Apply(Box::new(wish)));
+    }
+
+    /// Reads the folder of local apps again; an unchanged set and a mistake change nothing.
+    fn reread(&mut self) {
+        match local::read(&self.settings.apps.dir) {
+            Ok(apps) => {
+                self.local_error.clear();
+                let digest = Digest::of(&serde_json::to_vec(&apps).unwrap_or_default());
+                let none_before = self.local.is_none() && apps.is_empty();
+                if self.local != Some(digest) {
+                    self.local = Some(digest);
+                    self.apply_local(apps, digest, none_before);
+                }
+            }
+            Err(error) => {
+                let text = error.to_string();
+                if self.local_error != text {
+                    crate::error!("{text}");
+                    self.tell("document", Reason::Schema, None, text.clone());
+                    self.local_error = text;
+                }
+            }
+        }
+    }
+
+    fn apply_local(&mut self, apps: Vec<App>, digest: Digest, quiet: bool) {
+        if !quiet {
+            crate::info!(
+                "local apps: {}",
+                apps.iter().map(|a| a.name.as_str()).collect::<Vec<_>>().join(", ")
+            );
+        }
+        let wish = Wish {
+            source: Source::Local,
+            label: sources::LOCAL.into(),
+            activity: format!("local-{}", digest.short()),
+            generation: 0,
+            rollout: None,
+            retry: Vec::new(),
+            apps,
+        };
+        self.command(Command::Apply(Box::new(wish)));
+    }
+
+    /// Says again what the deployer had no room for.
+    fn repeat(&mut self) {
+        if self.repeat_at.is_some_and(|at| now() >= at) {
+            self.repeat_at = None;
+            self.conditions = None;
+            self.local = None;
+            self.reread();
+            self.apply_effective();
+        }
+    }
+
+    /// Gives the deployer a command. It applies the same wish twice without harm, so what it had no room for is said
+    /// again later.
+    fn command(&mut self, command: Command) {
+        if let Err(cause) = self.deployer.send(command) {
+            crate::warn!("{cause}; trying again");
+            self.repeat_at = Some(now().plus(REPEAT_MS));
+        }
+    }
+
+    /// Looks at what may hold updates back.
+    fn look(&mut self) {
+        let conditions = conditions(&self.settings, self.intake.assign());
+        if self.conditions.as_ref() != Some(&conditions) {
+            self.conditions = Some(conditions.clone());
+            self.command(Command::Conditions(conditions));
+        }
+    }
+
+    fn report(&mut self, report: Report) {
+        match report {
+            Report::Deployment(deploy) => {
+                let record = &deploy.record;
+                let reason = record.reason.as_ref().map(|r| format!(" ({r})")).unwrap_or_default();
+                crate::info!(
+                    "deployment {} of `{}`: {}{reason}",
+                    record.activity,
+                    record.source,
+                    record.state
+                );
+                self.outbox.set(self.topics.own("deploy"), json(&deploy));
+                self.deploy = Some(deploy);
+            }
+            Report::Apps(apps) => {
+                self.apps = apps;
+                self.publish_reported();
+            }
+            Report::Event(event) => {
+                crate::warn!("{}: {}", event.code, event.detail);
+                let class = class(event.code);
+                self.outbox.push(self.topics.own(&format!("evt/{class}")), json(&event));
+            }
+        }
+    }
+
+    fn tell(&mut self, class: &str, code: Reason, app: Option<String>, detail: String) {
+        let cause = Cause::new(code, detail);
+        let event = Told {
+            code,
+            app,
+            detail: cause.detail,
+            at: unix().rfc3339(),
+        };
+        self.outbox.push(self.topics.own(&format!("evt/{class}")), json(&event));
+    }
+
+    /// Publishes `reported`, at once or when the last one is 5 s old.
+    fn publish_reported(&mut self) {
+        if self.reported_at.is_some_and(|at| now().since(at) < REPORTED_MS) {
+            return;
+        }
+        let groups = &self.intake.assign().groups;
+        let effective = sources::effective(self.intake.documents(), &self.identity.device, groups);
+        let source = effective.map_or("", |(source, _)| source);
+        let reported = Reported {
+            session: self.identity.session.clone(),
+            boot: self.identity.boot,
+            source: source.into(),
+            generation: effective.map_or(0, |(_, d)| d.generation),
+            freshness: self.intake.freshness(source, synchronised()).into(),
+            apps: self.apps.clone(),
+            refused: self.refused.clone(),
+        };
+        self.outbox.set(self.topics.own("reported"), json(&reported));
+        if self.outbox.is_waiting() {
+            self.reported_at = Some(now());
+        }
+    }
+
+    fn flush(&mut self) {
+        if self.connected() && self.subscribed.is_none() {
+            self.subscribe();
+        }
+        if let Some(session) = &self.session {
+            session.send(&mut self.outbox);
+        }
+    }
+
+    fn connected(&self) -> bool {
+        self.session.as_ref().is_some_and(Session::is_connected)
+    }
+
+    /// How long the loop may sleep.
+    fn next_due(&self) -> Duration {
+        if self.connected() && (self.outbox.is_waiting() || self.subscribed.is_none()) {
+            return FLUSH;
+        }
+        let reported = self.reported_at.map(|at| at.plus(REPORTED_MS)).filter(|at| *at > now());
+        [reported, self.away_until, self.repeat_at]
+            .into_iter()
+            .flatten()
+            .map(|at| Duration::from_millis(at.since(now()) + 1))
+            .fold(LOOK, Duration::min)
+    }
+
+    /// Says goodbye; containers go on.
+    async fn end(mut self) {
+        notify(sd_notify::NotifyState::Stopping);
+        self.outbox
+            .set(self.topics.own("presence"), json(&self.presence(false)));
+        self.flush();
+        if let Some(session) = self.session.take() {
+            session.close().await;
+        }
+        self.deployer.shutdown();
+    }
+}
+
+/// What may hold updates back, as it is now.
+pub(super) fn conditions(settings: &Settings, assign: &Assign) -> Conditions {
+    Conditions {
+        synchronised: clock::is_synchronised(),
+        offset: assign.time_zone.as_deref().and_then(offset).unwrap_or(0),
+        metered: assign.metered,
+        labels: assign.labels.iter().chain(&settings.device.labels).cloned().collect(),
+    }
+}
+
+async fn next(session: &mut Option<Session>) -> Incoming {
+    match session {
+        Some(session) => session.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn tick(feed: &mut Option<tokio::time::Interval>) {
+    match feed {
+        Some(feed) => drop(feed.tick().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// Half of the watchdog's time, where systemd keeps one for this process.
+fn feed_interval() -> Option<Duration> {
+    sd_notify::watchdog_enabled().map(|time| time / 2)
+}
+
+fn notify(state: sd_notify::NotifyState<'_>) {
+    // Without systemd there is nobody to tell.
+    let _ = sd_notify::notify(&[state]);
+}
+
+/// Changes of a folder, through inotify on a thread of its own; none are told where it cannot be watched.
+fn watch_folder(folder: &Path) -> mpsc::Receiver<()> {
+    let (sender, changes) = mpsc::channel(1);
+    let watch = event::Inotify::new().and_then(|watch| watch.watch(folder).map(|()| watch));
+    if let Ok(watch) = watch {
+        let wait = move || {
+            loop {
+                let mut readable = [event::Poll::new(Some(watch.as_fd()), event::Interest::READ)];
+                if event::poll(&mut readable, None).is_err() || watch.drain().is_err() {
+                    return;
+                }
+                std::thread::sleep(SETTLE);
+                // A change that is told and not taken yet is enough.
+                let told = sender.try_send(());
+                if watch.drain().is_err() || matches!(told, Err(mpsc::error::TrySendError::Closed(()))) {
+                    return;
+                }
+            }
+        };
+        if let Err(error) = std::thread::Builder::new().name("folder".into()).spawn(wait) {
+            crate::warn!("changes in `{}` are not noticed: {error}", folder.display());
+        }
+    }
+    changes
+}
+
+async fn changed(changes: &mut mpsc::Receiver<()>) {
+    if changes.recv().await.is_none() {
+        std::future::pending().await
+    }
+}
+
+/// The class of `evt/CLASS` for a reason.
+fn class(code: Reason) -> &'static str {
+    match code {
+        Reason::RestartLoop => "crash_loop",
+        Reason::Oom => "oom",
+        Reason::Disk => "disk",
+        _ => "app",
+    }
+}
+
+/// Seconds east of UTC of `UTC` or `+HH:MM`.
+fn offset(zone: &str) -> Option<i32> {
+    if zone == "UTC" {
+        return Some(0);
+    }
+    let (sign, rest) = match zone.split_at_checked(1)? {
+        ("+", rest) => (1, rest),
+        ("-", rest) => (-1, rest),
+        _ => return None,
+    };
+    let (hours, minutes) = rest.split_once(':')?;
+    let (hours, minutes): (i32, i32) = (hours.parse().ok()?, minutes.parse().ok()?);
+    ((0..=14).contains(&hours) && (0..60).contains(&minutes)).then_some(sign * (hours * 3600 + minutes * 60))
+}
+
+fn json(value: &impl serde::Serialize) -> Vec<u8> {
+    // None of the documents can fail to be written: no maps with other keys than text.
+    serde_json::to_vec(value).unwrap_or_default()
+}
+
+fn now() -> Mono {
+    Mono(event::mono_ms())
+}
+
+fn unix() -> Unix {
+    Unix(event::unix_ns() / 1_000_000)
+}
+
+/// The time, when the clock is synchronised.
+fn synchronised() -> Option<Unix> {
+    clock::is_synchronised().then(unix)
+}
+
+/// Capabilities as they are published.
+pub(super) fn caps(settings: &Settings, board: &str, disk: u64, cgroup: &str) -> Caps {
+    let keys = settings.fleet.keys.iter().map(|k| k.id.clone()).collect();
+    identity::caps(board, keys, disk, cgroup)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_zones_are_utc_or_an_offset() {
+        for (zone, expected) in [
+            ("UTC", Some(0)),
+            ("+01:00", Some(3600)),
+            ("-03:30", Some(-12_600)),
+            ("Europe/Berlin", None),
+            ("+15:00", None),
+            ("", None),
+        ] {
+            assert_eq!(offset(zone), expected, "{zone}");
+        }
+    }
+}

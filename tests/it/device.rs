@@ -1,0 +1,218 @@
+//! A device under test: an ordinary user with ranges, an agent with its settings, an operator with a key.
+
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+
+use dunlin::fleet::sign;
+use dunlin::types::document::Desired;
+use dunlin::types::time::Unix;
+use dunlin::uplink::dsse::SigningKey;
+
+use crate::fixture::broker::{Broker, Watch};
+use crate::fixture::child::Running;
+use crate::fixture::cmd::{Cmd, Out};
+use crate::fixture::registry::Registry;
+use crate::fixture::scratch::Scratch;
+use crate::fixture::user::User;
+
+/// How long one deployment may take on a busy machine.
+pub const LONG: Duration = Duration::from_secs(60);
+
+/// A device and those around it. Fields are dropped in order: the agent before its broker.
+pub struct Device {
+    pub agent: Option<Running>,
+    pub watch: Watch,
+    pub key: SigningKey,
+    generation: u64,
+    pub scratch: Scratch,
+    pub user: User,
+    pub registry: Registry,
+    pub broker: Broker,
+}
+
+/// What differs between tests.
+#[derive(Default)]
+pub struct Setup {
+    /// TLS with a client certificate.
+    pub tls: bool,
+    /// Lines for the settings file.
+    pub settings: String,
+    /// Without a fleet key.
+    pub unsigned: bool,
+}
+
+impl Device {
+    /// A device that has not started its agent yet; an error says why it cannot be had here.
+    pub fn new(topic: &str, setup: &Setup) -> Result<Device, String> {
+        let user = User::with_ranges()?;
+        let broker = if setup.tls { Broker::tls() } else { Broker::plain() };
+        let registry = Registry::plain();
+        let scratch = Scratch::owned_by(topic, user.uid());
+        let key = SigningKey::generate("operator").map_err(|e| e.to_string())?;
+        let watch = broker.watch("dunlin/v1/d/dev/#");
+        scratch.folder("apps");
+        let mqtt = if setup.tls {
+            let identity = broker.client("dev");
+            user.give(&identity.cert);
+            user.give(&identity.key);
+            format!(
+                "url='mqtts://localhost:{}'\nca='{}'\ncert='{}'\nkey='{}'\n",
+                broker.port(),
+                broker.ca().display(),
+                identity.cert.display(),
+                identity.key.display()
+            )
+        } else {
+            format!("url='mqtt://127.0.0.1:{}'\n", broker.port())
+        };
+        let keys = if setup.unsigned {
+            String::new()
+        } else {
+            sign::public_toml(&key)
+        };
+        let settings = format!(
+            "[device]\nname='dev'\n[mqtt]\n{mqtt}[apps]\ndir='{}'\nprobe_timeout='10s'\n[log]\nlevel='debug'\n{}\n{keys}",
+            scratch.join("apps").display(),
+            setup.settings,
+        );
+        scratch.write("agent.toml", settings);
+        user.give(scratch.path());
+        let generation = now().seconds();
+        Ok(Device {
+            agent: None,
+            watch,
+            key,
+            generation,
+            scratch,
+            user,
+            registry,
+            broker,
+        })
+    }
+
+    /// dunlin as the device's user on the device's store.
+    pub fn dunlin(&self) -> Cmd {
+        let dir = |name: &str| self.scratch.join(name);
+        self.user
+            .dunlin()
+            .arg("--root")
+            .arg(dir("data"))
+            .arg("--runroot")
+            .arg(dir("run"))
+            .arg("--config")
+            .arg(dir("agent.toml"))
+    }
+
+    /// Starts the agent and waits until it is connected.
+    pub fn start(&mut self) {
+        self.start_with(|c| c);
+        let agent = self.agent.as_mut().unwrap();
+        agent.wait_for("connected to the broker", LONG);
+    }
+
+    /// Starts the agent.
+    pub fn start_with(&mut self, change: impl FnOnce(Cmd) -> Cmd) {
+        self.agent = Some(change(self.dunlin().arg("agent")).start());
+    }
+
+    /// The next document with these apps, not signed yet.
+    pub fn document(&mut self, apps: Value) -> Value {
+        self.generation += 1;
+        json!({
+            "audience": "d/dev",
+            "generation": self.generation,
+            "activity": format!("act-{}", self.generation),
+            "issued_at": now().rfc3339(),
+            "apps": apps,
+        })
+    }
+
+    /// Signs and publishes a document; gives its activity.
+    pub fn publish(&self, document: Value) -> String {
+        let activity = document["activity"].as_str().unwrap().to_owned();
+        self.broker
+            .publish("dunlin/v1/d/dev/desired", self.signed(document), true);
+        activity
+    }
+
+    /// The document as the device wants it.
+    pub fn signed(&self, document: Value) -> Vec<u8> {
+        let document: Desired = serde_json::from_value(document).unwrap();
+        sign::desired(&document, std::slice::from_ref(&self.key)).unwrap()
+    }
+
+    /// Publishes a set of apps; gives the activity.
+    pub fn deploy(&mut self, apps: Value) -> String {
+        let document = self.document(apps);
+        self.publish(document)
+    }
+
+    /// Waits until a deployment has this state; gives the published record.
+    pub fn wait_state(&mut self, activity: &str, state: &str) -> Value {
+        let what = format!("{activity} to be {state}");
+        self.hear(&what, "deploy", |v| v["activity"] == activity && v["state"] == state)
+    }
+
+    /// Waits for a JSON message on the device's topic `leaf`.
+    pub fn hear(&mut self, what: &str, leaf: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let topic = format!("dunlin/v1/d/dev/{leaf}");
+        self.watch.wait_for(what, LONG, |message| {
+            let value = serde_json::from_slice::<Value>(&message.payload).ok()?;
+            (message.topic == topic && wanted(&value)).then_some(value)
+        })
+    }
+
+    /// States of a deployment in the order in which they were published.
+    pub fn states(&self, activity: &str) -> Vec<String> {
+        let mut states: Vec<String> = self
+            .watch
+            .messages()
+            .iter()
+            .filter(|m| m.topic.ends_with("/deploy"))
+            .filter_map(|m| serde_json::from_slice::<Value>(&m.payload).ok())
+            .filter(|v| v["activity"] == activity)
+            .filter_map(|v| v["state"].as_str().map(str::to_owned))
+            .collect();
+        states.dedup();
+        states
+    }
+
+    /// `NAME IMAGE-DIGEST` of each running container, sorted.
+    pub fn running(&self) -> Vec<String> {
+        let text = self.dunlin().args(["ps", "--format", "{{.Names}} {{.Image}}"]).ok();
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    }
+
+    /// The first process of a container as the host numbers it.
+    pub fn pid(&self, container: &str) -> u32 {
+        self.dunlin()
+            .args(["inspect", "--format", "{{.State.Pid}}", container])
+            .ok()
+            .trim()
+            .parse()
+            .unwrap()
+    }
+
+    /// Ends everything that runs.
+    pub fn clean(&mut self) -> Out {
+        if let Some(mut agent) = self.agent.take() {
+            agent.signal("TERM");
+            agent.wait(Duration::from_secs(15));
+        }
+        self.dunlin().args(["rm", "-a", "-f", "-t", "0"]).run()
+    }
+
+    /// A path in the device's folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.scratch.join(name)
+    }
+}
+
+/// The time now.
+pub fn now() -> Unix {
+    Unix(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64)
+}
