@@ -179,3 +179,7 @@ pub const PIPE_BYTES: usize = 1 << 20;
 pub const DISK_RESERVE_BYTES: u64 = 64 << 20;
 /// Progress events of a pull that wait for whoever shows them.
 pub const PROGRESS_QUEUE: usize = 64;
+/// Milliseconds that a run may take to begin: its mounts may be slow.
+pub const RUN_START_MS: u64 = 60_000;
+/// Milliseconds that an exec may take to begin.
+pub const EXEC_START_MS: u64 = 30_000;

@@ -3,6 +3,7 @@
 
 mod fixture;
 mod house;
+mod monitor;
 mod registry;
 mod testbed;
 mod units;
