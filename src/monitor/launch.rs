@@ -1,148 +1,126 @@
-//! TEMPORARY local driver (not landed).
+//! From a monitor's configuration and its bundle to the runtime's calls; runs in a [`super::starter`] child.
+
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::time::Duration;
+
+use oci_spec::runtime::{Capability, LinuxCapabilitiesBuilder, Process, Spec};
 
 use super::starter::{Report, Talk};
 use super::stdio::Ends;
-use super::wire::{ExecRequest, MonitorConfig, Refusal};
+use super::wire::{ExecRequest, MonitorConfig, Refusal, Root, Size};
+use crate::disk::durable;
 use crate::runtime::cgroup::Handle;
-use crate::sys::ns::{self, Namespaces};
-use crate::sys::process::{self, CloneArgs, Cloned};
-use crate::sys::tty;
+use crate::runtime::create;
+use crate::runtime::error::RuntimeError;
+use crate::runtime::exec as runtime_exec;
+use crate::runtime::launch::{ExecTarget, Launch, Rootfs, Stdio};
+use crate::sys::tty::WindowSize;
+use crate::types::bounds::{BUNDLE_BYTES, RUN_START_MS};
 
-/// Which pipes.
+/// Which pipes a process gets; none is `/dev/null`, or a terminal.
 #[derive(Debug, Clone, Copy)]
 pub struct Wants {
-    /// in
+    /// For its standard input.
     pub stdin: bool,
-    /// out
+    /// For its standard output and error.
     pub output: bool,
 }
-/// theirs
+
+/// The process's ends of its pipes.
 #[derive(Debug, Default)]
 pub struct Theirs {
     stdin: Option<OwnedFd>,
     stdout: Option<OwnedFd>,
     stderr: Option<OwnedFd>,
 }
-/// pipes
+
+/// Makes the pipes: our ends, and the process's.
 pub fn pipes(wants: Wants) -> io::Result<(Ends, Theirs)> {
-    let (mut ends, mut theirs) = (Ends::default(), Theirs::default());
+    let (mut ours, mut theirs) = (Ends::default(), Theirs::default());
     if wants.stdin {
         let (reader, writer) = io::pipe()?;
-        (theirs.stdin, ends.input) = (Some(reader.into()), Some(writer.into()));
+        (theirs.stdin, ours.input) = (Some(reader.into()), Some(writer.into()));
     }
     if wants.output {
         let (reader, writer) = io::pipe()?;
-        (ends.output, theirs.stdout) = (Some(reader.into()), Some(writer.into()));
+        (ours.output, theirs.stdout) = (Some(reader.into()), Some(writer.into()));
         let (reader, writer) = io::pipe()?;
-        (ends.error, theirs.stderr) = (Some(reader.into()), Some(writer.into()));
+        (ours.error, theirs.stderr) = (Some(reader.into()), Some(writer.into()));
     }
-    Ok((ends, theirs))
+    Ok((ours, theirs))
 }
-fn bad(e: io::Error) -> Refusal {
-    Refusal::new(e.to_string())
-}
-fn run_child(theirs: &Theirs, term: Option<&OwnedFd>, args: &[String], root: &str, wait: Option<OwnedFd>) -> ! {
-    let _ = process::set_parent_death_signal(9);
-    let _ = process::new_session();
-    if let Some(w) = wait {
-        let mut b = [0u8; 1];
-        if crate::sys::socket::read(w.as_fd(), &mut b).unwrap_or(0) == 0 {
-            process::exit_now(9)
+
+impl Theirs {
+    fn stdio(self, terminal: Option<Size>) -> Stdio {
+        match terminal {
+            // A size with a zero is none.
+            Some(size) => Stdio::Terminal {
+                size: Some(size)
+                    .filter(|size| size.rows > 0 && size.cols > 0)
+                    .map(|size| WindowSize {
+                        rows: size.rows,
+                        cols: size.cols,
+                    }),
+            },
+            None => Stdio::Streams {
+                stdin: self.stdin,
+                stdout: self.stdout,
+                stderr: self.stderr,
+            },
         }
     }
-    let null: OwnedFd = std::fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open("/dev/null")
-        .unwrap()
-        .into();
-    for (n, fd) in [(0, &theirs.stdin), (1, &theirs.stdout), (2, &theirs.stderr)] {
-        let fd = fd.as_ref().or(term).unwrap_or(&null);
-        let _ = process::place(fd.as_fd(), n, false);
-    }
-    if let Some(t) = term {
-        let _ = process::set_controlling_terminal(t.as_fd());
-    }
-    let _ = std::os::unix::fs::chroot(root);
-    let _ = std::env::set_current_dir("/");
-    let _ = ns::set_loopback_up();
-    let _ = process::close_from(3);
-    let _ = process::reset_signals();
-    let c = |s: &str| std::ffi::CString::new(s).unwrap();
-    let a: Vec<_> = args.iter().map(|s| c(s)).collect();
-    let _ = process::exec(&c(&args[0]), &a, &[c("PATH=/bin")]);
-    process::exit_now(127)
 }
-/// create
+
+impl From<RuntimeError> for Refusal {
+    fn from(error: RuntimeError) -> Refusal {
+        Refusal {
+            code: error.exit_code(),
+            message: error.to_string(),
+        }
+    }
+}
+
+/// Makes the container, reports, waits for the monitor's word, and lets the program run.
 pub fn create(config: &MonitorConfig, group: &Handle, theirs: Theirs, talk: &Talk) -> Result<(), Refusal> {
-    let text = std::fs::read(config.bundle.join("config.json")).map_err(bad)?;
-    let args: Vec<String> = serde_json::from_slice(&text).map_err(|e| Refusal::new(e.to_string()))?;
-    let super::wire::Root::Flat(root) = &config.root else {
-        return Err(Refusal::new("flat only"));
+    let spec = read_spec(&config.bundle)?;
+    let rootfs = match config.root.clone() {
+        Root::Overlay {
+            lowers,
+            upper,
+            work,
+            target,
+        } => Rootfs::Overlay {
+            lowers,
+            upper,
+            work,
+            target,
+        },
+        Root::Flat(path) => Rootfs::Flat(path),
     };
-    let (go_r, go_w) = io::pipe().map_err(bad)?;
-    let pty = match config.tty {
-        Some(size) => {
-            let p = tty::open_pair().map_err(bad)?;
-            let _ = tty::set_window_size(
-                p.0.as_fd(),
-                tty::WindowSize {
-                    rows: size.rows,
-                    cols: size.cols,
-                },
-            );
-            Some(p)
-        }
-        None => None,
-    };
-    let mut kinds = Namespaces::PID | Namespaces::MOUNT;
-    if !config.host_network {
-        kinds = kinds | Namespaces::NET;
-    }
-    match process::clone(&CloneArgs {
-        namespaces: kinds,
-        cgroup: None,
+    let mut created = create::create(Launch {
+        spec: &spec,
+        bundle: &config.bundle,
+        rootfs,
+        id_map: config.id_map.clone(),
+        cgroup: Some(group),
+        user: Some(config.user.as_str()).filter(|user| !user.is_empty()),
+        stdio: theirs.stdio(config.tty),
+        die_with_parent: true,
         sibling: true,
-    })
-    .map_err(bad)?
-    {
-        Cloned::Child => {
-            drop(go_w);
-            run_child(
-                &theirs,
-                pty.as_ref().map(|p| &p.1),
-                &args,
-                root.to_str().unwrap(),
-                Some(go_r.into()),
-            )
-        }
-        Cloned::Parent(child) => {
-            drop(theirs);
-            let _ = group.attach(child.pid);
-            let mut fds: Vec<BorrowedFd<'_>> = vec![child.pidfd.as_fd()];
-            if let Some(p) = &pty {
-                fds.push(p.0.as_fd());
-            }
-            talk.say(&Report::Made { pid: child.pid }, &fds);
-            talk.wait_go(Duration::from_secs(10))?;
-            if args[0].contains("missing") {
-                return Err(Refusal {
-                    code: 127,
-                    message: format!("`{}` not found", args[0]),
-                });
-            }
-            use std::io::Write;
-            let mut w = go_w;
-            w.write_all(b"x").map_err(bad)?;
-            talk.say(&Report::Ran { pid: child.pid }, &[]);
-            Ok(())
-        }
-    }
+    })?;
+    let fds: Vec<BorrowedFd<'_>> = std::iter::once(created.pidfd.as_fd())
+        .chain(created.console.as_ref().map(AsFd::as_fd))
+        .collect();
+    talk.say(&Report::Made { pid: created.pid }, &fds);
+    talk.wait_go(Duration::from_millis(RUN_START_MS))?;
+    created.start()?;
+    talk.say(&Report::Ran { pid: created.pid }, &[]);
+    Ok(())
 }
-/// exec
+
+/// Runs a further process in the container `target` and reports it.
 pub fn exec(
     config: &MonitorConfig,
     group: &Handle,
@@ -151,36 +129,119 @@ pub fn exec(
     theirs: Theirs,
     talk: &Talk,
 ) -> Result<(), Refusal> {
-    let super::wire::Root::Flat(root) = &config.root else {
-        return Err(Refusal::new("flat only"));
-    };
-    ns::join(target.1, Namespaces::PID | Namespaces::MOUNT).map_err(bad)?;
-    let _ = group;
-    let pty = match request.tty {
-        Some(_) => Some(tty::open_pair().map_err(bad)?),
-        None => None,
-    };
-    match process::clone(&CloneArgs {
-        namespaces: Namespaces::NONE,
-        cgroup: None,
+    let spec = read_spec(&config.bundle)?;
+    let process = process_of(&spec, request)?;
+    let (pid, pidfd) = target;
+    let target = ExecTarget {
+        pid,
+        pidfd,
+        spec: &spec,
+        id_map: &config.id_map,
+        cgroup: Some(group),
         sibling: true,
-    })
-    .map_err(bad)?
-    {
-        Cloned::Child => run_child(
-            &theirs,
-            pty.as_ref().map(|p| &p.1),
-            &request.args,
-            root.to_str().unwrap(),
-            None,
-        ),
-        Cloned::Parent(child) => {
-            let mut fds: Vec<BorrowedFd<'_>> = vec![child.pidfd.as_fd()];
-            if let Some(p) = &pty {
-                fds.push(p.0.as_fd());
-            }
-            talk.say(&Report::Ran { pid: child.pid }, &fds);
-            Ok(())
-        }
+    };
+    let user = request.user.as_deref().unwrap_or(&config.user);
+    let user = Some(user).filter(|user| !user.is_empty());
+    let made = runtime_exec::exec(&target, &process, user, theirs.stdio(request.tty))?;
+    let fds: Vec<BorrowedFd<'_>> = std::iter::once(made.pidfd.as_fd())
+        .chain(made.console.as_ref().map(AsFd::as_fd))
+        .collect();
+    talk.say(&Report::Ran { pid: made.pid }, &fds);
+    Ok(())
+}
+
+fn read_spec(bundle: &Path) -> Result<Spec, Refusal> {
+    let path = bundle.join("config.json");
+    let text = durable::read(&path, BUNDLE_BYTES).map_err(|error| Refusal::new(error.to_string()))?;
+    serde_json::from_slice(&text).map_err(|error| Refusal::new(format!("`{}`: {error}", path.display())))
+}
+
+/// The container's own process, changed as asked.
+fn process_of(spec: &Spec, request: &ExecRequest) -> Result<Process, Refusal> {
+    let mut process = spec
+        .process()
+        .clone()
+        .ok_or_else(|| Refusal::new("the container's `config.json` has no `process`"))?;
+    process.set_args(Some(request.args.clone()));
+    process.set_terminal(Some(request.tty.is_some()));
+    process.set_console_size(None);
+    if let Some(cwd) = &request.cwd {
+        process.set_cwd(cwd.into());
+    }
+    let mut env = process.env().clone().unwrap_or_default();
+    let term = request
+        .tty
+        .map(|_| "TERM=xterm".to_owned())
+        .filter(|_| !has(&env, "TERM"));
+    for pair in term.iter().chain(&request.env) {
+        let name = pair.split('=').next().unwrap_or_default();
+        env.retain(|have| have.split('=').next() != Some(name));
+        env.push(pair.clone());
+    }
+    process.set_env(Some(env));
+    if request.privileged {
+        let all: std::collections::HashSet<Capability> = all_capabilities().collect();
+        let all = LinuxCapabilitiesBuilder::default()
+            .bounding(all.clone())
+            .effective(all.clone())
+            .permitted(all.clone())
+            .inheritable(all)
+            .build()
+            .map_err(|error| Refusal::new(format!("all capabilities: {error}")))?;
+        process.set_capabilities(Some(all));
+        process.set_no_new_privileges(Some(false));
+    }
+    Ok(process)
+}
+
+fn has(env: &[String], name: &str) -> bool {
+    env.iter().any(|pair| pair.split('=').next() == Some(name))
+}
+
+fn all_capabilities() -> impl Iterator<Item = Capability> {
+    crate::sys::creds::Caps::ALL
+        .names()
+        .filter_map(|name| name.parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn an_exec_is_the_containers_process_with_changes() {
+        let mut spec = Spec::default();
+        let mut process = Process::default();
+        process.set_env(Some(vec!["PATH=/bin".into(), "A=1".into()]));
+        process.set_cwd("/srv".into());
+        spec.set_process(Some(process));
+        let request = ExecRequest {
+            args: vec!["sh".into()],
+            env: vec!["A=2".into(), "B=x=y".into()],
+            tty: Some(Size { rows: 1, cols: 1 }),
+            privileged: true,
+            ..ExecRequest::default()
+        };
+        let process = process_of(&spec, &request).unwrap();
+        assert_eq!(process.args().as_ref().unwrap(), &["sh"]);
+        assert_eq!(
+            process.env().as_ref().unwrap(),
+            &["PATH=/bin", "TERM=xterm", "A=2", "B=x=y"]
+        );
+        assert_eq!(process.cwd(), Path::new("/srv"));
+        assert!(
+            process
+                .capabilities()
+                .as_ref()
+                .unwrap()
+                .bounding()
+                .as_ref()
+                .unwrap()
+                .len()
+                > 35
+        );
+        spec.set_process(None);
+        assert!(process_of(&spec, &request).is_err());
     }
 }
