@@ -15,7 +15,7 @@ use crate::runtime::cgroup::Handle;
 use crate::runtime::create;
 use crate::runtime::error::RuntimeError;
 use crate::runtime::exec as runtime_exec;
-use crate::runtime::launch::{ExecTarget, Launch, Rootfs, Stdio};
+use crate::runtime::launch::{ExecLaunch, Launch, Rootfs, Stdio};
 use crate::sys::tty::WindowSize;
 use crate::types::bounds::{BUNDLE_BYTES, RUN_START_MS};
 
@@ -132,17 +132,19 @@ pub fn exec(
     let spec = read_spec(&config.bundle)?;
     let process = process_of(&spec, request)?;
     let (pid, pidfd) = target;
-    let target = ExecTarget {
+    let user = request.user.as_deref().unwrap_or(&config.user);
+    let made = runtime_exec::exec(ExecLaunch {
         pid,
         pidfd,
         spec: &spec,
         id_map: &config.id_map,
         cgroup: Some(group),
+        process: &process,
+        user: Some(user).filter(|user| !user.is_empty()),
+        stdio: theirs.stdio(request.tty),
+        die_with_parent: true,
         sibling: true,
-    };
-    let user = request.user.as_deref().unwrap_or(&config.user);
-    let user = Some(user).filter(|user| !user.is_empty());
-    let made = runtime_exec::exec(&target, &process, user, theirs.stdio(request.tty))?;
+    })?;
     let fds: Vec<BorrowedFd<'_>> = std::iter::once(made.pidfd.as_fd())
         .chain(made.console.as_ref().map(AsFd::as_fd))
         .collect();
