@@ -8,6 +8,7 @@ pub fn main() -> ExitCode {
     match args.next().as_deref() {
         Some("worker") => with_descriptor(args, dunlin::image::worker::main),
         Some("decode") => dunlin::image::decode::main(&args.collect::<Vec<_>>()).into(),
+        Some("monitor") => with_descriptor(args, dunlin::monitor::main),
         _ => ExitCode::SUCCESS,
     }
 }

@@ -273,10 +273,7 @@ fn receive(connection: &Connection, buffer: &mut [u8], patience: Option<Duration
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         event::poll(&mut poll, left).map_err(connection.io("wait for"))?;
         if poll[0].ready.read || poll[0].ready.hangup {
-            return match socket::recv(connection.socket.as_fd(), buffer) {
-                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(0),
-                other => other.map_err(connection.io("hear")),
-            };
+            return socket::recv(connection.socket.as_fd(), buffer).map_err(connection.io("hear"));
         }
         if left.is_some_and(|left| left.is_zero()) {
             let seconds = patience.unwrap_or_default().as_secs();

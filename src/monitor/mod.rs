@@ -2,6 +2,21 @@
 //! relays stdio, runs execs and health probes, restarts what no app owns, and tells who listens.
 
 pub mod client;
+mod clients;
+mod exec;
+mod http;
+mod launch;
+mod life;
 pub mod log;
+mod main;
+mod memory;
+mod probe;
+mod run;
+mod serve;
+mod starter;
 pub mod state;
+mod stdio;
+mod token;
 pub mod wire;
+
+pub use main::main;

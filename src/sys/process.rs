@@ -260,6 +260,25 @@ fn close_listed(first: RawFd) -> io::Result<()> {
     Ok(())
 }
 
+/// Leaves a descriptor open for the program that [`exec`] runs, for good.
+pub fn keep_on_exec(fd: OwnedFd) -> io::Result<()> {
+    // SAFETY: a plain argument.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, 0) }.into())?;
+    std::mem::forget(fd);
+    Ok(())
+}
+
+/// Sends a signal to the process group that `leader` leads, a child that was not waited for yet; `ESRCH` when it leads
+/// none.
+pub fn signal_group(leader: i32, signal: i32) -> io::Result<()> {
+    if leader <= 1 {
+        return Err(invalid());
+    }
+    // SAFETY: plain arguments.
+    check(unsafe { libc::kill(-leader, signal) }.into())?;
+    Ok(())
+}
+
 /// Makes `number` a copy of `fd`, kept or closed by exec as said. `fd` stays open unless it is `number` itself.
 pub fn place(fd: BorrowedFd<'_>, number: RawFd, close_on_exec: bool) -> io::Result<()> {
     if fd.as_raw_fd() == number {

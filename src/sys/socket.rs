@@ -211,6 +211,15 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<()> {
 /// never sent). A packet longer than `buffer`, or with more than [`MAX_FDS`] descriptors, is `InvalidData`; what came
 /// with it is closed.
 pub fn recv_with_fds(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+    match recv_once(socket, buffer) {
+        // The peer closed without reading all that we sent. The kernel says so before it hands out what the peer had
+        // sent, and only once.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => recv_once(socket, buffer),
+        other => other,
+    }
+}
+
+fn recv_once(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
     let mut control = ControlRoom([MaybeUninit::zeroed(); 128]);
     let mut iov = libc::iovec {
         iov_base: buffer.as_mut_ptr().cast(),
@@ -466,6 +475,17 @@ mod tests {
         let error = recv_with_fds(b.as_fd(), &mut [0; 10]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
         assert_eq!(recv(probe.as_fd(), &mut [0; 10]).unwrap(), 0);
+    }
+
+    #[test]
+    fn what_a_peer_sent_is_read_though_it_left_without_reading() {
+        let (a, b) = pair().unwrap();
+        send(a.as_fd(), b"unread").unwrap();
+        send(b.as_fd(), b"last words").unwrap();
+        drop(b);
+        let mut buffer = [0; 16];
+        assert_eq!(recv(a.as_fd(), &mut buffer).unwrap(), 10);
+        assert_eq!(recv(a.as_fd(), &mut buffer).unwrap(), 0);
     }
 
     #[test]

@@ -183,3 +183,9 @@ pub const PROGRESS_QUEUE: usize = 64;
 pub const DEPLOYER_INPUTS: usize = 256;
 /// Jobs of the deployer that run at once (a fetch for each source, and some starts and stops).
 pub const DEPLOYER_JOBS: usize = 8;
+/// Milliseconds that a run may take to begin: its mounts may be slow.
+pub const RUN_START_MS: u64 = 60_000;
+/// Milliseconds that an exec may take to begin.
+pub const EXEC_START_MS: u64 = 30_000;
+/// Bytes of a bundle's `config.json`: a record's, and its filter's, written as JSON.
+pub const BUNDLE_BYTES: u64 = 4 << 20;

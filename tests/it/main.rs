@@ -6,6 +6,7 @@ mod device;
 mod fixture;
 mod house;
 mod malicious;
+mod monitor;
 mod registry;
 mod testbed;
 mod units;

@@ -1,0 +1,249 @@
+//! From a monitor's configuration and its bundle to the runtime's calls; runs in a [`super::starter`] child.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+
+use oci_spec::runtime::{Capability, LinuxCapabilitiesBuilder, Process, Spec};
+
+use super::starter::{Report, Talk};
+use super::stdio::Ends;
+use super::wire::{ExecRequest, MonitorConfig, Refusal, Root, Size};
+use crate::disk::durable;
+use crate::runtime::cgroup::Handle;
+use crate::runtime::create;
+use crate::runtime::error::RuntimeError;
+use crate::runtime::exec as runtime_exec;
+use crate::runtime::launch::{ExecLaunch, Launch, Rootfs, Stdio};
+use crate::sys::tty::WindowSize;
+use crate::types::bounds::{BUNDLE_BYTES, RUN_START_MS};
+
+/// Which pipes a process gets; none is `/dev/null`, or a terminal.
+#[derive(Debug, Clone, Copy)]
+pub struct Wants {
+    /// For its standard input.
+    pub stdin: bool,
+    /// For its standard output and error.
+    pub output: bool,
+}
+
+/// The process's ends of its pipes.
+#[derive(Debug, Default)]
+pub struct Theirs {
+    stdin: Option<OwnedFd>,
+    stdout: Option<OwnedFd>,
+    stderr: Option<OwnedFd>,
+}
+
+/// Makes the pipes: our ends, and the process's.
+pub fn pipes(wants: Wants) -> io::Result<(Ends, Theirs)> {
+    let (mut ours, mut theirs) = (Ends::default(), Theirs::default());
+    if wants.stdin {
+        let (reader, writer) = io::pipe()?;
+        (theirs.stdin, ours.input) = (Some(reader.into()), Some(writer.into()));
+    }
+    if wants.output {
+        let (reader, writer) = io::pipe()?;
+        (ours.output, theirs.stdout) = (Some(reader.into()), Some(writer.into()));
+        let (reader, writer) = io::pipe()?;
+        (ours.error, theirs.stderr) = (Some(reader.into()), Some(writer.into()));
+    }
+    Ok((ours, theirs))
+}
+
+impl Theirs {
+    fn stdio(self, terminal: Option<Size>) -> Stdio {
+        match terminal {
+            // A size with a zero is none.
+            Some(size) => Stdio::Terminal {
+                size: Some(size)
+                    .filter(|size| size.rows > 0 && size.cols > 0)
+                    .map(|size| WindowSize {
+                        rows: size.rows,
+                        cols: size.cols,
+                    }),
+            },
+            None => Stdio::Streams {
+                stdin: self.stdin,
+                stdout: self.stdout,
+                stderr: self.stderr,
+            },
+        }
+    }
+}
+
+impl From<RuntimeError> for Refusal {
+    fn from(error: RuntimeError) -> Refusal {
+        Refusal {
+            code: error.exit_code(),
+            message: error.to_string(),
+        }
+    }
+}
+
+/// Makes the container, reports, waits for the monitor's word, and lets the program run.
+pub fn create(config: &MonitorConfig, group: &Handle, theirs: Theirs, talk: &Talk) -> Result<(), Refusal> {
+    let spec = read_spec(&config.bundle)?;
+    let rootfs = match config.root.clone() {
+        Root::Overlay {
+            lowers,
+            upper,
+            work,
+            target,
+        } => Rootfs::Overlay {
+            lowers,
+            upper,
+            work,
+            target,
+        },
+        Root::Flat(path) => Rootfs::Flat(path),
+    };
+    let mut created = create::create(Launch {
+        spec: &spec,
+        bundle: &config.bundle,
+        rootfs,
+        id_map: config.id_map.clone(),
+        cgroup: Some(group),
+        user: Some(config.user.as_str()).filter(|user| !user.is_empty()),
+        stdio: theirs.stdio(config.tty),
+        die_with_parent: true,
+        sibling: true,
+    })?;
+    let fds: Vec<BorrowedFd<'_>> = std::iter::once(created.pidfd.as_fd())
+        .chain(created.console.as_ref().map(AsFd::as_fd))
+        .collect();
+    talk.say(&Report::Made { pid: created.pid }, &fds);
+    talk.wait_go(Duration::from_millis(RUN_START_MS))?;
+    created.start()?;
+    talk.say(&Report::Ran { pid: created.pid }, &[]);
+    Ok(())
+}
+
+/// Runs a further process in the container `target` and reports it.
+pub fn exec(
+    config: &MonitorConfig,
+    group: &Handle,
+    target: (i32, BorrowedFd<'_>),
+    request: &ExecRequest,
+    theirs: Theirs,
+    talk: &Talk,
+) -> Result<(), Refusal> {
+    let spec = read_spec(&config.bundle)?;
+    let process = process_of(&spec, request)?;
+    let (pid, pidfd) = target;
+    let user = request.user.as_deref().unwrap_or(&config.user);
+    let made = runtime_exec::exec(ExecLaunch {
+        pid,
+        pidfd,
+        spec: &spec,
+        id_map: &config.id_map,
+        cgroup: Some(group),
+        process: &process,
+        user: Some(user).filter(|user| !user.is_empty()),
+        stdio: theirs.stdio(request.tty),
+        die_with_parent: true,
+        sibling: true,
+    })?;
+    let fds: Vec<BorrowedFd<'_>> = std::iter::once(made.pidfd.as_fd())
+        .chain(made.console.as_ref().map(AsFd::as_fd))
+        .collect();
+    talk.say(&Report::Ran { pid: made.pid }, &fds);
+    Ok(())
+}
+
+fn read_spec(bundle: &Path) -> Result<Spec, Refusal> {
+    let path = bundle.join("config.json");
+    let text = durable::read(&path, BUNDLE_BYTES).map_err(|error| Refusal::new(error.to_string()))?;
+    serde_json::from_slice(&text).map_err(|error| Refusal::new(format!("`{}`: {error}", path.display())))
+}
+
+/// The container's own process, changed as asked.
+fn process_of(spec: &Spec, request: &ExecRequest) -> Result<Process, Refusal> {
+    let mut process = spec
+        .process()
+        .clone()
+        .ok_or_else(|| Refusal::new("the container's `config.json` has no `process`"))?;
+    process.set_args(Some(request.args.clone()));
+    process.set_terminal(Some(request.tty.is_some()));
+    process.set_console_size(None);
+    if let Some(cwd) = &request.cwd {
+        process.set_cwd(cwd.into());
+    }
+    let mut env = process.env().clone().unwrap_or_default();
+    let term = request
+        .tty
+        .map(|_| "TERM=xterm".to_owned())
+        .filter(|_| !has(&env, "TERM"));
+    for pair in term.iter().chain(&request.env) {
+        let name = pair.split('=').next().unwrap_or_default();
+        env.retain(|have| have.split('=').next() != Some(name));
+        env.push(pair.clone());
+    }
+    process.set_env(Some(env));
+    if request.privileged {
+        let all: std::collections::HashSet<Capability> = all_capabilities().collect();
+        let all = LinuxCapabilitiesBuilder::default()
+            .bounding(all.clone())
+            .effective(all.clone())
+            .permitted(all.clone())
+            .inheritable(all)
+            .build()
+            .map_err(|error| Refusal::new(format!("all capabilities: {error}")))?;
+        process.set_capabilities(Some(all));
+        process.set_no_new_privileges(Some(false));
+    }
+    Ok(process)
+}
+
+fn has(env: &[String], name: &str) -> bool {
+    env.iter().any(|pair| pair.split('=').next() == Some(name))
+}
+
+fn all_capabilities() -> impl Iterator<Item = Capability> {
+    crate::sys::creds::Caps::ALL
+        .names()
+        .filter_map(|name| name.parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn an_exec_is_the_containers_process_with_changes() {
+        let mut spec = Spec::default();
+        let mut process = Process::default();
+        process.set_env(Some(vec!["PATH=/bin".into(), "A=1".into()]));
+        process.set_cwd("/srv".into());
+        spec.set_process(Some(process));
+        let request = ExecRequest {
+            args: vec!["sh".into()],
+            env: vec!["A=2".into(), "B=x=y".into()],
+            tty: Some(Size { rows: 1, cols: 1 }),
+            privileged: true,
+            ..ExecRequest::default()
+        };
+        let process = process_of(&spec, &request).unwrap();
+        assert_eq!(process.args().as_ref().unwrap(), &["sh"]);
+        assert_eq!(
+            process.env().as_ref().unwrap(),
+            &["PATH=/bin", "TERM=xterm", "A=2", "B=x=y"]
+        );
+        assert_eq!(process.cwd(), Path::new("/srv"));
+        assert!(
+            process
+                .capabilities()
+                .as_ref()
+                .unwrap()
+                .bounding()
+                .as_ref()
+                .unwrap()
+                .len()
+                > 35
+        );
+        spec.set_process(None);
+        assert!(process_of(&spec, &request).is_err());
+    }
+}
