@@ -88,6 +88,6 @@ mod tests {
         let one = Lock::try_take(&path, Mode::Shared).unwrap();
         let two = Lock::try_take(&path, Mode::Shared).unwrap();
         assert!(one.is_some() && two.is_some());
-        std::fs::removefile(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
     }
 }

@@ -78,7 +78,11 @@ pub fn connect(layout: &Layout) -> Result<Keeper, KeeperError> {
     let path = layout.keeper_socket();
     let io = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => KeeperError::NotRunning { path: path.clone() },
-        _ => KeeperError::Io { action: "connect to", path: path.clone(), source },
+        _ => KeeperError::Io {
+            action: "connect to",
+            path: path.clone(),
+            source,
+        },
     };
     let dir = File::open(layout.run()).map_err(io)?;
     let patience = Duration::from_millis(KEEPER_ANSWER_MS);
@@ -87,9 +91,18 @@ pub fn connect(layout: &Layout) -> Result<Keeper, KeeperError> {
 }
 
 fn hello(socket: OwnedFd, path: PathBuf) -> Result<Keeper, KeeperError> {
-    let mut link = Link { socket: socket.as_fd(), path: &path, ended: &mut Vec::new() };
+    let mut link = Link {
+        socket: socket.as_fd(),
+        path: &path,
+        ended: &mut Vec::new(),
+    };
     match link.ask(&Request::Hello, &[], KEEPER_ANSWER_MS)? {
-        Reply::Info(info) => Ok(Keeper { socket, path, info: *info, ended: Vec::new() }),
+        Reply::Info(info) => Ok(Keeper {
+            socket,
+            path,
+            info: *info,
+            ended: Vec::new(),
+        }),
         _ => Err(unexpected(&path)),
     }
 }
@@ -126,13 +139,13 @@ impl Keeper {
 
     /// Starts a container by its monitor; returns its first process when it runs. `attach` is the monitor's end of a
     /// session whose other end has already sent its attach request. The control groups in `config` are set by the keeper.
-    pub fn start_monitor(
-        &mut self,
-        config: MonitorConfig,
-        attach: Option<BorrowedFd<'_>>,
-    ) -> Result<i32, KeeperError> {
+    pub fn start_monitor(&mut self, config: MonitorConfig, attach: Option<BorrowedFd<'_>>) -> Result<i32, KeeperError> {
         let fds: Vec<BorrowedFd<'_>> = attach.into_iter().collect();
-        self.started(&Request::Monitor(Box::new(config)), &fds, KEEPER_MONITOR_MS + KEEPER_ANSWER_MS)
+        self.started(
+            &Request::Monitor(Box::new(config)),
+            &fds,
+            KEEPER_MONITOR_MS + KEEPER_ANSWER_MS,
+        )
     }
 
     /// Starts `dunlin worker --fd N` in the store's user namespace, N being `control`; returns its process.
@@ -187,7 +200,11 @@ impl Keeper {
     }
 
     fn link(&mut self) -> Link<'_> {
-        Link { socket: self.socket.as_fd(), path: &self.path, ended: &mut self.ended }
+        Link {
+            socket: self.socket.as_fd(),
+            path: &self.path,
+            ended: &mut self.ended,
+        }
     }
 }
 
@@ -201,7 +218,10 @@ struct Link<'a> {
 impl Link<'_> {
     /// Sends a request and waits for its answer; a refusal is an error.
     fn ask(&mut self, request: &Request, fds: &[BorrowedFd<'_>], patience_ms: u64) -> Result<Reply, KeeperError> {
-        let packet = wire::encode(request).map_err(|source| KeeperError::Wire { path: self.path.clone(), source })?;
+        let packet = wire::encode(request).map_err(|source| KeeperError::Wire {
+            path: self.path.clone(),
+            source,
+        })?;
         socket::send_with_fds(self.socket, &packet, fds).map_err(|error| self.failed("ask", error))?;
         let patience = Duration::from_millis(patience_ms);
         let deadline = Instant::now() + patience;
@@ -216,25 +236,43 @@ impl Link<'_> {
 
     fn receive(&mut self, patience: Duration) -> Result<Reply, KeeperError> {
         if !socket::wait_readable(self.socket, patience).map_err(|error| self.failed("wait for", error))? {
-            return Err(KeeperError::TimedOut { path: self.path.clone(), seconds: patience.as_secs() });
+            return Err(KeeperError::TimedOut {
+                path: self.path.clone(),
+                seconds: patience.as_secs(),
+            });
         }
         let mut buffer = vec![0; PACKET_BYTES];
         match socket::recv(self.socket, &mut buffer).map_err(|error| self.failed("read from", error))? {
-            0 => Err(KeeperError::Gone { path: self.path.clone() }),
-            got => wire::decode(&buffer[..got])
-                .map_err(|source| KeeperError::Wire { path: self.path.clone(), source }),
+            0 => Err(KeeperError::Gone {
+                path: self.path.clone(),
+            }),
+            got => wire::decode(&buffer[..got]).map_err(|source| KeeperError::Wire {
+                path: self.path.clone(),
+                source,
+            }),
         }
     }
 
     fn failed(&self, action: &'static str, source: io::Error) -> KeeperError {
         match source.kind() {
-            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => KeeperError::Gone { path: self.path.clone() },
-            _ => KeeperError::Io { action, path: self.path.clone(), source },
+            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => KeeperError::Gone {
+                path: self.path.clone(),
+            },
+            _ => KeeperError::Io {
+                action,
+                path: self.path.clone(),
+                source,
+            },
         }
     }
 }
 
 fn unexpected(path: &std::path::Path) -> KeeperError {
-    let source = WireError::Malformed { why: "it is no answer to the question".to_owned() };
-    KeeperError::Wire { path: path.to_owned(), source }
+    let source = WireError::Malformed {
+        why: "it is no answer to the question".to_owned(),
+    };
+    KeeperError::Wire {
+        path: path.to_owned(),
+        source,
+    }
 }

@@ -13,7 +13,9 @@ pub(super) fn of_tree(layout: &Layout) -> String {
         .as_os_str()
         .as_encoded_bytes()
         .iter()
-        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
+        .fold(0x811c_9dc5_u32, |hash, byte| {
+            (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
+        });
     format!("dunlin-{hash:08x}")
 }
 

@@ -97,7 +97,13 @@ fn prepare(server: &Server) -> io::Result<Prepared<'_>> {
                 kept.extend(starting.as_ref().map(|starting| starting.socket.as_fd()));
                 let starting = starting.as_ref().map(|s| (s.socket.as_raw_fd(), s.client, s.deadline));
                 let pidfd = process.pidfd.as_raw_fd();
-                legacy.monitors.push(Monitor { id: *id, pid: process.pid, pidfd, child: process.child, starting });
+                legacy.monitors.push(Monitor {
+                    id: *id,
+                    pid: process.pid,
+                    pidfd,
+                    child: process.child,
+                    starting,
+                });
             }
         }
     }
@@ -114,7 +120,9 @@ fn prepare(server: &Server) -> io::Result<Prepared<'_>> {
 fn installed() -> io::Result<PathBuf> {
     let path = std::fs::read_link("/proc/self/exe")?;
     let name = path.to_string_lossy();
-    Ok(name.strip_suffix(" (deleted)").map_or_else(|| path.clone(), PathBuf::from))
+    Ok(name
+        .strip_suffix(" (deleted)")
+        .map_or_else(|| path.clone(), PathBuf::from))
 }
 
 /// The server that the previous self left behind the descriptor `resume`.
@@ -123,9 +131,12 @@ pub(super) fn resume(resume: i32, signals: SignalFd) -> io::Result<Server> {
     let mut packet = vec![0; PACKET_BYTES];
     socket::set_nonblocking(resume.as_fd(), true)?;
     let length = socket::recv(resume.as_fd(), &mut packet)?;
-    let legacy: Legacy =
-        wire::decode(&packet[..length]).map_err(|error| io::Error::other(error.to_string()))?;
-    let options = Options { layout: legacy.layout, unit: legacy.unit, idle_ms: legacy.idle_ms };
+    let legacy: Legacy = wire::decode(&packet[..length]).map_err(|error| io::Error::other(error.to_string()))?;
+    let options = Options {
+        layout: legacy.layout,
+        unit: legacy.unit,
+        idle_ms: legacy.idle_ms,
+    };
     let [lock, listener, userns] = [legacy.lock, legacy.listener, legacy.userns].map(process::inherited);
     let mut server = Server::new(options, lock?, listener?, userns?, legacy.tree, legacy.ids, signals)?;
     let mut keys = Vec::with_capacity(legacy.clients.len());
@@ -139,10 +150,18 @@ pub(super) fn resume(resume: i32, signals: SignalFd) -> io::Result<Server> {
             None => None,
             Some((fd, client, deadline)) => {
                 let socket = process::inherited(fd)?;
-                Some(Starting { key: server.expect(socket.as_fd())?, socket, client: key(client), deadline })
+                Some(Starting {
+                    key: server.expect(socket.as_fd())?,
+                    socket,
+                    client: key(client),
+                    deadline,
+                })
             }
         };
-        let kind = Kind::Monitor { id: monitor.id, starting };
+        let kind = Kind::Monitor {
+            id: monitor.id,
+            starting,
+        };
         server.watch(monitor.pid, process::inherited(monitor.pidfd)?, kind, monitor.child)?;
     }
     for (pid, client) in legacy.workers {

@@ -105,7 +105,10 @@ fn parse(args: &[OsString]) -> Result<(Options, Start), String> {
         let arg = arg.to_str().unwrap_or("?");
         let mut value = || args.next().ok_or_else(|| format!("`{arg}` needs a value"));
         let number = |value: &OsString| {
-            value.to_str().and_then(|text| text.parse::<u32>().ok()).ok_or_else(|| format!("`{arg}` needs a number"))
+            value
+                .to_str()
+                .and_then(|text| text.parse::<u32>().ok())
+                .ok_or_else(|| format!("`{arg}` needs a number"))
         };
         match arg {
             "--root" => data = PathBuf::from(value()?),
@@ -122,7 +125,14 @@ fn parse(args: &[OsString]) -> Result<(Options, Start), String> {
     if !data.is_absolute() || !run.is_absolute() {
         return Err("`--root` and `--runroot` must be absolute".to_owned());
     }
-    Ok((Options { layout: Layout::new(data, run), unit, idle_ms }, how))
+    Ok((
+        Options {
+            layout: Layout::new(data, run),
+            unit,
+            idle_ms,
+        },
+        how,
+    ))
 }
 
 /// `--start`.
@@ -194,19 +204,24 @@ fn set_up(options: Options, resume: Option<i32>) -> Result<Server, String> {
     let lock = Lock::take(&layout.keeper_lock(), Mode::Exclusive, Duration::from_secs(5))
         .map_err(|error| format!("another keeper runs: {error}"))?;
     let (uid, gid) = creds::effective_ids();
-    let mut ids = Files::default().store_map(uid, gid).map_err(|error| error.to_string())?;
+    let mut ids = Files::default()
+        .store_map(uid, gid)
+        .map_err(|error| error.to_string())?;
     let userns = userns::make(&mut ids).map_err(|error| error.to_string())?;
     let tree = find_tree(&options, ids.uid);
     if let Tree::None { why, fix } = &tree {
         crate::warn!("keeper: no limit can be enforced: {why}; {fix}");
     }
     state::save(&layout, &tree).map_err(|error| error.to_string())?;
-    let listener = listen(&layout).map_err(|error| format!("listen at `{}`: {error}", layout.keeper_socket().display()))?;
+    let listener =
+        listen(&layout).map_err(|error| format!("listen at `{}`: {error}", layout.keeper_socket().display()))?;
     let mut server = Server::new(options, lock.into(), listener, userns, tree, ids, signals)
         .map_err(|error| format!("wait for events: {error}"))?;
     for found in state::living(&layout) {
         let id = found.id;
-        server.take_up(found).map_err(|error| format!("watch the monitor of `{id}`: {error}"))?;
+        server
+            .take_up(found)
+            .map_err(|error| format!("watch the monitor of `{id}`: {error}"))?;
     }
     Ok(server)
 }
@@ -259,8 +274,22 @@ mod tests {
     fn arguments_are_read_and_mistakes_named() {
         let args = |text: &str| text.split_whitespace().map(OsString::from).collect::<Vec<_>>();
         let (options, how) = parse(&args("--root /d --runroot /r --unit --idle-ms 5 --ready-fd 0 --daemon")).unwrap();
-        assert_eq!(options, Options { layout: Layout::new("/d", "/r"), unit: true, idle_ms: 5 });
-        assert_eq!(how, Start { daemon: true, ready: Some(0), ..Start::default() });
+        assert_eq!(
+            options,
+            Options {
+                layout: Layout::new("/d", "/r"),
+                unit: true,
+                idle_ms: 5
+            }
+        );
+        assert_eq!(
+            how,
+            Start {
+                daemon: true,
+                ready: Some(0),
+                ..Start::default()
+            }
+        );
         assert_eq!(parse(&[]).unwrap().0.layout, Layout::system());
         for (text, part) in [
             ("--root", "needs a value"),

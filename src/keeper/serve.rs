@@ -53,8 +53,13 @@ pub(super) struct Process {
 
 /// What a process is.
 pub(super) enum Kind {
-    Monitor { id: ContainerId, starting: Option<Starting> },
-    Worker { client: u64 },
+    Monitor {
+        id: ContainerId,
+        starting: Option<Starting>,
+    },
+    Worker {
+        client: u64,
+    },
 }
 
 /// Everything that a keeper has.
@@ -148,7 +153,10 @@ impl Server {
 
     /// Takes up a monitor that an earlier keeper started.
     pub fn take_up(&mut self, found: state::Found) -> io::Result<()> {
-        let kind = Kind::Monitor { id: found.id, starting: None };
+        let kind = Kind::Monitor {
+            id: found.id,
+            starting: None,
+        };
         self.watch(found.pid, found.pidfd, kind, false)
     }
 
@@ -156,7 +164,13 @@ impl Server {
     pub fn watch(&mut self, pid: i32, pidfd: OwnedFd, kind: Kind, child: bool) -> io::Result<()> {
         let key = self.key();
         self.epoll.add(pidfd.as_fd(), key, Interest::READ)?;
-        self.processes.push(Process { key, pid, pidfd, kind, child });
+        self.processes.push(Process {
+            key,
+            pid,
+            pidfd,
+            kind,
+            child,
+        });
         Ok(())
     }
 
@@ -185,11 +199,17 @@ impl Server {
     fn patience(&self) -> Option<Duration> {
         let now = event::mono_ms();
         let starts = self.processes.iter().filter_map(|process| match &process.kind {
-            Kind::Monitor { starting: Some(starting), .. } => Some(starting.deadline),
+            Kind::Monitor {
+                starting: Some(starting),
+                ..
+            } => Some(starting.deadline),
             _ => None,
         });
         let idle = self.idle_since.map(|since| since + self.options.idle_ms);
-        starts.chain(idle).min().map(|end| Duration::from_millis(end.saturating_sub(now)))
+        starts
+            .chain(idle)
+            .min()
+            .map(|end| Duration::from_millis(end.saturating_sub(now)))
     }
 
     fn is_idle(&mut self) -> bool {
@@ -229,15 +249,17 @@ impl Server {
 
     fn accept(&mut self) {
         // Non-blocking: nobody there any more is no error, and one failed connection is its client's matter.
-        let Ok(socket) = socket::accept(self.listener.as_fd()) else { return };
+        let Ok(socket) = socket::accept(self.listener.as_fd()) else {
+            return;
+        };
         let (own, _) = creds::effective_ids();
         let refusal = match socket::peer_cred(socket.as_fd()) {
             Ok(peer) if peer.uid != own && peer.uid != 0 && peer.uid != self.ids.uid => {
                 Some(format!("the keeper serves user {own} and root, not user {}", peer.uid))
             }
-            Ok(_) if self.clients.len() >= KEEPER_CLIENTS => {
-                Some(format!("the keeper has {KEEPER_CLIENTS} connections already; try again later"))
-            }
+            Ok(_) if self.clients.len() >= KEEPER_CLIENTS => Some(format!(
+                "the keeper has {KEEPER_CLIENTS} connections already; try again later"
+            )),
             Ok(_) => None,
             Err(error) => Some(format!("the keeper does not know who asks: {error}")),
         };
@@ -256,7 +278,9 @@ impl Server {
 
     /// Sends a reply; a client that does not read or is gone loses its connection.
     fn reply(&mut self, client: u64, reply: &Reply) {
-        let Some(at) = self.clients.iter().position(|other| other.key == client) else { return };
+        let Some(at) = self.clients.iter().position(|other| other.key == client) else {
+            return;
+        };
         let sent = match wire::encode(reply) {
             Ok(packet) => socket::send(self.clients[at].socket.as_fd(), &packet),
             Err(error) => Err(io::Error::other(error.to_string())),
@@ -324,9 +348,14 @@ impl Server {
 
     fn start(&self, role: Role, control: &OwnedFd) -> Result<process::Child, Refusal> {
         if self.processes.len() >= KEEPER_CHILDREN {
-            return Err(Refusal::new(format!("the keeper has {KEEPER_CHILDREN} processes already; end some first")));
+            return Err(Refusal::new(format!(
+                "the keeper has {KEEPER_CHILDREN} processes already; end some first"
+            )));
         }
-        let nursery = Nursery { tree: &self.tree, ids: &self.ids, userns: self.userns.as_fd() };
+        let nursery = Nursery {
+            tree: &self.tree,
+            userns: self.userns.as_fd(),
+        };
         nursery.start(role, control)
     }
 
@@ -347,8 +376,14 @@ impl Server {
         socket::set_nonblocking(ours.as_fd(), true).map_err(lost)?;
         let sent = socket::send_with_fds(ours.as_fd(), &packet, &fds);
         let deadline = event::mono_ms() + KEEPER_MONITOR_MS;
-        let starting = Some(Starting { key, socket: ours, client, deadline });
-        self.watch(child.pid, child.pidfd, Kind::Monitor { id, starting }, true).map_err(lost)?;
+        let starting = Some(Starting {
+            key,
+            socket: ours,
+            client,
+            deadline,
+        });
+        self.watch(child.pid, child.pidfd, Kind::Monitor { id, starting }, true)
+            .map_err(lost)?;
         sent.map_err(lost)
     }
 
@@ -358,7 +393,9 @@ impl Server {
         };
         let child = self.start(Role::Worker, &control)?;
         let watched = self.watch(child.pid, child.pidfd, Kind::Worker { client }, true);
-        watched.map(|()| child.pid).map_err(|error| Refusal::new(format!("start a worker: {error}")))
+        watched
+            .map(|()| child.pid)
+            .map_err(|error| Refusal::new(format!("start a worker: {error}")))
     }
 
     /// A monitor's word on its start, or the end of its socket.
@@ -374,7 +411,9 @@ impl Server {
                 Ok(StartReport::Failed(refusal)) => Reply::Failed(refusal),
                 Err(error) => Reply::Failed(Refusal::new(format!("the monitor says nonsense: {error}"))),
             },
-            _ => Reply::Failed(Refusal::new("the monitor ended before the container ran; see the keeper's log")),
+            _ => Reply::Failed(Refusal::new(
+                "the monitor ended before the container ran; see the keeper's log",
+            )),
         };
         self.reply(starting.client, &reply);
     }
@@ -382,10 +421,17 @@ impl Server {
     /// A process has ended.
     fn ended(&mut self, at: usize) {
         // Its last word may wait in the socket.
-        if let Kind::Monitor { starting: Some(starting), .. } = &self.processes[at].kind {
+        if let Kind::Monitor {
+            starting: Some(starting),
+            ..
+        } = &self.processes[at].kind
+        {
             self.report(starting.key);
         }
-        let code = match self.processes[at].child.then(|| process::try_wait(self.processes[at].pidfd.as_fd())) {
+        let code = match self.processes[at]
+            .child
+            .then(|| process::try_wait(self.processes[at].pidfd.as_fd()))
+        {
             Some(Ok(None)) => return,
             Some(Ok(Some(ended))) => ended.code(),
             // Somebody else's child, or waited for already.
@@ -400,14 +446,14 @@ impl Server {
     /// Gives up on monitors that do not come up.
     fn expire(&mut self) {
         let now = event::mono_ms();
-        let late = |process: &Process| {
-            matches!(&process.kind, Kind::Monitor { starting: Some(starting), .. } if starting.deadline <= now)
-        };
+        let late = |process: &Process| matches!(&process.kind, Kind::Monitor { starting: Some(starting), .. } if starting.deadline <= now);
         while let Some(at) = self.processes.iter().position(late) {
             let process = &mut self.processes[at];
             // Its container dies with it or is found by the next start.
             let _ = process::send_signal(process.pidfd.as_fd(), 9);
-            let Kind::Monitor { starting, .. } = &mut process.kind else { return };
+            let Kind::Monitor { starting, .. } = &mut process.kind else {
+                return;
+            };
             let Some(starting) = starting.take() else { return };
             let text = format!("the container did not come up within {} s", KEEPER_MONITOR_MS / 1000);
             self.reply(starting.client, &Reply::Failed(Refusal::new(text)));

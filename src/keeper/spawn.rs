@@ -8,7 +8,6 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::time::Duration;
 
 use crate::config::env;
-use crate::config::subid::StoreMap;
 use crate::monitor::wire::Refusal;
 use crate::runtime::cgroup::{Leaf, Tree};
 use crate::sys::ns::{self, Namespaces};
@@ -46,7 +45,6 @@ impl Role {
 /// Where children come to life.
 pub(super) struct Nursery<'a> {
     pub tree: &'a Tree,
-    pub ids: &'a StoreMap,
     pub userns: BorrowedFd<'a>,
 }
 
@@ -56,12 +54,15 @@ impl Nursery<'_> {
         let failed = |what: &str, error: io::Error| Refusal::new(format!("start a {}: {what}: {error}", role.name()));
         let (ours, theirs) = socket::pair().map_err(|error| failed("make a socket", error))?;
         let leaf = match self.tree {
-            Tree::V2 { root, .. } => {
-                Some(File::open(root.join(role.leaf().name())).map_err(|error| failed("open its control group", error))?)
-            }
+            Tree::V2 { root, .. } => Some(
+                File::open(root.join(role.leaf().name())).map_err(|error| failed("open its control group", error))?,
+            ),
             _ => None,
         };
-        let args = CloneArgs { cgroup: leaf.as_ref().map(AsFd::as_fd), ..CloneArgs::default() };
+        let args = CloneArgs {
+            cgroup: leaf.as_ref().map(AsFd::as_fd),
+            ..CloneArgs::default()
+        };
         let child = match process::clone(&args).map_err(|error| failed("fork", error))? {
             Cloned::Parent(child) => child,
             Cloned::Child => {
@@ -74,14 +75,21 @@ impl Nursery<'_> {
         drop(theirs);
         let mut text = [0; 512];
         let come = socket::wait_readable(ours.as_fd(), EXEC_PATIENCE).map_err(|error| failed("wait for it", error))?;
-        match if come { socket::recv(ours.as_fd(), &mut text) } else { Err(io::ErrorKind::TimedOut.into()) } {
+        match if come {
+            socket::recv(ours.as_fd(), &mut text)
+        } else {
+            Err(io::ErrorKind::TimedOut.into())
+        } {
             // The socket closes with exec.
             Ok(0) => Ok(child),
             done => {
                 // It is over in any case; the wait only takes its status.
                 let _ = process::send_signal(child.pidfd.as_fd(), 9);
                 let _ = process::wait(child.pidfd.as_fd());
-                let reason = done.map_or_else(|error| error.to_string(), |length| String::from_utf8_lossy(&text[..length]).into_owned());
+                let reason = done.map_or_else(
+                    |error| error.to_string(),
+                    |length| String::from_utf8_lossy(&text[..length]).into_owned(),
+                );
                 Err(Refusal::new(format!("start a {}: {reason}", role.name())))
             }
         }
@@ -97,7 +105,9 @@ impl Nursery<'_> {
         let step = |what| move |error| (what, error);
         process::reset_signals().map_err(step("reset signals"))?;
         if let Tree::V1 { .. } = self.tree {
-            self.tree.place(role.leaf(), 0).map_err(|error| ("enter its control group", io::Error::other(error.to_string())))?;
+            self.tree
+                .place(role.leaf(), 0)
+                .map_err(|error| ("enter its control group", io::Error::other(error.to_string())))?;
         }
         ns::join(self.userns, Namespaces::USER).map_err(step("join the store's user namespace"))?;
         if creds::effective_ids() != (0, 0) {
@@ -142,7 +152,11 @@ pub(super) fn exec(program: &OsStr, args: &[OsString], keep: &[&'static str]) ->
     });
     let all = || -> io::Result<(CString, Vec<CString>, Vec<CString>)> {
         let args = std::iter::once(OsStr::new("dunlin")).chain(args.iter().map(OsString::as_os_str));
-        Ok((text(program)?, args.map(text).collect::<io::Result<_>>()?, env.map(|pair| text(&pair)).collect::<io::Result<_>>()?))
+        Ok((
+            text(program)?,
+            args.map(text).collect::<io::Result<_>>()?,
+            env.map(|pair| text(&pair)).collect::<io::Result<_>>()?,
+        ))
     };
     match all() {
         Ok((program, args, env)) => process::exec(&program, &args, &env),

@@ -31,7 +31,9 @@ pub enum StartError {
     #[error(transparent)]
     Disk(#[from] DiskError),
     /// The run root is somebody else's.
-    #[error("run root `{path}` belongs to user {owner} and may be written by others than user {uid}; remove it or choose another with `--runroot`")]
+    #[error(
+        "run root `{path}` belongs to user {owner} and may be written by others than user {uid}; remove it or choose another with `--runroot`"
+    )]
     RunRoot {
         /// The run root.
         path: PathBuf,
@@ -55,7 +57,9 @@ pub enum StartError {
         text: String,
     },
     /// It ended or hangs without a word.
-    #[error("the keeper did not come up within {seconds} s; run `dunlin keeper --root {root} --runroot {run}` to see why")]
+    #[error(
+        "the keeper did not come up within {seconds} s; run `dunlin keeper --root {root} --runroot {run}` to see why"
+    )]
     Silent {
         /// How long was waited.
         seconds: u64,
@@ -134,9 +138,14 @@ fn start_unit() -> bool {
     if !Path::new("/run/systemd/system").is_dir() {
         return false;
     }
-    let Some(systemctl) = find("systemctl") else { return false };
+    let Some(systemctl) = find("systemctl") else {
+        return false;
+    };
     let unit = "dunlin-keeper.service";
-    quiet(Command::new(systemctl).args(["start", "--quiet", unit]), Duration::from_millis(KEEPER_START_MS))
+    quiet(
+        Command::new(systemctl).args(["start", "--quiet", unit]),
+        Duration::from_millis(KEEPER_START_MS),
+    )
 }
 
 /// Makes the run root and checks that nobody else can put a socket there.
@@ -146,7 +155,11 @@ pub(super) fn make_run_root(layout: &Layout) -> Result<(), StartError> {
     let data = fs::symlink_metadata(run).map_err(DiskError::io("look at", run))?;
     let (uid, _) = creds::effective_ids();
     if !data.is_dir() || data.uid() != uid || data.mode() & 0o022 != 0 {
-        return Err(StartError::RunRoot { path: run.to_owned(), owner: data.uid(), uid });
+        return Err(StartError::RunRoot {
+            path: run.to_owned(),
+            owner: data.uid(),
+            uid,
+        });
     }
     Ok(())
 }
@@ -163,9 +176,14 @@ pub(super) fn start(layout: &Layout, starter: Option<Starter>) -> Result<(), Sta
     }
     if let Some(systemd_run) = own_systemd() {
         let (ours, theirs) = pair()?;
-        let program = fs::read_link("/proc/self/exe").map_err(|source| StartError::Spawn { action: "find itself", source })?;
+        let program = fs::read_link("/proc/self/exe").map_err(|source| StartError::Spawn {
+            action: "find itself",
+            source,
+        })?;
         let mut command = Command::new(systemd_run);
-        command.args(["--user", "--scope", "--quiet", "--collect", "-p", "Delegate=yes", "--"]).arg(program);
+        command
+            .args(["--user", "--scope", "--quiet", "--collect", "-p", "Delegate=yes", "--"])
+            .arg(program);
         // Without its scope a keeper still works: it says what is not enforced.
         if launch(command, layout, theirs, true).is_ok() {
             match wait_ready(layout, &ours) {
@@ -180,12 +198,17 @@ pub(super) fn start(layout: &Layout, starter: Option<Starter>) -> Result<(), Sta
 }
 
 fn pair() -> Result<(OwnedFd, OwnedFd), StartError> {
-    socket::pair().map_err(|source| StartError::Spawn { action: "make a socket", source })
+    socket::pair().map_err(|source| StartError::Spawn {
+        action: "make a socket",
+        source,
+    })
 }
 
 /// The keeper's arguments, for one that tells descriptor 0 how its start went.
 fn arguments(layout: &Layout) -> Vec<std::ffi::OsString> {
-    let mut args: Vec<std::ffi::OsString> = ["keeper", "--daemon", "--ready-fd", "0", "--root"].map(Into::into).into();
+    let mut args: Vec<std::ffi::OsString> = ["keeper", "--daemon", "--ready-fd", "0", "--root"]
+        .map(Into::into)
+        .into();
     args.push(layout.data().into());
     args.push("--runroot".into());
     args.push(layout.run().into());
@@ -203,7 +226,11 @@ fn launch(mut command: Command, layout: &Layout, ready: OwnedFd, with_session: b
             }
         }
     }
-    command.current_dir("/").stdin(ready).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+        .current_dir("/")
+        .stdin(ready)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     if quiet(&mut command, Duration::from_millis(KEEPER_START_MS)) {
         Ok(())
     } else {
@@ -248,7 +275,9 @@ fn wait_ready(layout: &Layout, ready: &OwnedFd) -> Result<(), StartError> {
     match socket::recv(ready.as_fd(), &mut text) {
         Ok(0) | Err(_) => Err(silent()),
         Ok(length) if &text[..length] == READY => Ok(()),
-        Ok(length) => Err(StartError::Failed { text: String::from_utf8_lossy(&text[..length]).into_owned() }),
+        Ok(length) => Err(StartError::Failed {
+            text: String::from_utf8_lossy(&text[..length]).into_owned(),
+        }),
     }
 }
 
@@ -267,5 +296,8 @@ fn own_systemd() -> Option<PathBuf> {
 }
 
 fn find(program: &str) -> Option<PathBuf> {
-    ["/usr/bin", "/bin"].iter().map(|dir| Path::new(dir).join(program)).find(|path| path.is_file())
+    ["/usr/bin", "/bin"]
+        .iter()
+        .map(|dir| Path::new(dir).join(program))
+        .find(|path| path.is_file())
 }

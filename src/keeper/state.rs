@@ -30,7 +30,10 @@ fn path(layout: &Layout) -> PathBuf {
 
 /// The groups that an earlier keeper of this boot used. Damage counts as none: the record is only a short cut.
 pub(super) fn earlier_tree(layout: &Layout) -> Option<Tree> {
-    record::read_optional::<KeeperState>(&path(layout)).ok().flatten().map(|state| state.tree)
+    record::read_optional::<KeeperState>(&path(layout))
+        .ok()
+        .flatten()
+        .map(|state| state.tree)
 }
 
 /// Writes the record.
@@ -53,8 +56,14 @@ pub(super) fn living(layout: &Layout) -> Vec<Found> {
 
 fn found(run_dir: &Path) -> Option<Found> {
     let id: ContainerId = run_dir.file_name()?.to_str()?.parse().ok()?;
-    let monitor = record::read::<MonitorState>(&run_dir.join(crate::monitor::wire::STATE)).ok()?.monitor;
+    let monitor = record::read::<MonitorState>(&run_dir.join(crate::monitor::wire::STATE))
+        .ok()?
+        .monitor;
     let pidfd = process::pidfd_open(monitor.pid).ok()?;
     // Asked after the pidfd was opened: a number that was given to somebody else has another start time.
-    process::lives(monitor.pid, monitor.start).then_some(Found { id, pid: monitor.pid, pidfd })
+    process::lives(monitor.pid, monitor.start).then_some(Found {
+        id,
+        pid: monitor.pid,
+        pidfd,
+    })
 }

@@ -17,9 +17,14 @@ const LAST_WAIT_MS: u64 = 2000;
 pub(super) fn stop(server: &mut Server) {
     let mut asked = Vec::new();
     for process in &server.processes {
-        let Kind::Monitor { id, .. } = &process.kind else { continue };
+        let Kind::Monitor { id, .. } = &process.kind else {
+            continue;
+        };
         let asking = client::connect(&server.options.layout.monitor(id)).and_then(|connection| {
-            connection.ask(Open::Stop { signal: None, timeout_ms: None })?;
+            connection.ask(Open::Stop {
+                signal: None,
+                timeout_ms: None,
+            })?;
             Ok(connection)
         });
         match asking {
@@ -31,7 +36,10 @@ pub(super) fn stop(server: &mut Server) {
     wait(server, KEEPER_STOP_MS);
     for process in &server.processes {
         if let Kind::Monitor { id, .. } = &process.kind {
-            crate::warn!("keeper: container `{id}` did not end within {} s and is killed", KEEPER_STOP_MS / 1000);
+            crate::warn!(
+                "keeper: container `{id}` did not end within {} s and is killed",
+                KEEPER_STOP_MS / 1000
+            );
             if let Err(error) = server.tree.container(id).kill() {
                 crate::warn!("keeper: {error}");
             }

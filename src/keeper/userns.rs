@@ -34,7 +34,9 @@ pub enum UsernsError {
         source: io::Error,
     },
     /// newuidmap or newgidmap failed.
-    #[error("`{command}` failed: {text}; check /etc/subuid and /etc/subgid, and that {program} is installed as its package has it (set-user-id or file capabilities)")]
+    #[error(
+        "`{command}` failed: {text}; check /etc/subuid and /etc/subgid, and that {program} is installed as its package has it (set-user-id or file capabilities)"
+    )]
     Tool {
         /// The program.
         program: &'static str,
@@ -63,7 +65,10 @@ pub(super) fn make(ids: &mut StoreMap) -> Result<OwnedFd, UsernsError> {
     let (uid, gid) = creds::effective_ids();
     // The child lives until its end of this is closed or it is killed.
     let (ours, theirs) = socket::pair().map_err(io("make a socket"))?;
-    let args = CloneArgs { namespaces: Namespaces::USER, ..CloneArgs::default() };
+    let args = CloneArgs {
+        namespaces: Namespaces::USER,
+        ..CloneArgs::default()
+    };
     let child = match process::clone(&args).map_err(refused)? {
         Cloned::Parent(child) => child,
         Cloned::Child => {
@@ -106,17 +111,30 @@ fn write_maps(pid: i32, ids: &mut StoreMap, uid: u32, gid: u32) -> Result<(), Us
 }
 
 fn direct(pid: i32, map: &IdMap, deny_setgroups: bool) -> Result<(), UsernsError> {
-    let lines = |extents: &[Extent]| extents.iter().map(|e| (e.inside, e.outside, e.count)).collect::<Vec<_>>();
-    ns::write_id_maps(pid, &lines(&map.uids), &lines(&map.gids), deny_setgroups)
-        .map_err(|source| UsernsError::Map { map: format!("{:?}", map.uids), source })
+    let lines = |extents: &[Extent]| {
+        extents
+            .iter()
+            .map(|e| (e.inside, e.outside, e.count))
+            .collect::<Vec<_>>()
+    };
+    ns::write_id_maps(pid, &lines(&map.uids), &lines(&map.gids), deny_setgroups).map_err(|source| UsernsError::Map {
+        map: format!("{:?}", map.uids),
+        source,
+    })
 }
 
 fn tool(name: &str) -> Option<PathBuf> {
-    TOOL_DIRS.iter().map(|dir| PathBuf::from(dir).join(name)).find(|path| path.is_file())
+    TOOL_DIRS
+        .iter()
+        .map(|dir| PathBuf::from(dir).join(name))
+        .find(|path| path.is_file())
 }
 
 fn run(path: PathBuf, program: &'static str, pid: i32, extents: &[Extent]) -> Result<(), UsernsError> {
-    let numbers = extents.iter().flat_map(|e| [e.inside, e.outside, e.count]).map(|number| number.to_string());
+    let numbers = extents
+        .iter()
+        .flat_map(|e| [e.inside, e.outside, e.count])
+        .map(|number| number.to_string());
     let args: Vec<String> = std::iter::once(pid.to_string()).chain(numbers).collect();
     let failed = |text: String| UsernsError::Tool {
         program,

@@ -91,7 +91,9 @@ pub struct Live {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum WireError {
     /// Another dunlin is on the other side.
-    #[error("the other side speaks version {found} of the keeper's protocol, this is {VERSION}; run `systemctl reload dunlin-keeper`, or use the same dunlin on both sides")]
+    #[error(
+        "the other side speaks version {found} of the keeper's protocol, this is {VERSION}; run `systemctl reload dunlin-keeper`, or use the same dunlin on both sides"
+    )]
     Version {
         /// Its version.
         found: u16,
@@ -103,7 +105,9 @@ pub enum WireError {
         why: String,
     },
     /// The message does not fit into a packet.
-    #[error("the message has {bytes} bytes, a packet holds {PACKET_BYTES}; use a shorter command, environment or list of layers")]
+    #[error(
+        "the message has {bytes} bytes, a packet holds {PACKET_BYTES}; use a shorter command, environment or list of layers"
+    )]
     TooLong {
         /// Its size.
         bytes: usize,
@@ -144,7 +148,10 @@ mod tests {
         newer[0] = 9;
         assert_eq!(decode::<Request>(&newer).unwrap_err(), WireError::Version { found: 9 });
         for short in [&packet[..0], &packet[..1], &packet[..2], &[1, 0, 200][..]] {
-            assert!(matches!(decode::<Request>(short), Err(WireError::Malformed { .. })), "{short:?}");
+            assert!(
+                matches!(decode::<Request>(short), Err(WireError::Malformed { .. })),
+                "{short:?}"
+            );
         }
         let endless = Reply::Failed(Refusal::new("x".repeat(PACKET_BYTES)));
         assert!(matches!(encode(&endless), Err(WireError::TooLong { .. })));

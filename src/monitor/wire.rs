@@ -16,6 +16,7 @@
 
 use std::path::PathBuf;
 
+use crate::runtime::cgroup::Tree;
 use crate::types::container::{ExitRecord, LogLimits, MonitorState, RestartPolicy};
 use crate::types::health::{Health, HealthStatus};
 use crate::types::idmap::IdMap;
@@ -61,6 +62,8 @@ pub struct MonitorConfig {
     pub id_map: IdMap,
     /// `USER[:GROUP]` by name or number; empty is root.
     pub user: String,
+    /// The store's control groups; the keeper puts its own here.
+    pub tree: Tree,
     /// Limits in force.
     pub limits: Limits,
     /// Which of them were asked for, so that they must be enforced.
@@ -537,6 +540,10 @@ mod tests {
             },
             id_map: IdMap::single(0, 0),
             user: "www".into(),
+            tree: Tree::None {
+                why: "none".into(),
+                fix: "none".into(),
+            },
             limits: Limits::default(),
             asked: vec![LimitKind::Memory],
             tty: Some(Size { rows: 24, cols: 80 }),
