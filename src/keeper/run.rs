@@ -60,7 +60,7 @@ pub fn main(args: &[OsString]) -> u8 {
     if how.ensure {
         return ensure(&options.layout);
     }
-    let ready = match how.ready.map(take_ready) {
+    let mut ready = match how.ready.map(take_ready) {
         Some(Err(error)) => {
             crate::error!("keeper: ready descriptor: {error}");
             return 125;
@@ -68,10 +68,11 @@ pub fn main(args: &[OsString]) -> u8 {
         Some(Ok(ready)) => Some(ready),
         None => None,
     };
-    if how.daemon
-        && let Some(code) = go_into_background(ready.as_ref())
-    {
-        return code;
+    if how.daemon {
+        match go_into_background(ready) {
+            Ok(same) => ready = same,
+            Err(code) => return code,
+        }
     }
     // The name is for people.
     let _ = process::set_name(c"dunlin-keeper");
@@ -159,36 +160,30 @@ fn take_ready(number: i32) -> std::io::Result<OwnedFd> {
     Ok(ready)
 }
 
-/// Forks, and goes on in a child that has its own session and no terminal. Some exit code in the parent.
-fn go_into_background(ready: Option<&OwnedFd>) -> Option<u8> {
+/// Forks, and goes on in a child that has its own session and no terminal, with the ready socket alone. Some exit code in
+/// the parent.
+fn go_into_background(ready: Option<OwnedFd>) -> Result<Option<OwnedFd>, u8> {
     match process::clone(&CloneArgs::default()) {
-        Ok(Cloned::Parent(_)) => return Some(0),
+        Ok(Cloned::Parent(_)) => return Err(0),
         Ok(Cloned::Child) => {}
         Err(error) => {
             crate::error!("keeper: fork: {error}");
-            return Some(125);
+            return Err(125);
         }
     }
-    let quiet = || -> std::io::Result<()> {
+    let quiet = || -> std::io::Result<Option<OwnedFd>> {
         process::new_session()?;
         std::env::set_current_dir("/")?;
-        let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
+        let null: OwnedFd = OpenOptions::new().read(true).write(true).open("/dev/null")?.into();
         for number in 0..3 {
             process::place(null.as_fd(), number, false)?;
         }
         // Whatever else the starter's shell left open would be held for good.
-        match ready {
-            Some(ready) => {
-                process::place(ready.as_fd(), 3, true)?;
-                process::close_from(4)
-            }
-            None => process::close_from(3),
-        }
+        let none = ready.is_none();
+        let last = process::close_all_but_stdio_and(ready.unwrap_or(null))?;
+        Ok((!none).then_some(last))
     };
-    if quiet().is_err() {
-        return Some(125);
-    }
-    None
+    quiet().map_err(|_| 125)
 }
 
 /// Everything before the first request, or why it cannot be.
@@ -223,6 +218,7 @@ fn set_up(options: Options, resume: Option<i32>) -> Result<Server, String> {
             .take_up(found)
             .map_err(|error| format!("watch the monitor of `{id}`: {error}"))?;
     }
+    server.sweep();
     Ok(server)
 }
 

@@ -438,8 +438,30 @@ impl Server {
             Some(Err(_)) | None => 0,
         };
         let gone = self.processes.swap_remove(at);
-        if let Kind::Worker { client } = gone.kind {
-            self.reply(client, &Reply::Ended { pid: gone.pid, code });
+        match gone.kind {
+            Kind::Worker { client } => self.reply(client, &Reply::Ended { pid: gone.pid, code }),
+            Kind::Monitor { id, .. } => self.bury(&id),
+        }
+    }
+
+    /// Ends what a monitor left behind: it takes its container's group away itself unless it was killed.
+    fn bury(&self, id: &ContainerId) {
+        let group = self.tree.container(id);
+        if group.dirs().iter().any(|dir| dir.exists()) {
+            crate::warn!("keeper: the monitor of container `{id}` was killed; its container ends");
+            if let Err(error) = group.kill().and_then(|_| group.remove()) {
+                crate::warn!("keeper: {error}");
+            }
+        }
+    }
+
+    /// Ends what monitors left behind that died while no keeper ran.
+    pub fn sweep(&self) {
+        let living = self.live();
+        for id in self.tree.containers() {
+            if !living.iter().any(|live| live.id == id) {
+                self.bury(&id);
+            }
         }
     }
 

@@ -116,22 +116,22 @@ impl Nursery<'_> {
             creds::set_gid(0).map_err(step("set the group"))?;
             creds::set_uid(0).map_err(step("set the user"))?;
         }
-        // Both numbers may be in each other's way.
-        let report = process::copy_above(report.as_fd(), CONTROL + 2).map_err(step("copy a descriptor"))?;
-        let control = process::copy_above(control.as_fd(), CONTROL + 2).map_err(step("copy a descriptor"))?;
-        process::place(control.as_fd(), CONTROL, false).map_err(step("place its socket"))?;
-        process::place(report.as_fd(), CONTROL + 1, true).map_err(step("place its socket"))?;
-        let report = process::inherited(CONTROL + 1).map_err(step("place its socket"))?;
-        process::close_from(CONTROL + 2).map_err(step("close descriptors"))?;
+        // The report takes the place of standard input until exec closes it; the standard library then opens /dev/null there.
+        process::place(report.as_fd(), 0, true).map_err(step("place its socket"))?;
+        let control = process::copy_above(control.as_fd(), CONTROL).map_err(step("copy its socket"))?;
+        let control = process::close_all_but_stdio_and(control).map_err(step("close descriptors"))?;
         let args = [OsString::from(role.name()), "--fd".into(), CONTROL.to_string().into()];
-        let error = become_self(&args);
+        let error = match process::place(control.as_fd(), CONTROL, false) {
+            Ok(()) => become_self(&args),
+            Err(error) => error,
+        };
         let hint = if error.kind() == io::ErrorKind::PermissionDenied {
             "; let everybody read and execute the binary"
         } else {
             ""
         };
         // The descriptors of the frames above are closed, so this is the last step.
-        let _ = socket::send(report.as_fd(), format!("run itself: {error}{hint}").as_bytes());
+        let _ = socket::send(io::stdin().as_fd(), format!("run itself: {error}{hint}").as_bytes());
         process::exit_now(125)
     }
 }

@@ -4,6 +4,7 @@
 mod fixture;
 mod house;
 mod malicious;
+mod keeper;
 mod registry;
 mod testbed;
 mod units;
