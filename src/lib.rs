@@ -51,6 +51,7 @@ pub mod disk;
 pub mod engine;
 pub mod fleet;
 pub mod image;
+pub mod keeper;
 pub mod log;
 pub mod monitor;
 pub mod plan;

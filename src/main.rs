@@ -6,6 +6,7 @@ use std::process::ExitCode;
 pub fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
     match args.next().as_deref() {
+        Some("keeper") => dunlin::keeper::main(&std::env::args_os().skip(2).collect::<Vec<_>>()).into(),
         Some("worker") => with_descriptor(args, dunlin::image::worker::main),
         Some("decode") => dunlin::image::decode::main(&args.collect::<Vec<_>>()).into(),
         Some("monitor") => with_descriptor(args, dunlin::monitor::main),

@@ -6,6 +6,7 @@ pub mod board;
 pub mod certs;
 pub mod env;
 pub mod registries;
+pub mod subid;
 
 use std::path::{Path, PathBuf};
 

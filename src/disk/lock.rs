@@ -1,6 +1,7 @@
 //! Locks between processes: a lock is a value that functions take; the kernel frees it when its holder dies.
 
 use std::fs::{File, OpenOptions, TryLockError};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use super::DiskError;
 /// A held lock (flock(2)); freed when dropped.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    file: File,
 }
 
 /// Whether others may hold the same lock.
@@ -20,6 +21,13 @@ pub enum Mode {
     Shared,
     /// Nobody else holds it.
     Exclusive,
+}
+
+impl From<Lock> for OwnedFd {
+    /// The lock as the descriptor that holds it, to be kept across exec.
+    fn from(lock: Lock) -> OwnedFd {
+        lock.file.into()
+    }
 }
 
 impl Lock {
@@ -58,7 +66,7 @@ impl Lock {
             Mode::Exclusive => file.try_lock(),
         };
         match taken {
-            Ok(()) => Ok(Some(Lock { _file: file })),
+            Ok(()) => Ok(Some(Lock { file })),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(e)) => Err(DiskError::io("lock", path)(e)),
         }

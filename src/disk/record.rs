@@ -164,6 +164,8 @@ pub mod kinds {
     pub const STORE: u16 = 18;
     /// What a pull in flight keeps from garbage collection.
     pub const HOLD: u16 = 19;
+    /// The keeper's control groups.
+    pub const KEEPER: u16 = 19;
 }
 
 impl Record for crate::types::container::ContainerRecord {

@@ -189,3 +189,23 @@ pub const RUN_START_MS: u64 = 60_000;
 pub const EXEC_START_MS: u64 = 30_000;
 /// Bytes of a bundle's `config.json`: a record's, and its filter's, written as JSON.
 pub const BUNDLE_BYTES: u64 = 4 << 20;
+/// Bytes of /etc/subuid and /etc/subgid (a line has 30; a host with 10,000 users).
+pub const SUBID_FILE_BYTES: u64 = 1 << 20;
+/// Ranges of subordinate ids that are used for one store (the kernel takes 340 lines in all).
+pub const SUBID_RANGES: usize = 64;
+/// Connections to a keeper at the same time; more are refused.
+pub const KEEPER_CLIENTS: usize = 64;
+/// Monitors and workers of one keeper that have not ended; more are refused.
+pub const KEEPER_CHILDREN: usize = 512;
+/// Milliseconds that a keeper without containers and connections stays before it leaves.
+pub const KEEPER_IDLE_MS: u64 = 10_000;
+/// Milliseconds that a keeper may take to come up.
+pub const KEEPER_START_MS: u64 = 20_000;
+/// Milliseconds that newuidmap and newgidmap may take (they may ask a directory service).
+pub const KEEPER_IDMAP_MS: u64 = 10_000;
+/// Milliseconds that a monitor may take to start its container (a flat copy of the image on slow flash).
+pub const KEEPER_MONITOR_MS: u64 = 300_000;
+/// Milliseconds that containers have to end when the keeper is told to stop (systemd allows a unit 90 s).
+pub const KEEPER_STOP_MS: u64 = 80_000;
+/// Milliseconds that an ordinary answer of a keeper may take.
+pub const KEEPER_ANSWER_MS: u64 = 10_000;

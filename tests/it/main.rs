@@ -7,6 +7,7 @@ mod fixture;
 mod house;
 mod malicious;
 mod monitor;
+mod keeper;
 mod registry;
 mod testbed;
 mod units;

@@ -55,6 +55,24 @@ impl Tree {
             && roots.iter().all(|root| root.join(Leaf::Monitors.name()).is_dir())
             && self.place(Leaf::Keeper, 0).is_ok()
     }
+
+    /// Moves the caller out of the tree and removes what is empty of it: the end of a keeper without containers.
+    pub fn dissolve(&self) {
+        self.roots().into_iter().for_each(vacate);
+    }
+}
+
+/// Leaves the groups and removes those that are empty, as far as the caller may; what stays is found again by name.
+fn vacate(root: &Path) {
+    // Up, where that is allowed; on v1 the tree's own group may hold processes too.
+    let above = root.parent().map(|above| above.join("cgroup.procs"));
+    if !above.is_some_and(|procs| file::put(&procs, "0").is_ok()) && !root.join("cgroup.controllers").exists() {
+        let _ = file::put(&root.join("cgroup.procs"), "0");
+    }
+    for leaf in Leaf::ALL {
+        let _ = fs::remove_dir(root.join(leaf.name()));
+    }
+    let _ = fs::remove_dir(root);
 }
 
 /// Makes a group `name` at the top of every hierarchy for `owner` (user and group id) and moves the caller into its

@@ -129,6 +129,18 @@ impl Tree {
         Handle::new(self.clone(), format!("c-{id}"))
     }
 
+    /// The containers that have a group, whether or not they run.
+    pub fn containers(&self) -> Vec<ContainerId> {
+        let mut all = Vec::new();
+        for root in self.roots() {
+            for entry in std::fs::read_dir(root).into_iter().flatten().flatten() {
+                let id = entry.file_name().to_str().and_then(|name| name.strip_prefix("c-")?.parse().ok());
+                all.extend(id.filter(|id| !all.contains(id)));
+            }
+        }
+        all
+    }
+
     /// `v2`, `v1` or `none`, for listings.
     pub const fn version(&self) -> &'static str {
         match self {
