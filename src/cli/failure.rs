@@ -1,7 +1,7 @@
 //! Errors at the edge: one line on stderr and the exit code.
 
 use std::fmt;
-use std::io;
+use std::io::{self, Write as _};
 
 /// Exit code for an error of dunlin itself.
 pub const OWN: u8 = 125;
@@ -15,6 +15,8 @@ pub struct Failure {
     pub message: String,
     /// Stdout was closed by its reader: nothing is said.
     quiet: bool,
+    /// A container that was named does not exist.
+    missing: bool,
 }
 
 impl Failure {
@@ -25,7 +27,12 @@ impl Failure {
 
     /// An error with an exit code.
     pub fn with_code(code: u8, message: impl Into<String>) -> Failure {
-        Failure { code, message: message.into(), quiet: false }
+        Failure { code, message: message.into(), quiet: false, missing: false }
+    }
+
+    /// Whether the container that was named does not exist.
+    pub fn is_missing(&self) -> bool {
+        self.missing
     }
 
     /// Says it on stderr, as podman does; returns the exit code.
@@ -44,11 +51,16 @@ impl fmt::Display for Failure {
 }
 
 /// One `Error: …` on stderr.
-#[allow(clippy::print_stderr)]
 pub fn say_error(message: &str) {
+    say(&format!("Error: {message}"));
+}
+
+/// A text on stderr.
+pub fn say(message: &str) {
     // What a registry or an image wrote may be in the text: no control characters but line ends reach the terminal.
     let safe: String = message.chars().map(|c| if c.is_control() && c != '\n' { '?' } else { c }).collect();
-    eprintln!("Error: {safe}");
+    // Nowhere is left to tell that stderr is gone.
+    let _ = writeln!(io::stderr().lock(), "{safe}");
 }
 
 macro_rules! from_error {
@@ -71,7 +83,8 @@ from_error!(
 
 impl From<crate::engine::EngineError> for Failure {
     fn from(error: crate::engine::EngineError) -> Failure {
-        Failure::with_code(error.exit_code(), error.to_string())
+        let missing = error.is_no_container();
+        Failure { missing, ..Failure::with_code(error.exit_code(), error.to_string()) }
     }
 }
 
@@ -84,6 +97,6 @@ impl From<crate::monitor::client::ClientError> for Failure {
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Failure {
         let quiet = error.kind() == io::ErrorKind::BrokenPipe;
-        Failure { code: if quiet { 0 } else { OWN }, message: error.to_string(), quiet }
+        Failure { code: if quiet { 0 } else { OWN }, message: error.to_string(), quiet, missing: false }
     }
 }
