@@ -39,7 +39,10 @@ pub struct Ready {
 pub fn terminal_size() -> Option<Size> {
     let size = |fd: BorrowedFd<'_>| tty::window_size(fd).ok().filter(|size| size.rows > 0 && size.cols > 0);
     let found = size(io::stdout().as_fd()).or_else(|| size(io::stdin().as_fd()))?;
-    Some(Size { rows: found.rows, cols: found.cols })
+    Some(Size {
+        rows: found.rows,
+        cols: found.cols,
+    })
 }
 
 /// Whether stdin is a terminal.
@@ -58,7 +61,12 @@ pub fn prepare(attachment: Attachment) -> Result<Ready, Failure> {
     } else {
         None
     };
-    Ok(Ready { attachment, signals, raw: None, input_is_terminal })
+    Ok(Ready {
+        attachment,
+        signals,
+        raw: None,
+        input_is_terminal,
+    })
 }
 
 impl Ready {
@@ -69,7 +77,11 @@ impl Ready {
         if raw {
             self.raw = Some(RawMode::enter(stdin.as_fd())?);
         }
-        let terminal = if tty::is_terminal(stdout.as_fd()) { stdout.as_fd() } else { stdin.as_fd() };
+        let terminal = if tty::is_terminal(stdout.as_fd()) {
+            stdout.as_fd()
+        } else {
+            stdin.as_fd()
+        };
         let ends = Ends {
             stdin: self.attachment.stdin.then(|| stdin.as_fd()),
             stdout: Some(stdout.as_fd()),
@@ -77,7 +89,11 @@ impl Ready {
             signals: self.signals.as_ref(),
             leave_on_signal: !self.attachment.sig_proxy,
             terminal: self.attachment.tty.then_some(terminal),
-            detach_keys: if self.input_is_terminal { &self.attachment.detach_keys } else { &[] },
+            detach_keys: if self.input_is_terminal {
+                &self.attachment.detach_keys
+            } else {
+                &[]
+            },
         };
         let ended = session.relay(&ends);
         drop(self.raw.take());

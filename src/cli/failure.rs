@@ -27,7 +27,12 @@ impl Failure {
 
     /// An error with an exit code.
     pub fn with_code(code: u8, message: impl Into<String>) -> Failure {
-        Failure { code, message: message.into(), quiet: false, missing: false }
+        Failure {
+            code,
+            message: message.into(),
+            quiet: false,
+            missing: false,
+        }
     }
 
     /// Whether the container that was named does not exist.
@@ -58,7 +63,10 @@ pub fn say_error(message: &str) {
 /// A text on stderr.
 pub fn say(message: &str) {
     // What a registry or an image wrote may be in the text: no control characters but line ends reach the terminal.
-    let safe: String = message.chars().map(|c| if c.is_control() && c != '\n' { '?' } else { c }).collect();
+    let safe: String = message
+        .chars()
+        .map(|c| if c.is_control() && c != '\n' { '?' } else { c })
+        .collect();
     // Nowhere is left to tell that stderr is gone.
     let _ = writeln!(io::stderr().lock(), "{safe}");
 }
@@ -84,7 +92,10 @@ from_error!(
 impl From<crate::engine::EngineError> for Failure {
     fn from(error: crate::engine::EngineError) -> Failure {
         let missing = error.is_no_container();
-        Failure { missing, ..Failure::with_code(error.exit_code(), error.to_string()) }
+        Failure {
+            missing,
+            ..Failure::with_code(error.exit_code(), error.to_string())
+        }
     }
 }
 
@@ -97,6 +108,11 @@ impl From<crate::monitor::client::ClientError> for Failure {
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Failure {
         let quiet = error.kind() == io::ErrorKind::BrokenPipe;
-        Failure { code: if quiet { 0 } else { OWN }, message: error.to_string(), quiet, missing: false }
+        Failure {
+            code: if quiet { 0 } else { OWN },
+            message: error.to_string(),
+            quiet,
+            missing: false,
+        }
     }
 }

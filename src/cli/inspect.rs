@@ -27,7 +27,11 @@ pub fn container(view: &ContainerView, layout: &Layout, extra: &Extra) -> Value 
     let spec = &record.spec;
     let folder = layout.container(&record.id);
     let text = |path: PathBuf| path.to_string_lossy().into_owned();
-    let lowers: Vec<String> = extra.lowers.iter().map(|path| path.to_string_lossy().into_owned()).collect();
+    let lowers: Vec<String> = extra
+        .lowers
+        .iter()
+        .map(|path| path.to_string_lossy().into_owned())
+        .collect();
     let mut all = json!({
         "Id": record.id.hex(),
         "Created": time::rfc3339(Some(record.created)),
@@ -90,7 +94,11 @@ fn state(view: &ContainerView, extra: &Extra) -> Value {
             })
         })
         .collect();
-    let health = if view.record.spec.health.is_some() { view.health.as_str() } else { "" };
+    let health = if view.record.spec.health.is_some() {
+        view.health.as_str()
+    } else {
+        ""
+    };
     json!({
         "OciVersion": "1.2.0",
         "Status": view.status.as_str(),
@@ -118,9 +126,11 @@ fn mounts(spec: &ContainerSpec, layout: &Layout) -> Vec<Value> {
         .filter_map(|mount| {
             let (kind, name, source) = match &mount.source {
                 MountSource::Bind(path) => ("bind", "", path.clone()),
-                MountSource::Volume(name) => {
-                    ("volume", name.as_str(), layout.volumes().join(name).join("_data").to_string_lossy().into_owned())
-                }
+                MountSource::Volume(name) => (
+                    "volume",
+                    name.as_str(),
+                    layout.volumes().join(name).join("_data").to_string_lossy().into_owned(),
+                ),
                 MountSource::Tmpfs => return None,
             };
             Some(json!({
@@ -196,7 +206,11 @@ fn host_config(view: &ContainerView, layout: &Layout) -> Value {
                 MountSource::Bind(source) | MountSource::Volume(source) => source,
                 MountSource::Tmpfs => return None,
             };
-            Some(format!("{source}:{}:{}", mount.target, if mount.read_only { "ro" } else { "rw" }))
+            Some(format!(
+                "{source}:{}:{}",
+                mount.target,
+                if mount.read_only { "ro" } else { "rw" }
+            ))
         })
         .collect();
     let tmpfs: Map<String, Value> = spec
@@ -221,7 +235,11 @@ fn host_config(view: &ContainerView, layout: &Layout) -> Value {
         Seccomp::Profile(_) => security.push("seccomp=profile"),
     }
     let rates = |pick: &dyn Fn(&crate::types::limits::IoLimit) -> Option<u64>| -> Vec<Value> {
-        limits.io.iter().filter_map(|(device, limit)| Some(json!({"Path": device, "Rate": pick(limit)?}))).collect()
+        limits
+            .io
+            .iter()
+            .filter_map(|(device, limit)| Some(json!({"Path": device, "Rate": pick(limit)?})))
+            .collect()
     };
     json!({
         "Binds": binds,
@@ -297,8 +315,9 @@ fn own(view: &ContainerView) -> Value {
         .collect();
     let mut all = json!({"Limits": limits, "NoNewPrivileges": spec.no_new_privs});
     if !spec.devices.is_empty() {
-        all["DeviceAccess"] =
-            Value::from("devices are bound nodes: the host's file modes decide; device programs are refused to rootless");
+        all["DeviceAccess"] = Value::from(
+            "devices are bound nodes: the host's file modes decide; device programs are refused to rootless",
+        );
     }
     all
 }

@@ -8,8 +8,15 @@ pub fn parse(text: &str) -> Result<Vec<u8>, String> {
     if text.is_empty() {
         return Ok(Vec::new());
     }
-    let keys: Vec<u8> = text.split(',').map(|key| one(key).ok_or_else(|| key.to_owned())).collect::<Result<_, _>>()?;
-    if keys.len() > KEYS_MAX { Err(text.to_owned()) } else { Ok(keys) }
+    let keys: Vec<u8> = text
+        .split(',')
+        .map(|key| one(key).ok_or_else(|| key.to_owned()))
+        .collect::<Result<_, _>>()?;
+    if keys.len() > KEYS_MAX {
+        Err(text.to_owned())
+    } else {
+        Ok(keys)
+    }
 }
 
 fn one(key: &str) -> Option<u8> {

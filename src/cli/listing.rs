@@ -22,7 +22,10 @@ impl Listing {
         match format.map(str::trim) {
             None | Some("" | "table") => self.default_table(noheading),
             Some("json") => Ok(json(&Value::Array(self.json.clone()))),
-            Some(format) => match format.strip_prefix("table").filter(|rest| rest.starts_with([' ', '\t', '{'])) {
+            Some(format) => match format
+                .strip_prefix("table")
+                .filter(|rest| rest.starts_with([' ', '\t', '{']))
+            {
                 Some(columns) => self.table(&columns.trim_start().replace("}} {{", "}}\t{{"), noheading),
                 None => self.template(format),
             },
@@ -76,8 +79,16 @@ impl Listing {
         if let Some(Value::Object(row)) = self.rows.first() {
             headers.extend(row.keys().map(|field| (field.clone(), Value::from(header(field)))));
         }
-        headers.extend(self.columns.iter().map(|(header, field)| ((*field).to_owned(), Value::from(*header))));
-        headers.extend(self.headers.iter().map(|(field, header)| ((*field).to_owned(), Value::from(*header))));
+        headers.extend(
+            self.columns
+                .iter()
+                .map(|(header, field)| ((*field).to_owned(), Value::from(*header))),
+        );
+        headers.extend(
+            self.headers
+                .iter()
+                .map(|(field, header)| ((*field).to_owned(), Value::from(*header))),
+        );
         Value::Object(headers)
     }
 }
@@ -148,14 +159,23 @@ mod tests {
         for (format, want) in [
             (None, "CONTAINER ID  NAMES\n0123456789ab  web\nba9876543210  d?b\n"),
             (Some("{{.Names}}"), "web\nd\u{7}b\n"),
-            (Some("table {{.Names}}\\t{{.CreatedAt}}"), "NAMES       CREATED AT\nweb         today\nd\u{7}b         now\n"),
-            (Some("table {{.ID}} {{.CreatedAt}}"), "CONTAINER ID  CREATED AT\n0123456789ab  today\nba9876543210  now\n"),
+            (
+                Some("table {{.Names}}\\t{{.CreatedAt}}"),
+                "NAMES       CREATED AT\nweb         today\nd\u{7}b         now\n",
+            ),
+            (
+                Some("table {{.ID}} {{.CreatedAt}}"),
+                "CONTAINER ID  CREATED AT\n0123456789ab  today\nba9876543210  now\n",
+            ),
             (Some("{{range .}}{{.ID}};{{end}}"), "0123456789ab;ba9876543210;"),
             (Some("json"), "[\n  {\n    \"Id\": \"0123456789ab\"\n  }\n]\n"),
         ] {
             assert_eq!(listing.render(format, false).unwrap(), want, "{format:?}");
         }
-        assert_eq!(listing.render(None, true).unwrap(), "0123456789ab  web\nba9876543210  d?b\n");
+        assert_eq!(
+            listing.render(None, true).unwrap(),
+            "0123456789ab  web\nba9876543210  d?b\n"
+        );
         assert!(listing.render(Some("{{.Nope}}"), false).is_err());
         assert_eq!(header("RunningFor"), "RUNNING FOR");
         assert_eq!(header("ID"), "ID");

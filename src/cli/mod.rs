@@ -56,16 +56,31 @@ fn execute(cli: Cli) -> Result<u8, Failure> {
         Verb::Exec(args) => compose::environment(&args.env_file, &args.env)?,
         _ => Vec::new(),
     };
-    let place = owner::settle(&global)?;
+    let place = owner::settle(&global, starts(&verb))?;
     if let (None, Some(level)) = (&global.log_level, &place.settings.log.level) {
         log::set_level(level.parse().map_err(Failure::new)?);
     }
-    let engine = Engine::open(&place.layout, &place.settings)?;
+    let engine = Engine::open_with(&place.layout, &place.settings, place.starter)?;
     match (verb, prepared) {
         (Verb::Run(args), Some(prepared)) => verbs::run(&engine, &args, prepared),
         (Verb::Create(_), Some(prepared)) => verbs::create(&engine, prepared),
         (verb, _) => other(&engine, &verb, env),
     }
+}
+
+/// Whether a verb needs a keeper.
+fn starts(verb: &Verb) -> bool {
+    matches!(
+        verb,
+        Verb::Run(_)
+            | Verb::Create(_)
+            | Verb::Start(_)
+            | Verb::Restart(_)
+            | Verb::Rm(_)
+            | Verb::Pull(_)
+            | Verb::Rmi(_)
+            | Verb::Info(_)
+    )
 }
 
 fn other(engine: &Engine, verb: &Verb, env: Vec<String>) -> Result<u8, Failure> {
@@ -101,7 +116,9 @@ fn cleanup(global: &Global, id: &str) -> Result<u8, Failure> {
     let (Some(root), Some(runroot)) = (&global.root, &global.runroot) else {
         return Err(Failure::new("container-cleanup needs --root and --runroot"));
     };
-    let id = id.parse().map_err(|error: crate::types::ids::IdError| Failure::new(error.to_string()))?;
+    let id = id
+        .parse()
+        .map_err(|error: crate::types::ids::IdError| Failure::new(error.to_string()))?;
     let engine = Engine::open(&Layout::new(root, runroot), &crate::config::agent::Settings::default())?;
     engine.cleanup(&id)?;
     Ok(0)

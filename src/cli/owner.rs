@@ -5,6 +5,7 @@ use super::failure::Failure;
 use crate::config::agent::{SYSTEM_FILE, Settings};
 use crate::config::{ConfigError, env};
 use crate::disk::layout::Layout;
+use crate::keeper::start::{self, Owner, Starter};
 use crate::sys::creds;
 use std::fs;
 use std::io;
@@ -15,12 +16,13 @@ use std::path::{Path, PathBuf};
 const SYSTEM_USER: &str = "dunlin";
 
 /// A store and the settings that hold for it.
-#[derive(Debug)]
 pub struct Place {
     /// Where everything is.
     pub layout: Layout,
     /// What is configured.
     pub settings: Settings,
+    /// Of a caller that was root: how to start a keeper.
+    pub starter: Option<Starter>,
 }
 
 /// A line of /etc/passwd.
@@ -32,22 +34,25 @@ struct User {
     home: PathBuf,
 }
 
-/// Finds the store that is meant. Run as root, irrevocably becomes its owner. Reads no file of the store before.
-pub fn settle(global: &Global) -> Result<Place, Failure> {
+/// Finds the store that is meant. Run as root, irrevocably becomes its owner; for verbs that start something, after making
+/// control groups for the owner's keeper. Reads no file of the store before.
+pub fn settle(global: &Global, starts: bool) -> Result<Place, Failure> {
     let (uid, _) = creds::effective_ids();
     let system_owner = owner_of(Layout::system().data())?;
     // The system store's own user means it without saying so.
     let system = uid == 0 || system_owner == Some(uid);
     let settings = settings(global, system)?;
     let layout = layout(global, &settings, system, uid)?;
-    if uid == 0 {
-        become_owner(&layout)?;
-    }
+    let starter = if uid == 0 { become_owner(&layout, starts)? } else { None };
     let (uid, _) = creds::effective_ids();
     check_owner(layout.data(), uid)?;
     check_owner(layout.run(), uid)?;
     check_run_root(&layout, uid)?;
-    Ok(Place { layout, settings })
+    Ok(Place {
+        layout,
+        settings,
+        starter,
+    })
 }
 
 fn settings(global: &Global, system: bool) -> Result<Settings, ConfigError> {
@@ -71,9 +76,18 @@ fn settings(global: &Global, system: bool) -> Result<Settings, ConfigError> {
 }
 
 fn layout(global: &Global, settings: &Settings, system: bool, uid: u32) -> Result<Layout, Failure> {
-    let absolute = |path: &Path| std::path::absolute(path).map_err(|error| Failure::new(format!("`{}`: {error}", path.display())));
-    let asked = global.root.clone().or_else(|| env::path(env::DUNLIN_ROOT)).or_else(|| settings.store.root.clone());
-    let asked_run = global.runroot.clone().or_else(|| env::path(env::DUNLIN_RUNROOT)).or_else(|| settings.store.runroot.clone());
+    let absolute =
+        |path: &Path| std::path::absolute(path).map_err(|error| Failure::new(format!("`{}`: {error}", path.display())));
+    let asked = global
+        .root
+        .clone()
+        .or_else(|| env::path(env::DUNLIN_ROOT))
+        .or_else(|| settings.store.root.clone());
+    let asked_run = global
+        .runroot
+        .clone()
+        .or_else(|| env::path(env::DUNLIN_RUNROOT))
+        .or_else(|| settings.store.runroot.clone());
     let standard = if system { Layout::system() } else { own_layout(uid)? };
     let data = match &asked {
         Some(path) => absolute(path)?,
@@ -94,7 +108,8 @@ fn layout(global: &Global, settings: &Settings, system: bool, uid: u32) -> Resul
 /// The store of an ordinary user.
 fn own_layout(uid: u32) -> Result<Layout, Failure> {
     let data = env::path(env::XDG_DATA_HOME).or_else(|| Some(env::path(env::HOME)?.join(".local/share")));
-    let data = data.ok_or_else(|| Failure::new("neither XDG_DATA_HOME nor HOME is set; say where data goes with --root"))?;
+    let data =
+        data.ok_or_else(|| Failure::new("neither XDG_DATA_HOME nor HOME is set; say where data goes with --root"))?;
     let run = match env::path(env::XDG_RUNTIME_DIR) {
         Some(dir) => dir.join("dunlin"),
         None => PathBuf::from(format!("/tmp/dunlin-{uid}")),
@@ -114,7 +129,7 @@ fn owner_of(path: &Path) -> Result<Option<u32>, Failure> {
 }
 
 /// As root: makes the store's folders where they are missing, and becomes their owner.
-fn become_owner(layout: &Layout) -> Result<(), Failure> {
+fn become_owner(layout: &Layout, starts: bool) -> Result<Option<Starter>, Failure> {
     let owner = match owner_of(layout.data())? {
         Some(0) => None,
         Some(uid) => Some(user(|user| user.uid == uid).unwrap_or(User {
@@ -129,12 +144,28 @@ fn become_owner(layout: &Layout) -> Result<(), Failure> {
     for dir in [layout.data(), layout.run()] {
         make_for(dir, owner.as_ref())?;
     }
-    let Some(owner) = owner else { return Ok(()) };
+    let Some(owner) = owner else { return Ok(None) };
     let groups = groups_of(&owner);
-    creds::become_user(owner.uid, owner.gid, &groups)
-        .map_err(|error| Failure::new(format!("become user `{}` ({}), who owns `{}`: {error}", owner.name, owner.uid, layout.data().display())))?;
+    let keeper_of = Owner {
+        uid: owner.uid,
+        gid: owner.gid,
+        groups: groups.clone(),
+    };
+    let starter = if starts {
+        start::prepare_as_root(layout, &keeper_of).map_err(|error| Failure::new(error.to_string()))?
+    } else {
+        None
+    };
+    creds::become_user(owner.uid, owner.gid, &groups).map_err(|error| {
+        Failure::new(format!(
+            "become user `{}` ({}), who owns `{}`: {error}",
+            owner.name,
+            owner.uid,
+            layout.data().display()
+        ))
+    })?;
     env::become_user(owner.home);
-    Ok(())
+    Ok(starter)
 }
 
 fn make_for(dir: &Path, owner: Option<&User>) -> Result<(), Failure> {
@@ -143,7 +174,11 @@ fn make_for(dir: &Path, owner: Option<&User>) -> Result<(), Failure> {
     }
     let fail = |error: io::Error| Failure::new(format!("create folder `{}`: {error}", dir.display()));
     if let Some(parent) = dir.parent().filter(|parent| !parent.is_dir()) {
-        fs::DirBuilder::new().recursive(true).mode(0o755).create(parent).map_err(fail)?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(parent)
+            .map_err(fail)?;
     }
     fs::DirBuilder::new().mode(0o700).create(dir).map_err(fail)?;
     if let Some(owner) = owner {
@@ -169,11 +204,17 @@ fn check_owner(dir: &Path, uid: u32) -> Result<(), Failure> {
         None => ("somebody else".to_owned(), "type `sudo dunlin …`".to_owned()),
         Some(0) => ("root".to_owned(), "type `sudo dunlin …`".to_owned()),
         Some(other) => match user(|user| user.uid == other) {
-            Some(user) => (format!("user `{}`", user.name), format!("type `sudo dunlin …` or `sudo -u {} dunlin …`", user.name)),
+            Some(user) => (
+                format!("user `{}`", user.name),
+                format!("type `sudo dunlin …` or `sudo -u {} dunlin …`", user.name),
+            ),
             None => (format!("user id {other}"), "type `sudo dunlin …`".to_owned()),
         },
     };
-    Err(Failure::new(format!("`{}` belongs to {whose}; {fix}, or leave --root and --runroot out for a store of your own", dir.display())))
+    Err(Failure::new(format!(
+        "`{}` belongs to {whose}; {fix}, or leave --root and --runroot out for a store of your own",
+        dir.display()
+    )))
 }
 
 /// A run root in a folder that anybody may write to must be ours and closed to others.
@@ -227,7 +268,15 @@ mod tests {
     #[test]
     fn lines_of_passwd_and_group_are_read() {
         let user = parse_user("dunlin:x:990:991:Dunlin:/var/lib/dunlin:/usr/sbin/nologin");
-        assert_eq!(user, Some(User { name: "dunlin".into(), uid: 990, gid: 991, home: "/var/lib/dunlin".into() }));
+        assert_eq!(
+            user,
+            Some(User {
+                name: "dunlin".into(),
+                uid: 990,
+                gid: 991,
+                home: "/var/lib/dunlin".into()
+            })
+        );
         assert_eq!(parse_user("broken:x:y"), None);
         assert_eq!(member_of("dialout:x:20:anna,dunlin", "dunlin"), Some(20));
         assert_eq!(member_of("dialout:x:20:anna", "dunlin"), None);

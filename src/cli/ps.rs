@@ -43,7 +43,12 @@ pub fn listing(containers: &[Sized], shape: Shape) -> Listing {
     }
     Listing {
         columns,
-        headers: &[("Created", "CREATED"), ("CreatedHuman", "CREATED"), ("RunningFor", "CREATED"), ("ImageID", "IMAGE ID")],
+        headers: &[
+            ("Created", "CREATED"),
+            ("CreatedHuman", "CREATED"),
+            ("RunningFor", "CREATED"),
+            ("ImageID", "IMAGE ID"),
+        ],
         rows: containers.iter().map(|(view, size)| row(view, *size, shape)).collect(),
         json: containers.iter().map(|(view, size)| full(view, *size, shape)).collect(),
     }
@@ -54,7 +59,10 @@ pub fn status(view: &ContainerView, now: Unix) -> String {
     let mut text = match view.status {
         Status::Created => "Created".to_owned(),
         Status::Running => {
-            let up = view.started.map(|started| time::since(started, now)).unwrap_or_default();
+            let up = view
+                .started
+                .map(|started| time::since(started, now))
+                .unwrap_or_default();
             format!("Up {}", human::duration(up))
         }
         Status::Paused => "Paused".to_owned(),
@@ -97,17 +105,35 @@ fn mounts(view: &ContainerView) -> Vec<String> {
         MountSource::Volume(name) => name.clone(),
         MountSource::Tmpfs => "tmpfs".to_owned(),
     };
-    view.record.spec.mounts.iter().map(|mount| source(&mount.source)).collect()
+    view.record
+        .spec
+        .mounts
+        .iter()
+        .map(|mount| source(&mount.source))
+        .collect()
 }
 
 fn size((writable, image): (u64, u64)) -> String {
-    format!("{} (virtual {})", human::size(writable).replace(' ', ""), human::size(writable + image).replace(' ', ""))
+    format!(
+        "{} (virtual {})",
+        human::size(writable).replace(' ', ""),
+        human::size(writable + image).replace(' ', "")
+    )
 }
 
 fn row(view: &ContainerView, sizes: Option<(u64, u64)>, shape: Shape) -> Value {
     let record = &view.record;
-    let id = if shape.no_trunc { record.id.hex() } else { record.id.short() };
-    let labels: Vec<String> = record.spec.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let id = if shape.no_trunc {
+        record.id.hex()
+    } else {
+        record.id.short()
+    };
+    let labels: Vec<String> = record
+        .spec
+        .labels
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
     let age = time::ago(record.created, shape.now);
     json!({
         "ID": id,

@@ -6,7 +6,9 @@ use std::time::{Duration, SystemTime};
 
 /// Now, by the host's clock.
 pub fn now() -> Unix {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     Unix(since.as_millis() as u64)
 }
 
@@ -32,9 +34,14 @@ pub fn long(at: Unix) -> String {
 
 /// RFC 3339 with milliseconds; Go's zero time for none.
 pub fn rfc3339(at: Option<Unix>) -> String {
-    let Some(at) = at else { return "0001-01-01T00:00:00Z".to_owned() };
+    let Some(at) = at else {
+        return "0001-01-01T00:00:00Z".to_owned();
+    };
     let (year, month, day, hour, minute, second) = at.civil();
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", at.0 % 1000)
+    format!(
+        "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z",
+        at.0 % 1000
+    )
 }
 
 #[cfg(test)]

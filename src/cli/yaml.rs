@@ -64,9 +64,17 @@ fn scalar(value: &Value) -> String {
 
 /// Whether a text reads back as the same text without quotes.
 fn is_plain(text: &str) -> bool {
-    let first_good = text.chars().next().is_some_and(|c| c.is_ascii_alphabetic() || c == '/' || c == '_');
-    let all_good = text.chars().all(|c| c.is_ascii_alphanumeric() || " ._-/,()=+@;'".contains(c));
-    let word = matches!(text.to_ascii_lowercase().as_str(), "true" | "false" | "null" | "yes" | "no" | "on" | "off" | "y" | "n" | "nan");
+    let first_good = text
+        .chars()
+        .next()
+        .is_some_and(|c| c.is_ascii_alphabetic() || c == '/' || c == '_');
+    let all_good = text
+        .chars()
+        .all(|c| c.is_ascii_alphanumeric() || " ._-/,()=+@;'".contains(c));
+    let word = matches!(
+        text.to_ascii_lowercase().as_str(),
+        "true" | "false" | "null" | "yes" | "no" | "on" | "off" | "y" | "n" | "nan"
+    );
     first_good && all_good && !word && !text.ends_with(' ')
 }
 

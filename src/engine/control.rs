@@ -37,7 +37,11 @@ impl Engine {
 
     /// Connects to a container that runs; the error says its state.
     pub(super) fn connect_live(&self, view: &ContainerView, reason: &'static str) -> Result<Connection, EngineError> {
-        let improper = |status| EngineError::State { name: view.record.name.clone(), status, reason };
+        let improper = |status| EngineError::State {
+            name: view.record.name.clone(),
+            status,
+            reason,
+        };
         if !view.status.is_live() {
             return Err(improper(view.status));
         }
@@ -54,7 +58,11 @@ impl Engine {
         self.stop_view(&view, timeout)
     }
 
-    pub(super) fn stop_view(&self, view: &ContainerView, timeout: Option<u32>) -> Result<Option<ExitRecord>, EngineError> {
+    pub(super) fn stop_view(
+        &self,
+        view: &ContainerView,
+        timeout: Option<u32>,
+    ) -> Result<Option<ExitRecord>, EngineError> {
         if !view.status.is_live() {
             self.kill_leftover(view)?;
             return Ok(None);
@@ -87,14 +95,20 @@ impl Engine {
         let deadline = Instant::now() + CLEANUP_PATIENCE;
         let id = &view.record.id;
         loop {
-            let Some(record) = super::index::load(self.layout(), id)? else { return Ok(()) };
+            let Some(record) = super::index::load(self.layout(), id)? else {
+                return Ok(());
+            };
             let now = super::view::look(self.layout(), record)?;
             if !now.status.is_live() && !view.record.spec.auto_remove {
                 return self.kill_leftover(&now);
             }
             if Instant::now() >= deadline {
                 let name = view.record.name.clone();
-                return Err(EngineError::TimedOut { name, what: "the end of its clean-up", seconds: CLEANUP_PATIENCE.as_secs() });
+                return Err(EngineError::TimedOut {
+                    name,
+                    what: "the end of its clean-up",
+                    seconds: CLEANUP_PATIENCE.as_secs(),
+                });
             }
             std::thread::sleep(PAUSE);
         }
@@ -113,7 +127,11 @@ impl Engine {
             }
             if Instant::now() >= deadline {
                 let name = view.record.name.clone();
-                return Err(EngineError::TimedOut { name, what: "the end of its first process", seconds: KILL_PATIENCE.as_secs() });
+                return Err(EngineError::TimedOut {
+                    name,
+                    what: "the end of its first process",
+                    seconds: KILL_PATIENCE.as_secs(),
+                });
             }
             std::thread::sleep(PAUSE);
         }
@@ -130,7 +148,9 @@ impl Engine {
     /// Freezes a container.
     pub fn pause(&self, typed: &str) -> Result<(), EngineError> {
         let view = self.inspect(typed)?;
-        Ok(self.connect_live(&view, "only running containers can be paused")?.pause()?)
+        Ok(self
+            .connect_live(&view, "only running containers can be paused")?
+            .pause()?)
     }
 
     /// Lets a frozen container go on.
@@ -138,15 +158,23 @@ impl Engine {
         let view = self.inspect(typed)?;
         if view.status != Status::Paused {
             let reason = "only paused containers can be unpaused";
-            return Err(EngineError::State { name: view.record.name, status: view.status, reason });
+            return Err(EngineError::State {
+                name: view.record.name,
+                status: view.status,
+                reason,
+            });
         }
-        Ok(self.connect_live(&view, "only paused containers can be unpaused")?.unpause()?)
+        Ok(self
+            .connect_live(&view, "only paused containers can be unpaused")?
+            .unpause()?)
     }
 
     /// A session on a running container's own stdio.
     pub fn attach(&self, typed: &str, request: AttachRequest) -> Result<Session, EngineError> {
         let view = self.inspect(typed)?;
-        Ok(self.connect_live(&view, "only running containers can be attached to")?.attach(request)?)
+        Ok(self
+            .connect_live(&view, "only running containers can be attached to")?
+            .attach(request)?)
     }
 
     /// A session on a further process in a running container.
@@ -154,7 +182,11 @@ impl Engine {
         let view = self.inspect(typed)?;
         if view.status == Status::Paused {
             let reason = "processes can be started in running containers only; unpause it first";
-            return Err(EngineError::State { name: view.record.name, status: view.status, reason });
+            return Err(EngineError::State {
+                name: view.record.name,
+                status: view.status,
+                reason,
+            });
         }
         let reason = "processes can be started in running containers only";
         Ok(self.connect_live(&view, reason)?.exec(request)?)
@@ -163,12 +195,16 @@ impl Engine {
     /// Events of a running container, beginning with its state.
     pub fn subscribe(&self, typed: &str) -> Result<Events, EngineError> {
         let view = self.inspect(typed)?;
-        Ok(self.connect_live(&view, "only running containers send events")?.subscribe()?)
+        Ok(self
+            .connect_live(&view, "only running containers send events")?
+            .subscribe()?)
     }
 
     /// All that a running container's monitor knows.
     pub fn monitor_status(&self, view: &ContainerView) -> Result<crate::monitor::wire::StatusReport, EngineError> {
-        Ok(self.connect_live(view, "only running containers have a monitor")?.status()?)
+        Ok(self
+            .connect_live(view, "only running containers have a monitor")?
+            .status()?)
     }
 
     /// Waits until one of the conditions holds, at most `patience`; returns the exit code of the last run. A container that
@@ -179,7 +215,9 @@ impl Engine {
         let deadline = patience.map(|patience| Instant::now() + patience);
         let mut code = None;
         loop {
-            let Some(record) = super::index::load(self.layout(), &id)? else { return Ok(code.unwrap_or(-1)) };
+            let Some(record) = super::index::load(self.layout(), &id)? else {
+                return Ok(code.unwrap_or(-1));
+            };
             let view = super::view::look(self.layout(), record)?;
             let holds = |condition: &Condition| match condition {
                 Condition::NotLive => !view.status.is_live(),
@@ -197,7 +235,11 @@ impl Engine {
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             if left.is_some_and(|left| left.is_zero()) {
                 let seconds = patience.unwrap_or_default().as_secs();
-                return Err(EngineError::TimedOut { name: view.record.name, what: "what was waited for", seconds });
+                return Err(EngineError::TimedOut {
+                    name: view.record.name,
+                    what: "what was waited for",
+                    seconds,
+                });
             }
             if let Some(ended) = self.listen(&view, left) {
                 code = Some(ended);

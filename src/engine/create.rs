@@ -94,7 +94,10 @@ impl Engine {
     fn fill(&self, folder: &Path, made: &ContainerRecord) -> Result<(), EngineError> {
         for dir in ["", "bundle", "bundle/rootfs", "upper", "work"] {
             let dir = folder.join(dir);
-            fs::DirBuilder::new().mode(0o700).create(&dir).map_err(EngineError::io("create folder", &dir))?;
+            fs::DirBuilder::new()
+                .mode(0o700)
+                .create(&dir)
+                .map_err(EngineError::io("create folder", &dir))?;
             self.own(&dir)?;
         }
         // The upper folder is the container's `/`.
@@ -123,33 +126,75 @@ impl Engine {
 
     fn check_maximum(&self, asked: &Limits) -> Result<(), EngineError> {
         let maximum = self.maximum_limits();
-        let above = |limit: LimitKind, asked: Option<u64>, maximum: Option<u64>, show: &dyn Fn(u64) -> String| match (asked, maximum) {
-            (Some(asked), Some(maximum)) if asked > maximum => {
-                Err(EngineError::AboveMaximum { limit: limit.key(), asked: show(asked), maximum: show(maximum) })
-            }
+        let above = |limit: LimitKind, asked: Option<u64>, maximum: Option<u64>, show: &dyn Fn(u64) -> String| match (
+            asked, maximum,
+        ) {
+            (Some(asked), Some(maximum)) if asked > maximum => Err(EngineError::AboveMaximum {
+                limit: limit.key(),
+                asked: show(asked),
+                maximum: show(maximum),
+            }),
             _ => Ok(()),
         };
         let bytes = |value: u64| crate::types::text::format_size(value);
         let plain = |value: u64| value.to_string();
         let cpus = |value: u64| format!("{}", value as f64 / 1000.0);
-        above(LimitKind::Memory, asked.memory.map(|b| b.0), maximum.memory.map(|b| b.0), &bytes)?;
-        above(LimitKind::MemoryHigh, asked.memory_high.map(|b| b.0), maximum.memory_high.map(|b| b.0), &bytes)?;
-        above(LimitKind::Swap, asked.swap.map(|b| b.0), maximum.swap.map(|b| b.0), &bytes)?;
-        above(LimitKind::Cpu, asked.cpu.map(|c| c.0.into()), maximum.cpu.map(|c| c.0.into()), &cpus)?;
-        above(LimitKind::CpuWeight, asked.cpu_weight.map(Into::into), maximum.cpu_weight.map(Into::into), &plain)?;
-        above(LimitKind::Pids, asked.pids.map(Into::into), maximum.pids.map(Into::into), &plain)
+        above(
+            LimitKind::Memory,
+            asked.memory.map(|b| b.0),
+            maximum.memory.map(|b| b.0),
+            &bytes,
+        )?;
+        above(
+            LimitKind::MemoryHigh,
+            asked.memory_high.map(|b| b.0),
+            maximum.memory_high.map(|b| b.0),
+            &bytes,
+        )?;
+        above(
+            LimitKind::Swap,
+            asked.swap.map(|b| b.0),
+            maximum.swap.map(|b| b.0),
+            &bytes,
+        )?;
+        above(
+            LimitKind::Cpu,
+            asked.cpu.map(|c| c.0.into()),
+            maximum.cpu.map(|c| c.0.into()),
+            &cpus,
+        )?;
+        above(
+            LimitKind::CpuWeight,
+            asked.cpu_weight.map(Into::into),
+            maximum.cpu_weight.map(Into::into),
+            &plain,
+        )?;
+        above(
+            LimitKind::Pids,
+            asked.pids.map(Into::into),
+            maximum.pids.map(Into::into),
+            &plain,
+        )
     }
 
     /// P-limits: what was asked for and cannot be enforced is an error; what nobody asked for is reported.
     fn check_limits(&self, limits: &Limits, asked: &[LimitKind]) -> Result<Vec<NotEnforced>, EngineError> {
-        let missing = cgroup::check(limits, &self.keeper()?.info().cgroup);
-        let (refused, defaults): (Vec<_>, Vec<_>) = missing.into_iter().partition(|missing| asked.contains(&missing.limit));
-        if refused.is_empty() { Ok(defaults) } else { Err(EngineError::NotEnforced(refused)) }
+        let missing = cgroup::check(limits, &self.keeper_info()?.cgroup);
+        let (refused, defaults): (Vec<_>, Vec<_>) =
+            missing.into_iter().partition(|missing| asked.contains(&missing.limit));
+        if refused.is_empty() {
+            Ok(defaults)
+        } else {
+            Err(EngineError::NotEnforced(refused))
+        }
     }
 
     fn image_defaults(&self, image: &ImageRecord) -> Result<ImageDefaults, EngineError> {
         let config = self.image_config(image)?;
-        ImageDefaults::parse(&config).map_err(|error| EngineError::ImageConfig { image: image.id, reason: error.to_string() })
+        ImageDefaults::parse(&config).map_err(|error| EngineError::ImageConfig {
+            image: image.id,
+            reason: error.to_string(),
+        })
     }
 }
 
@@ -158,7 +203,11 @@ fn check_bind(path: &Path) -> Result<(), EngineError> {
         Ok(_) => Ok(()),
         Err(source) => {
             let (uid, _) = crate::sys::creds::effective_ids();
-            Err(EngineError::BindSource { path: path.to_owned(), source, uid })
+            Err(EngineError::BindSource {
+                path: path.to_owned(),
+                source,
+                uid,
+            })
         }
     }
 }

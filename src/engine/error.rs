@@ -1,10 +1,15 @@
 //! Why the engine did not do as asked.
 
 use super::options::OptionsError;
+use crate::config::ConfigError;
 use crate::disk::DiskError;
+use crate::image::worker::WorkerError;
+use crate::keeper::KeeperError;
 use crate::monitor::client::ClientError;
-use crate::monitor::wire::Refusal;
+use crate::runtime::spec::SpecError;
+use crate::store::StoreError;
 use crate::types::container::Status;
+use crate::types::digest::Digest;
 use crate::types::limits::NotEnforced;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -76,15 +81,72 @@ pub enum EngineError {
         /// Who opened it.
         uid: u32,
     },
+    /// The image's configuration is none.
+    #[error("image `{image}`: its configuration is not valid: {reason}")]
+    ImageConfig {
+        /// The image.
+        image: Digest,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The image of a container is not in the store any more.
+    #[error("image `{image}` of container `{container}` is not in the store; `dunlin pull {image}` fetches it")]
+    ImageGone {
+        /// The image's name.
+        image: String,
+        /// The container.
+        container: String,
+    },
+    /// An image has several names.
+    #[error("unable to delete image `{image}` by id with more than one tag ({names}): please force removal")]
+    ImageNames {
+        /// Its short id.
+        image: String,
+        /// The names.
+        names: String,
+    },
+    /// An image is in use.
+    #[error("image used by {container}: image `{image}` is in use by a container: remove that, or use --force")]
+    ImageInUse {
+        /// What was typed.
+        image: String,
+        /// The container's id.
+        container: String,
+    },
+    /// The images.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The settings.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The keeper.
+    #[error(transparent)]
+    Keeper(#[from] KeeperError),
+    /// A worker.
+    #[error("`{path}`: {source}")]
+    Worker {
+        /// What it worked on.
+        path: PathBuf,
+        /// Why it failed.
+        source: WorkerError,
+    },
+    /// The container makes no OCI bundle.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// The OCI bundle cannot be written.
+    #[error("container `{name}`: its config.json cannot be written: {reason}")]
+    Bundle {
+        /// The container.
+        name: String,
+        /// Why.
+        reason: String,
+    },
     /// A file of the store.
     #[error(transparent)]
     Disk(#[from] DiskError),
     /// The container's monitor.
     #[error(transparent)]
     Monitor(#[from] ClientError),
-    /// The container could not be started; the code is the command line's.
-    #[error(transparent)]
-    Start(#[from] Refusal),
     /// Waiting took too long.
     #[error("container `{name}`: {what} did not happen within {seconds} s")]
     TimedOut {
@@ -117,9 +179,15 @@ impl EngineError {
     /// The command line's exit code for it: 125, or 126 and 127 for a program that cannot be started.
     pub fn exit_code(&self) -> u8 {
         match self {
-            EngineError::Start(refusal) | EngineError::Monitor(ClientError::Refused(refusal)) => refusal.code,
+            EngineError::Monitor(ClientError::Refused(refusal))
+            | EngineError::Keeper(KeeperError::Refused(refusal)) => refusal.code,
             _ => EXIT_OWN,
         }
+    }
+
+    /// Whether an image that was named is not in the store.
+    pub fn is_no_image(&self) -> bool {
+        matches!(self, EngineError::Store(StoreError::NotFound { .. }))
     }
 
     /// Whether the container that was named does not exist.

@@ -55,28 +55,54 @@ impl Engine {
         match &by_name {
             Some(name) if image.names.len() > 1 => {
                 self.store().untag(name)?;
-                return Ok(RemovedImage { untagged: vec![name.clone()], deleted: None });
+                return Ok(RemovedImage {
+                    untagged: vec![name.clone()],
+                    deleted: None,
+                });
             }
             None if image.names.len() > 1 && !force => {
-                let names = image.names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-                return Err(EngineError::ImageNames { image: image.id.short(), names });
+                let names = image
+                    .names
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>()
+                    .join(", ");
+                return Err(EngineError::ImageNames {
+                    image: image.id.short(),
+                    names,
+                });
             }
             _ => {}
         }
-        for record in index::all(self.layout())?.into_iter().filter(|record| record.image == image.id) {
+        for record in index::all(self.layout())?
+            .into_iter()
+            .filter(|record| record.image == image.id)
+        {
             if !force {
-                return Err(EngineError::ImageInUse { image: typed.to_owned(), container: record.id.hex() });
+                return Err(EngineError::ImageInUse {
+                    image: typed.to_owned(),
+                    container: record.id.hex(),
+                });
             }
             self.remove(&record.id.hex(), true, false, None)?;
         }
         // No container appears on the image while it goes.
         let lock = IndexLock::take(self.layout())?;
-        if let Some(record) = index::all(self.layout())?.into_iter().find(|record| record.image == image.id) {
-            return Err(EngineError::ImageInUse { image: typed.to_owned(), container: record.id.hex() });
+        if let Some(record) = index::all(self.layout())?
+            .into_iter()
+            .find(|record| record.image == image.id)
+        {
+            return Err(EngineError::ImageInUse {
+                image: typed.to_owned(),
+                container: record.id.hex(),
+            });
         }
         let collected = self.store().remove(&image, false)?;
         drop(lock);
-        let removed = RemovedImage { untagged: collected.untagged.clone(), deleted: collected.images.first().copied() };
+        let removed = RemovedImage {
+            untagged: collected.untagged.clone(),
+            deleted: collected.images.first().copied(),
+        };
         self.remove_collected(collected)?;
         Ok(removed)
     }
@@ -94,9 +120,15 @@ impl Engine {
 fn goes_by(name: &Reference, typed: &str) -> bool {
     match typed.strip_prefix("docker://").unwrap_or(typed).parse() {
         Ok(Named::Full(wanted)) => name.to_string() == wanted.to_string(),
-        Ok(Named::Short { repository, tag, digest }) => {
+        Ok(Named::Short {
+            repository,
+            tag,
+            digest,
+        }) => {
             let path = name.repository();
-            let ends = path.strip_suffix(repository.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('/'));
+            let ends = path
+                .strip_suffix(repository.as_str())
+                .is_some_and(|rest| rest.is_empty() || rest.ends_with('/'));
             ends && match digest {
                 Some(digest) => name.digest() == Some(digest),
                 None => name.tag() == Some(tag.as_deref().unwrap_or("latest")),

@@ -1,21 +1,17 @@
 //! The engine's dealings with the keeper: who it is, what it can enforce, workers in the store's user namespace.
 
 use super::{Engine, EngineError};
-use crate::image::worker::{self, Job, Order, Reply, WorkerError};
+use crate::image::worker::{self, Workers};
 use crate::keeper::start::Starter;
 use crate::keeper::{self, Info, Keeper, KeeperError};
 use crate::runtime::cgroup::Tree;
-use crate::sys::{creds, path, socket};
-use crate::types::bounds::PACKET_BYTES;
+use crate::sys::creds;
 use crate::types::ids::ContainerId;
-use std::os::fd::{AsFd as _, BorrowedFd};
-use std::os::unix::ffi::OsStrExt as _;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
+use std::process::Child;
 use std::sync::{Mutex, OnceLock, PoisonError};
-use std::time::Duration;
-
-/// How long the removal or the copy of one tree may take.
-const TREE_PATIENCE: Duration = Duration::from_secs(600);
 
 /// What the engine knows about its keeper.
 #[derive(Default)]
@@ -28,7 +24,10 @@ pub(super) struct Keeping {
 
 impl Keeping {
     pub(super) fn new(starter: Option<Starter>) -> Keeping {
-        Keeping { starter: Mutex::new(starter), info: OnceLock::new() }
+        Keeping {
+            starter: Mutex::new(starter),
+            info: OnceLock::new(),
+        }
     }
 }
 
@@ -52,7 +51,9 @@ impl Engine {
     pub(super) fn cgroup_tree(&self) -> Option<Tree> {
         match self.keeping().info.get() {
             Some(info) => Some(info.cgroup.clone()),
-            None => keeper::connect(self.layout()).ok().map(|keeper| keeper.info().cgroup.clone()),
+            None => keeper::connect(self.layout())
+                .ok()
+                .map(|keeper| keeper.info().cgroup.clone()),
         }
     }
 
@@ -63,7 +64,8 @@ impl Engine {
             return Ok(());
         }
         let ids = &self.keeper_info()?.ids;
-        std::os::unix::fs::chown(path, Some(ids.uid), Some(ids.gid)).map_err(EngineError::io("change the owner of", path))
+        std::os::unix::fs::chown(path, Some(ids.uid), Some(ids.gid))
+            .map_err(EngineError::io("change the owner of", path))
     }
 
     /// Kills and removes what is left of a container's control group.
@@ -78,41 +80,33 @@ impl Engine {
         }
     }
 
-    pub(super) fn remove_by_worker(&self, path: &Path) -> Result<(), EngineError> {
-        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
-        let dir = path::open_root(parent).map_err(EngineError::io("open", parent))?;
-        let job = Job::Remove { name: name.as_bytes().to_vec() };
-        self.work(job, &[dir.as_fd()], path).map(drop)
+    /// Workers in the store's user namespace.
+    pub fn workers(&self) -> Result<KeeperWorkers, EngineError> {
+        Ok(KeeperWorkers {
+            keeper: Mutex::new(self.keeper()?),
+        })
     }
 
-    /// Lets a worker do a job and waits for its end; `object` is for errors.
-    pub(super) fn work(&self, job: Job, fds: &[BorrowedFd<'_>], object: &Path) -> Result<Reply, EngineError> {
-        let failed = |source: WorkerError| EngineError::Worker { path: object.to_owned(), source };
-        let (ours, theirs) = socket::pair().map_err(EngineError::io("make a socket for", object))?;
-        let mut keeper = self.keeper()?;
-        let pid = keeper.start_worker(theirs.as_fd())?;
-        drop(theirs);
-        let order = Order { version: worker::VERSION, job };
-        worker::send(ours.as_fd(), &order, fds).map_err(EngineError::io("send an order for", object))?;
-        if !socket::wait_readable(ours.as_fd(), TREE_PATIENCE).map_err(EngineError::io("wait for", object))? {
-            return Err(EngineError::Worker { path: object.to_owned(), source: died("it did not end in time") });
-        }
-        let mut buffer = vec![0; PACKET_BYTES];
-        let got = socket::recv(ours.as_fd(), &mut buffer).map_err(EngineError::io("hear the end of", object))?;
-        if got == 0 {
-            let code = keeper.wait_worker(pid, Duration::from_secs(1));
-            let why = code.map_or_else(|error| error.to_string(), |code| format!("exit code {code}"));
-            return Err(failed(died(&why)));
-        }
-        match worker::decode(&buffer[..got]).map_err(failed)? {
-            Reply::Failed(error) => Err(failed(error)),
-            reply => Ok(reply),
-        }
+    pub(super) fn remove_by_worker(&self, path: &Path) -> Result<(), EngineError> {
+        let failed = |source| EngineError::Worker {
+            path: path.to_owned(),
+            source,
+        };
+        worker::remove_tree(&self.workers()?, path).map_err(failed)
     }
 }
 
-fn died(why: &str) -> WorkerError {
-    WorkerError::Died { why: why.to_owned() }
+/// Workers that the keeper starts.
+pub struct KeeperWorkers {
+    keeper: Mutex<Keeper>,
+}
+
+impl Workers for KeeperWorkers {
+    fn start(&self, control: OwnedFd) -> io::Result<Option<Child>> {
+        let mut keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner);
+        keeper.start_worker(control.as_fd()).map_err(io::Error::other)?;
+        Ok(None)
+    }
 }
 
 /// Whether an error only says that no keeper runs.

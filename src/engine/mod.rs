@@ -11,7 +11,6 @@ pub mod keeping;
 pub mod logs;
 pub mod names;
 pub mod options;
-pub mod pull;
 pub mod remove;
 pub mod signal;
 pub mod start;
@@ -24,13 +23,13 @@ pub use error::EngineError;
 use crate::config::agent::Settings;
 use crate::config::board::Board;
 use crate::disk::layout::Layout;
+use crate::keeper::start::Starter;
 use crate::store::Store;
 use crate::types::bounds::{LOG_FILE_BYTES_MIN, LOG_FILES_MAX};
 use crate::types::container::{ContainerRecord, LogLimits};
 use crate::types::limits::Limits;
 use crate::types::time::Unix;
 use filter::Filter;
-use std::sync::OnceLock;
 use std::time::SystemTime;
 use view::ContainerView;
 
@@ -40,22 +39,36 @@ pub struct Engine {
     settings: Settings,
     board: Board,
     store: Store,
-    keeper: OnceLock<keeping::Keeper>,
+    keeping: keeping::Keeping,
 }
 
 /// Now, by the host's clock.
 fn now() -> Unix {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     Unix(since.as_millis() as u64)
 }
 
 impl Engine {
     /// Opens the containers of this store, making folders that are missing. No keeper is needed or started.
     pub fn open(layout: &Layout, settings: &Settings) -> Result<Engine, EngineError> {
+        Engine::open_with(layout, settings, None)
+    }
+
+    /// The same for a caller that was root, with what it prepared for starting a keeper.
+    pub fn open_with(layout: &Layout, settings: &Settings, starter: Option<Starter>) -> Result<Engine, EngineError> {
         let board = settings.board()?;
         index::prepare(layout)?;
         let store = Store::open(layout)?;
-        Ok(Engine { layout: layout.clone(), settings: settings.clone(), board, store, keeper: OnceLock::new() })
+        let keeping = keeping::Keeping::new(starter);
+        Ok(Engine {
+            layout: layout.clone(),
+            settings: settings.clone(),
+            board,
+            store,
+            keeping,
+        })
     }
 
     /// Where everything is.
@@ -78,6 +91,10 @@ impl Engine {
         &self.store
     }
 
+    fn keeping(&self) -> &keeping::Keeping {
+        &self.keeping
+    }
+
     /// Limits of containers that say nothing.
     pub fn default_limits(&self) -> &Limits {
         &self.board.defaults
@@ -97,8 +114,12 @@ impl Engine {
         let standard = LogLimits::default();
         let configured = &self.settings.containers;
         LogLimits {
-            file_bytes: configured.log_size.map_or(standard.file_bytes, |size| size.0.max(LOG_FILE_BYTES_MIN)),
-            files: configured.log_files.map_or(standard.files, |files| files.clamp(1, LOG_FILES_MAX)),
+            file_bytes: configured
+                .log_size
+                .map_or(standard.file_bytes, |size| size.0.max(LOG_FILE_BYTES_MIN)),
+            files: configured
+                .log_files
+                .map_or(standard.files, |files| files.clamp(1, LOG_FILES_MAX)),
         }
     }
 

@@ -20,13 +20,23 @@ pub(super) const NEW: &str = ".new";
 impl Engine {
     /// Removes a container; a live one only with `force`, after a stop with `timeout` seconds. `volumes`: its unnamed volumes
     /// too. Returns the full id.
-    pub fn remove(&self, typed: &str, force: bool, volumes: bool, timeout: Option<u32>) -> Result<ContainerId, EngineError> {
+    pub fn remove(
+        &self,
+        typed: &str,
+        force: bool,
+        volumes: bool,
+        timeout: Option<u32>,
+    ) -> Result<ContainerId, EngineError> {
         let view = self.inspect(typed)?;
         let id = view.record.id;
         if view.status.is_live() {
             if !force {
                 let reason = "running or paused containers are removed with --force only";
-                return Err(EngineError::State { name: view.record.name, status: view.status, reason });
+                return Err(EngineError::State {
+                    name: view.record.name,
+                    status: view.status,
+                    reason,
+                });
             }
             self.stop_view(&view, timeout)?;
         }
@@ -85,7 +95,9 @@ impl Engine {
     pub(super) fn remove_run_dir(&self, id: &ContainerId) {
         let dir = self.layout().monitor(id);
         match fs::remove_dir_all(&dir) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => crate::debug!("remove `{}`: {error}", dir.display()),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                crate::debug!("remove `{}`: {error}", dir.display())
+            }
             _ => {}
         }
     }
@@ -175,7 +187,10 @@ mod tests {
         fs::set_permissions(root.join("tree/a/b"), fs::Permissions::from_mode(0)).unwrap();
         remove_own(&root.join("tree")).unwrap();
         assert!(!root.join("tree").exists() && root.join("kept/file").exists());
-        assert_eq!(remove_own(&root.join("tree")).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(
+            remove_own(&root.join("tree")).unwrap_err().kind(),
+            io::ErrorKind::NotFound
+        );
         fs::remove_dir_all(&root).unwrap();
     }
 }

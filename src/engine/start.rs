@@ -5,7 +5,7 @@ use super::view::{self, ContainerView};
 use super::{Engine, EngineError};
 use crate::disk::durable;
 use crate::disk::lock::{Lock, Mode};
-use crate::image::worker::Job;
+use crate::image::worker;
 use crate::monitor::wire::{self as monitor, MonitorConfig, Root, Size};
 use crate::runtime::spec::{self, HostFacts};
 use crate::store::ImageRecord;
@@ -33,17 +33,26 @@ impl Engine {
         self.own(&run_dir)?;
         let _only_starter = Lock::take(&run_dir.join("lock"), Mode::Exclusive, PATIENCE)?;
         // It may have been removed or started while we waited.
-        let record = index::load(self.layout(), &found.id)?.ok_or_else(|| EngineError::NoContainer(typed.to_owned()))?;
+        let record =
+            index::load(self.layout(), &found.id)?.ok_or_else(|| EngineError::NoContainer(typed.to_owned()))?;
         let view = view::look(self.layout(), record)?;
         match view.status {
             Status::Running | Status::Restarting => return Ok(None),
             Status::Paused => {
                 let reason = "a paused container goes on with `unpause`";
-                return Err(EngineError::State { name: view.record.name, status: view.status, reason });
+                return Err(EngineError::State {
+                    name: view.record.name,
+                    status: view.status,
+                    reason,
+                });
             }
             Status::Stopping => {
                 let reason = "it is being stopped; start it again when it has ended";
-                return Err(EngineError::State { name: view.record.name, status: view.status, reason });
+                return Err(EngineError::State {
+                    name: view.record.name,
+                    status: view.status,
+                    reason,
+                });
             }
             Status::Created | Status::Exited | Status::Dead => {}
         }
@@ -57,7 +66,11 @@ impl Engine {
         let id = view.record.id.hex();
         if view.record.spec.auto_remove && view.status.is_live() {
             let reason = "it is removed when it ends (--rm), so that it cannot be started again";
-            return Err(EngineError::State { name: view.record.name, status: view.status, reason });
+            return Err(EngineError::State {
+                name: view.record.name,
+                status: view.status,
+                reason,
+            });
         }
         self.stop_view(&view, timeout)?;
         self.start(&id, None).map(drop)
@@ -75,7 +88,10 @@ impl Engine {
         let config = self.store().config(&image)?;
         let host = HostFacts::new(&info.ids.map);
         let bundle = spec::build(record, Some(&config), &host, layout)?;
-        let bytes = serde_json::to_vec(&bundle).map_err(|error| EngineError::Bundle { name: record.name.clone(), reason: error.to_string() })?;
+        let bytes = serde_json::to_vec(&bundle).map_err(|error| EngineError::Bundle {
+            name: record.name.clone(),
+            reason: error.to_string(),
+        })?;
         // Made anew at every start: nothing is lost with a power cut.
         let file = layout.bundle(&record.id).join("config.json");
         durable::write_volatile(&file, &bytes)?;
@@ -129,7 +145,8 @@ impl Engine {
         let upper = folder.join("upper");
         // Overlay shows the writable folder's mode as that of `/`.
         let mode = self.store().root_dir(image)?.mode;
-        fs::set_permissions(&upper, fs::Permissions::from_mode(mode & 0o7777)).map_err(EngineError::io("set the mode of", &upper))?;
+        fs::set_permissions(&upper, fs::Permissions::from_mode(mode & 0o7777))
+            .map_err(EngineError::io("set the mode of", &upper))?;
         Ok(Root::Overlay {
             lowers: self.store().lowers(image)?,
             upper,
@@ -145,14 +162,23 @@ impl Engine {
         self.own(&making)?;
         let layers = self.store().trees(image)?;
         let (to, all) = (open(&making)?, open(&self.layout().layers())?);
-        self.work(Job::Copy { layers }, &[to.as_fd(), all.as_fd()], &making)?;
+        let failed = |source| EngineError::Worker {
+            path: making.clone(),
+            source,
+        };
+        worker::copy(&self.workers()?, all.as_fd(), layers, to.as_fd()).map_err(failed)?;
         durable::rename(&making, &folder.join("flat"))?;
         Ok(())
     }
 
-    /// Whether the kernel has overlay for user namespaces (Linux 5.11).
+    /// Whether the kernel has overlay for user namespaces (Linux 5.11), built in, loaded, or as a module that loads itself.
     pub fn overlay_works(&self) -> bool {
-        fs::read_to_string("/proc/filesystems").is_ok_and(|text| text.lines().any(|line| line.trim() == "nodev\toverlay")) && kernel_at_least(5, 11)
+        let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        let release = release.trim();
+        let mentions = |path: String, word: &str| fs::read_to_string(path).is_ok_and(|text| text.contains(word));
+        at_least(release, 5, 11)
+            && (mentions("/proc/filesystems".to_owned(), "\toverlay\n")
+                || mentions(format!("/lib/modules/{release}/modules.dep"), "/overlay.ko"))
     }
 
     /// Says once a boot, loudly, which default limits the host cannot enforce.
@@ -176,13 +202,16 @@ fn open(path: &Path) -> Result<OwnedFd, EngineError> {
 
 fn make_dir(path: &Path) -> Result<(), EngineError> {
     match fs::DirBuilder::new().mode(0o700).create(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(EngineError::io("create folder", path)(error)),
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(EngineError::io("create folder", path)(error))
+        }
         _ => Ok(()),
     }
 }
 
-fn kernel_at_least(major: u32, minor: u32) -> bool {
-    let text = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let mut numbers = text.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse::<u32>().unwrap_or(0));
+fn at_least(release: &str, major: u32, minor: u32) -> bool {
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|part| part.parse::<u32>().unwrap_or(0));
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (major, minor)
 }

@@ -41,7 +41,12 @@ impl Engine {
     pub fn sizes(&self, record: &ContainerRecord) -> (u64, u64) {
         let mut left = FILES_MAX;
         let upper = tree_bytes(&self.layout().container(&record.id).join("upper"), &mut left);
-        let image = self.store().image(&record.image).ok().flatten().map_or(0, |image| image.size);
+        let image = self
+            .store()
+            .image(&record.image)
+            .ok()
+            .flatten()
+            .map_or(0, |image| image.size);
         (upper, image)
     }
 
@@ -49,7 +54,11 @@ impl Engine {
     pub fn processes(&self, view: &ContainerView) -> Result<Vec<Process>, EngineError> {
         let (Some(monitor), true) = (view.monitor_pid, view.status.is_live()) else {
             let (name, status) = (view.record.name.clone(), view.status);
-            return Err(EngineError::State { name, status, reason: "only running containers have processes" });
+            return Err(EngineError::State {
+                name,
+                status,
+                reason: "only running containers have processes",
+            });
         };
         let mut all: Vec<Process> = fs::read_dir("/proc")
             .map_err(EngineError::io("read", Path::new("/proc")))?
@@ -60,7 +69,11 @@ impl Engine {
         let mut family = vec![monitor];
         let mut at = 0;
         while let Some(parent) = family.get(at).copied() {
-            family.extend(all.iter().filter(|process| process.host_parent == parent).map(|process| process.host_pid));
+            family.extend(
+                all.iter()
+                    .filter(|process| process.host_parent == parent)
+                    .map(|process| process.host_pid),
+            );
             at += 1;
         }
         all.retain(|process| process.host_pid != monitor && family.contains(&process.host_pid));
@@ -78,21 +91,32 @@ fn tree_bytes(dir: &Path, left: &mut u64) -> u64 {
         }
         *left -= 1;
         let Ok(meta) = entry.metadata() else { continue };
-        bytes += if meta.is_dir() { tree_bytes(&entry.path(), left) } else { meta.blocks() * 512 };
+        bytes += if meta.is_dir() {
+            tree_bytes(&entry.path(), left)
+        } else {
+            meta.blocks() * 512
+        };
     }
     bytes
 }
 
 fn process(host_pid: i32) -> Option<Process> {
     let status = fs::read_to_string(format!("/proc/{host_pid}/status")).ok()?;
-    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
+    let field = |name: &str| {
+        status
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+            .map(str::trim)
+    };
     let stat = fs::read_to_string(format!("/proc/{host_pid}/stat")).ok()?;
     // proc_pid_stat(5): the name in parentheses may hold anything; fields after it are counted from 3.
     let rest: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     let number = |at: usize| rest.get(at - 3).and_then(|text| text.parse::<u64>().ok());
     let host_uid: u32 = field("Uid")?.split_whitespace().nth(1)?.parse().ok()?;
     let arguments = fs::read(format!("/proc/{host_pid}/cmdline")).ok()?;
-    let mut command = String::from_utf8_lossy(&arguments).trim_end_matches('\0').replace('\0', " ");
+    let mut command = String::from_utf8_lossy(&arguments)
+        .trim_end_matches('\0')
+        .replace('\0', " ");
     if command.is_empty() {
         command = format!("[{}]", field("Name")?);
     }

@@ -50,7 +50,13 @@ pub fn ensure(
     if let Some(found) = load(layout, name)? {
         return Ok(found);
     }
-    let record = VolumeRecord { name: name.to_owned(), created: now, labels: BTreeMap::new(), unnamed, fresh: true };
+    let record = VolumeRecord {
+        name: name.to_owned(),
+        created: now,
+        labels: BTreeMap::new(),
+        unnamed,
+        fresh: true,
+    };
     let making = layout.volumes().join(format!(".{name}.{}.new", std::process::id()));
     durable::create_dirs(&making.join("_data"))?;
     own(&making)?;
@@ -76,7 +82,10 @@ pub fn load(layout: &Layout, name: &str) -> Result<Option<VolumeRecord>, DiskErr
 
 /// All volumes, by name.
 pub fn all(layout: &Layout) -> Result<Vec<VolumeRecord>, DiskError> {
-    let mut names: Vec<String> = entries(&layout.volumes())?.into_iter().filter(|name| is_container_name(name)).collect();
+    let mut names: Vec<String> = entries(&layout.volumes())?
+        .into_iter()
+        .filter(|name| is_container_name(name))
+        .collect();
     names.sort_unstable();
     let mut volumes = Vec::with_capacity(names.len());
     for name in names {

@@ -35,7 +35,9 @@ pub fn version(args: &FormatArgs) -> Result<u8, Failure> {
     });
     match args.format.as_deref() {
         Some(format) => print(&render_object(&all, format)?)?,
-        None => print(&format!("Client:       Dunlin\nVersion:      {VERSION}\nAPI Version:  {VERSION}\nOS/Arch:      {os_arch}\n"))?,
+        None => print(&format!(
+            "Client:       Dunlin\nVersion:      {VERSION}\nAPI Version:  {VERSION}\nOS/Arch:      {os_arch}\n"
+        ))?,
     }
     Ok(0)
 }
@@ -50,8 +52,7 @@ pub fn info(engine: &Engine, args: &FormatArgs) -> Result<u8, Failure> {
 }
 
 fn gather(engine: &Engine) -> Result<Value, Failure> {
-    let keeper = engine.keeper()?;
-    let known = keeper.info();
+    let known = engine.keeper_info()?;
     let layout = engine.layout();
     let views = engine.list(&Filter::default(), time::now())?;
     let count = |statuses: &[Status]| views.iter().filter(|view| statuses.contains(&view.status)).count();
@@ -74,12 +75,12 @@ fn gather(engine: &Engine) -> Result<Value, Failure> {
             "arch": Platform::host().architecture,
             "cgroupVersion": known.cgroup.version(),
             "cgroupManager": "dunlin",
-            "cgroupControllers": known.cgroup.controllers(),
+
             "cgroupRoots": known.cgroup.roots(),
             "cpus": std::thread::available_parallelism().map_or(1, usize::from),
             "distribution": distribution(),
             "hostname": first_line("/proc/sys/kernel/hostname"),
-            "idMappings": {"uidmap": extents(&known.id_map.uids), "gidmap": extents(&known.id_map.gids)},
+            "idMappings": {"uidmap": extents(&known.ids.map.uids), "gidmap": extents(&known.ids.map.gids)},
             "kernel": first_line("/proc/sys/kernel/osrelease"),
             "memFree": meminfo("MemFree"),
             "memTotal": meminfo("MemTotal"),
@@ -104,7 +105,7 @@ fn gather(engine: &Engine) -> Result<Value, Failure> {
             "runRoot": layout.run(),
             "volumePath": layout.volumes(),
         },
-        "registries": engine.registries()?,
+        "registries": {},
         "dunlin": {
             "board": engine.board().name,
             "keeper": {"pid": known.pid, "version": known.version, "unit": known.unit},
@@ -124,13 +125,22 @@ fn every_limit() -> crate::types::limits::Limits {
         cpu: Some(MilliCpu(1000)),
         cpu_weight: Some(100),
         pids: Some(100),
-        io: [("8:0".to_owned(), IoLimit { read: Some(Bytes(1 << 20)), ..IoLimit::default() })].into(),
+        io: [(
+            "8:0".to_owned(),
+            IoLimit {
+                read: Some(Bytes(1 << 20)),
+                ..IoLimit::default()
+            },
+        )]
+        .into(),
         cpuset: Some("0".to_owned()),
     }
 }
 
 fn extents(extents: &[Extent]) -> Value {
-    let all = extents.iter().map(|extent| json!({"container_id": extent.inside, "host_id": extent.outside, "size": extent.count}));
+    let all = extents
+        .iter()
+        .map(|extent| json!({"container_id": extent.inside, "host_id": extent.outside, "size": extent.count}));
     Value::Array(all.collect())
 }
 
@@ -149,6 +159,10 @@ fn distribution() -> Value {
 
 fn uptime() -> String {
     let text = fs::read_to_string("/proc/uptime").unwrap_or_default();
-    let seconds = text.split('.').next().and_then(|seconds| seconds.parse().ok()).unwrap_or(0);
+    let seconds = text
+        .split('.')
+        .next()
+        .and_then(|seconds| seconds.parse().ok())
+        .unwrap_or(0);
     human::duration(Duration::from_secs(seconds))
 }

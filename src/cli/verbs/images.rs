@@ -23,7 +23,10 @@ pub fn images(engine: &Engine, args: &ImagesArgs) -> Result<u8, Failure> {
             images.push((image, labels));
         }
     }
-    let mut rows: Vec<Row> = images.iter().flat_map(|(image, _)| rows_of(image, args.image.as_deref())).collect();
+    let mut rows: Vec<Row> = images
+        .iter()
+        .flat_map(|(image, _)| rows_of(image, args.image.as_deref()))
+        .collect();
     match args.sort.as_str() {
         "id" => rows.sort_by_key(|row| row.image.id),
         "repository" => rows.sort_by(|a, b| a.repository.cmp(&b.repository).then_with(|| a.tag.cmp(&b.tag))),
@@ -34,7 +37,11 @@ pub fn images(engine: &Engine, args: &ImagesArgs) -> Result<u8, Failure> {
     if args.quiet {
         let mut ids: Vec<String> = Vec::new();
         for row in &rows {
-            let id = if args.no_trunc { row.image.id.to_string() } else { row.image.id.short() };
+            let id = if args.no_trunc {
+                row.image.id.to_string()
+            } else {
+                row.image.id.short()
+            };
             if !ids.contains(&id) {
                 ids.push(id);
             }
@@ -50,9 +57,17 @@ pub fn images(engine: &Engine, args: &ImagesArgs) -> Result<u8, Failure> {
     let users = users(engine)?;
     let listing = Listing {
         columns,
-        headers: &[("ID", "IMAGE ID"), ("Id", "IMAGE ID"), ("Created", "CREATED"), ("CreatedSince", "CREATED")],
+        headers: &[
+            ("ID", "IMAGE ID"),
+            ("Id", "IMAGE ID"),
+            ("Created", "CREATED"),
+            ("CreatedSince", "CREATED"),
+        ],
         rows: rows.iter().map(|row| row.value(args.no_trunc, now)).collect(),
-        json: images.iter().map(|(image, labels)| full(image, labels, &users)).collect(),
+        json: images
+            .iter()
+            .map(|(image, labels)| full(image, labels, &users))
+            .collect(),
     };
     print(&listing.render(args.format.as_deref(), args.noheading)?)?;
     Ok(0)
@@ -71,14 +86,22 @@ fn rows_of<'a>(image: &'a ImageRecord, wanted: Option<&str>) -> Vec<Row<'a>> {
         .names
         .iter()
         .filter(|name| wanted.is_none_or(|wanted| goes_by(name, wanted)))
-        .map(|name| Row { image, repository: name.name(), tag: name.tag().map_or_else(none, str::to_owned) })
+        .map(|name| Row {
+            image,
+            repository: name.name(),
+            tag: name.tag().map_or_else(none, str::to_owned),
+        })
         .collect();
     // A name by digest alone says nothing beside one with a tag.
     if rows.iter().any(|row| row.tag != "<none>") {
         rows.retain(|row| row.tag != "<none>");
     }
     if image.names.is_empty() && wanted.is_none() {
-        rows.push(Row { image, repository: none(), tag: none() });
+        rows.push(Row {
+            image,
+            repository: none(),
+            tag: none(),
+        });
     }
     rows
 }
@@ -105,7 +128,12 @@ impl Row<'_> {
 }
 
 fn full(image: &ImageRecord, labels: &BTreeMap<String, String>, users: &BTreeMap<String, usize>) -> Value {
-    let tags: Vec<String> = image.names.iter().filter(|name| name.tag().is_some()).map(ToString::to_string).collect();
+    let tags: Vec<String> = image
+        .names
+        .iter()
+        .filter(|name| name.tag().is_some())
+        .map(ToString::to_string)
+        .collect();
     json!({
         "Id": image.id.hex(),
         "ParentId": "",
@@ -128,7 +156,11 @@ fn full(image: &ImageRecord, labels: &BTreeMap<String, String>, users: &BTreeMap
 
 /// `NAME@sha256:…` for each repository that the image goes by.
 pub fn repo_digests(image: &ImageRecord) -> Vec<String> {
-    let mut digests: Vec<String> = image.names.iter().map(|name| format!("{}@{}", name.name(), image.manifest)).collect();
+    let mut digests: Vec<String> = image
+        .names
+        .iter()
+        .map(|name| format!("{}@{}", name.name(), image.manifest))
+        .collect();
     digests.sort_unstable();
     digests.dedup();
     digests
@@ -144,18 +176,30 @@ fn users(engine: &Engine) -> Result<BTreeMap<String, usize>, Failure> {
 }
 
 fn labels(engine: &Engine, image: &ImageRecord) -> BTreeMap<String, String> {
-    let config: Option<Value> = engine.image_config(image).ok().and_then(|config| serde_json::from_slice(&config).ok());
+    let config: Option<Value> = engine
+        .image_config(image)
+        .ok()
+        .and_then(|config| serde_json::from_slice(&config).ok());
     let labels = config.and_then(|config| serde_json::from_value(config.get("config")?.get("Labels")?.clone()).ok());
     labels.unwrap_or_default()
 }
 
-fn fits(engine: &Engine, args: &ImagesArgs, image: &ImageRecord, labels: &BTreeMap<String, String>, now: Unix) -> Result<bool, Failure> {
+fn fits(
+    engine: &Engine,
+    args: &ImagesArgs,
+    image: &ImageRecord,
+    labels: &BTreeMap<String, String>,
+    now: Unix,
+) -> Result<bool, Failure> {
     for text in &args.filter {
         let wrong = |reason: &str| Failure::new(format!("filter `{text}`: {reason}"));
         let (key, value) = text.split_once('=').ok_or_else(|| wrong("write KEY=VALUE"))?;
         let good = match key {
             "dangling" => image.names.is_empty() == (value == "true" || value == "1"),
-            "reference" => image.names.iter().any(|name| matches(value, &name.to_string()) || matches(value, &name.name()) || goes_by(name, value)),
+            "reference" => image
+                .names
+                .iter()
+                .any(|name| matches(value, &name.to_string()) || matches(value, &name.name()) || goes_by(name, value)),
             "label" => match value.split_once('=') {
                 Some((label, value)) => labels.get(label).is_some_and(|found| found == value),
                 None => labels.contains_key(value),
@@ -165,7 +209,11 @@ fn fits(engine: &Engine, args: &ImagesArgs, image: &ImageRecord, labels: &BTreeM
             "since" | "after" => image.created > engine.image(value)?.created,
             "until" => image.created < point(value, now).ok_or_else(|| wrong("neither a time nor a duration"))?,
             "readonly" | "intermediate" => value != "true",
-            _ => return Err(wrong("use before, dangling, id, label, readonly, reference, since or until")),
+            _ => {
+                return Err(wrong(
+                    "use before, dangling, id, label, readonly, reference, since or until",
+                ));
+            }
         };
         if !good {
             return Ok(false);
@@ -176,7 +224,9 @@ fn fits(engine: &Engine, args: &ImagesArgs, image: &ImageRecord, labels: &BTreeM
 
 fn goes_by(name: &Reference, typed: &str) -> bool {
     let (full, bare) = (name.to_string(), name.name());
-    [full, bare].iter().any(|name| name == typed || name.ends_with(&format!("/{typed}")))
+    [full, bare]
+        .iter()
+        .any(|name| name == typed || name.ends_with(&format!("/{typed}")))
 }
 
 /// Shell pattern with `*` and `?`.
@@ -213,7 +263,11 @@ pub fn rmi(engine: &Engine, args: &RmiArgs) -> Result<u8, Failure> {
     }
     each(&names, args.ignore, |name| {
         let removed = engine.remove_image(name, args.force || args.all)?;
-        let mut text: String = removed.untagged.iter().map(|name| format!("Untagged: {name}\n")).collect();
+        let mut text: String = removed
+            .untagged
+            .iter()
+            .map(|name| format!("Untagged: {name}\n"))
+            .collect();
         if let Some(id) = removed.deleted {
             text.push_str(&format!("Deleted: {}\n", id.hex()));
         }

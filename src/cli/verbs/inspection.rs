@@ -69,7 +69,11 @@ fn one(engine: &Engine, name: &str, args: &InspectArgs) -> Result<Value, Failure
             "Anonymous": found.unnamed,
         }));
     }
-    let what = if args.kind == "all" { "object" } else { args.kind.as_str() };
+    let what = if args.kind == "all" {
+        "object"
+    } else {
+        args.kind.as_str()
+    };
     Err(Failure::new(format!("no such {what}: `{name}`")))
 }
 
@@ -77,22 +81,48 @@ fn container(engine: &Engine, view: &ContainerView, size: bool) -> Result<Value,
     let record = &view.record;
     // A monitor that does not answer is no reason to show nothing.
     let probes = match record.spec.health {
-        Some(_) if view.status.is_live() => engine.monitor_status(view).map(|report| report.probes).unwrap_or_default(),
+        Some(_) if view.status.is_live() => engine
+            .monitor_status(view)
+            .map(|report| report.probes)
+            .unwrap_or_default(),
         _ => Vec::new(),
     };
     let image = engine.image_by_id(&record.image)?;
-    let lowers = image.and_then(|image| engine.store().lowers(&image).ok()).unwrap_or_default();
-    let extra = Extra { probes, lowers, size: size.then(|| engine.sizes(record)) };
+    let lowers = image
+        .and_then(|image| engine.store().lowers(&image).ok())
+        .unwrap_or_default();
+    let extra = Extra {
+        probes,
+        lowers,
+        size: size.then(|| engine.sizes(record)),
+    };
     Ok(inspect::container(view, engine.layout(), &extra))
 }
 
 fn image(engine: &Engine, image: &ImageRecord) -> Result<Value, Failure> {
     let config = engine.image_config(image)?;
-    let config: Value = serde_json::from_slice(&config).map_err(|error| Failure::new(format!("image `{}`: {error}", image.id)))?;
-    let manifest: Value = engine.store().manifest(image).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+    let config: Value =
+        serde_json::from_slice(&config).map_err(|error| Failure::new(format!("image `{}`: {error}", image.id)))?;
+    let manifest: Value = engine
+        .store()
+        .manifest(image)
+        .ok()
+        .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+        .unwrap_or_default();
     let at = |pointer: &str| config.pointer(pointer).cloned().unwrap_or(Value::Null);
-    let tags: Vec<String> = image.names.iter().filter(|name| name.tag().is_some()).map(ToString::to_string).collect();
-    let lowers: Vec<String> = engine.store().lowers(image).unwrap_or_default().iter().map(|path| path.to_string_lossy().into_owned()).collect();
+    let tags: Vec<String> = image
+        .names
+        .iter()
+        .filter(|name| name.tag().is_some())
+        .map(ToString::to_string)
+        .collect();
+    let lowers: Vec<String> = engine
+        .store()
+        .lowers(image)
+        .unwrap_or_default()
+        .iter()
+        .map(|path| path.to_string_lossy().into_owned())
+        .collect();
     Ok(json!({
         "Id": image.id.hex(),
         "Digest": image.manifest.to_string(),

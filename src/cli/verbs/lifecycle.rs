@@ -36,7 +36,8 @@ pub fn start(engine: &Engine, args: &StartArgs) -> Result<u8, Failure> {
         stdin: args.interactive && view.record.spec.stdin,
         tty: view.record.spec.tty,
         sig_proxy: args.sig_proxy.unwrap_or(true),
-        detach_keys: keys::parse(&args.detach_keys).map_err(|key| Failure::new(format!("--detach-keys: `{key}` is no key")))?,
+        detach_keys: keys::parse(&args.detach_keys)
+            .map_err(|key| Failure::new(format!("--detach-keys: `{key}` is no key")))?,
     };
     let request = AttachRequest {
         stdin: attachment.stdin,
@@ -59,7 +60,10 @@ pub fn start(engine: &Engine, args: &StartArgs) -> Result<u8, Failure> {
 }
 
 pub fn stop(engine: &Engine, args: &StopArgs) -> Result<u8, Failure> {
-    let choice = Choice { ignore: args.ignore, ..Choice::of(&args.pick, args.all) };
+    let choice = Choice {
+        ignore: args.ignore,
+        ..Choice::of(&args.pick, args.all)
+    };
     let names = choice.names(engine, |view| view.status.is_live())?;
     each(&names, args.ignore, |name| {
         engine.stop(name, seconds(args.time))?;
@@ -68,7 +72,8 @@ pub fn stop(engine: &Engine, args: &StopArgs) -> Result<u8, Failure> {
 }
 
 pub fn kill(engine: &Engine, args: &KillArgs) -> Result<u8, Failure> {
-    let number = signal::parse(&args.signal).ok_or_else(|| Failure::new(format!("invalid signal `{}`", args.signal)))?;
+    let number =
+        signal::parse(&args.signal).ok_or_else(|| Failure::new(format!("invalid signal `{}`", args.signal)))?;
     let choice = Choice {
         latest: args.latest,
         all: args.all,
@@ -129,9 +134,16 @@ pub fn wait(engine: &Engine, args: &WaitArgs) -> Result<u8, Failure> {
     let conditions = if args.condition.is_empty() {
         vec![Condition::NotLive]
     } else {
-        args.condition.iter().map(|word| condition(word)).collect::<Result<_, _>>()?
+        args.condition
+            .iter()
+            .map(|word| condition(word))
+            .collect::<Result<_, _>>()?
     };
-    let choice = Choice { latest: args.pick.latest, names: &args.pick.containers, ..Choice::default() };
+    let choice = Choice {
+        latest: args.pick.latest,
+        names: &args.pick.containers,
+        ..Choice::default()
+    };
     let names = choice.names(engine, |_| true)?;
     each(&names, args.ignore, |name| {
         let code = engine.wait(name, &conditions, None)?;
@@ -149,7 +161,11 @@ fn condition(word: &str) -> Result<Condition, Failure> {
         "stopping" => Condition::Is(Status::Stopping),
         "healthy" => Condition::Health(HealthStatus::Healthy),
         "unhealthy" => Condition::Health(HealthStatus::Unhealthy),
-        _ => return Err(Failure::new(format!("condition `{word}` is not one of stopped, running, paused, removed, healthy, unhealthy"))),
+        _ => {
+            return Err(Failure::new(format!(
+                "condition `{word}` is not one of stopped, running, paused, removed, healthy, unhealthy"
+            )));
+        }
     })
 }
 

@@ -29,7 +29,8 @@ pub fn logs(engine: &Engine, args: &LogsArgs) -> Result<u8, Failure> {
     let now = time::now();
     let at = |flag: &str, text: &Option<String>| -> Result<Option<Unix>, Failure> {
         let Some(text) = text else { return Ok(None) };
-        let point = point(text, now).ok_or_else(|| Failure::new(format!("{flag} `{text}`: neither a time nor a duration")))?;
+        let point =
+            point(text, now).ok_or_else(|| Failure::new(format!("{flag} `{text}`: neither a time nor a duration")))?;
         Ok(Some(point))
     };
     let options = LogOptions {
@@ -42,10 +43,16 @@ pub fn logs(engine: &Engine, args: &LogsArgs) -> Result<u8, Failure> {
     } else if args.containers.is_empty() {
         return Err(Failure::new("you must provide at least one name or id"));
     } else {
-        args.containers.iter().map(|name| engine.inspect(name)).collect::<Result<Vec<_>, EngineError>>()?
+        args.containers
+            .iter()
+            .map(|name| engine.inspect(name))
+            .collect::<Result<Vec<_>, EngineError>>()?
     };
     let many = views.len() > 1;
-    let mut printer = Printer { timestamps: args.timestamps, open: None };
+    let mut printer = Printer {
+        timestamps: args.timestamps,
+        open: None,
+    };
     let mut sources = Vec::new();
     for view in views {
         let prefix = match (many || args.names, args.names) {
@@ -57,7 +64,12 @@ pub fn logs(engine: &Engine, args: &LogsArgs) -> Result<u8, Failure> {
         for entry in &entries {
             printer.show(&prefix, entry)?;
         }
-        sources.push(Source { view, prefix, reader, ended: false });
+        sources.push(Source {
+            view,
+            prefix,
+            reader,
+            ended: false,
+        });
     }
     printer.flush()?;
     if args.follow {
@@ -72,7 +84,9 @@ fn follow(engine: &Engine, sources: &mut [Source], options: &LogOptions, printer
     loop {
         for source in sources.iter() {
             // A folder that is not there yet is found at the next look.
-            let _ = watch.as_ref().map(|watch| watch.watch(&engine.layout().log(&source.view.record.id)));
+            let _ = watch
+                .as_ref()
+                .map(|watch| watch.watch(&engine.layout().log(&source.view.record.id)));
         }
         let mut live = false;
         for source in sources.iter_mut().filter(|source| !source.ended) {
@@ -114,7 +128,10 @@ struct Printer {
 impl Printer {
     fn show(&mut self, prefix: &str, entry: &Entry) -> io::Result<()> {
         let mut line = Vec::with_capacity(entry.text.len() + 48);
-        let goes_on = self.open.as_ref().is_some_and(|(stream, before)| *stream == entry.stream && before == prefix);
+        let goes_on = self
+            .open
+            .as_ref()
+            .is_some_and(|(stream, before)| *stream == entry.stream && before == prefix);
         if !goes_on {
             line.extend_from_slice(prefix.as_bytes());
             if self.timestamps {

@@ -8,6 +8,7 @@ mod lifecycle;
 mod list;
 mod logs;
 mod pick;
+
 mod pull;
 mod run;
 mod usage;
@@ -19,6 +20,7 @@ pub use inspection::inspect;
 pub use lifecycle::{kill, pause, rename, restart, rm, start, stop, unpause, wait};
 pub use list::{port, ps};
 pub use logs::logs;
+
 pub use pull::pull;
 pub use run::{Prepared, create, prepare, run};
 pub use usage::{stats, top};

@@ -59,7 +59,9 @@ impl<'a> Choice<'a> {
             let filter = Filter::parse(self.filter)?;
             let found = engine.list(&filter, time::now())?;
             // With conditions alone, those decide; with --all, the verb does.
-            let meant = found.into_iter().filter(|view| if self.filter.is_empty() { among(view) } else { true });
+            let meant = found
+                .into_iter()
+                .filter(|view| if self.filter.is_empty() { among(view) } else { true });
             names.extend(meant.map(|view| view.record.id.hex()));
         } else if names.is_empty() && self.cidfile.is_empty() {
             return Err(Failure::new("you must provide at least one name or id"));
@@ -71,7 +73,10 @@ impl<'a> Choice<'a> {
 /// The container made last.
 pub fn latest(engine: &Engine) -> Result<ContainerView, Failure> {
     let found = engine.list(&Filter::default(), time::now())?;
-    found.into_iter().next().ok_or_else(|| EngineError::NoContainer("--latest".to_owned()).into())
+    found
+        .into_iter()
+        .next()
+        .ok_or_else(|| EngineError::NoContainer("--latest".to_owned()).into())
 }
 
 /// Does something to each, goes on after errors, and gives the exit code of the last error.

@@ -31,7 +31,9 @@ pub struct Prepared {
 /// Reads files and flags.
 pub fn prepare(args: &CreateArgs, global: &Global) -> Result<Prepared, Failure> {
     if global.runtime.is_some() {
-        return Err(Failure::new("--runtime: other OCI runtimes are not called yet; leave it out to use the built-in one"));
+        return Err(Failure::new(
+            "--runtime: other OCI runtimes are not called yet; leave it out to use the built-in one",
+        ));
     }
     let options = compose::compose(args)?;
     let cidfile = match &args.cidfile {
@@ -39,17 +41,26 @@ pub fn prepare(args: &CreateArgs, global: &Global) -> Result<Prepared, Failure> 
         None => None,
     };
     let wish = Wish::new(&args.pull, args.quiet, options.platform.clone(), &args.registry)?;
-    Ok(Prepared { options, wish, replace: args.replace, cidfile })
+    Ok(Prepared {
+        options,
+        wish,
+        replace: args.replace,
+        cidfile,
+    })
 }
 
 fn open_cidfile(path: PathBuf) -> Result<File, Failure> {
-    OpenOptions::new().write(true).create_new(true).open(&path).map_err(|error| match error.kind() {
-        io::ErrorKind::AlreadyExists => Failure::new(format!(
-            "container id file `{}` exists; make sure that no container uses it, remove it, or name another",
-            path.display()
-        )),
-        _ => Failure::new(format!("--cidfile `{}`: {error}", path.display())),
-    })
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(&path)
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => Failure::new(format!(
+                "container id file `{}` exists; make sure that no container uses it, remove it, or name another",
+                path.display()
+            )),
+            _ => Failure::new(format!("--cidfile `{}`: {error}", path.display())),
+        })
 }
 
 impl Prepared {
@@ -70,7 +81,11 @@ impl Prepared {
                     engine.remove(name, true, false, None)?;
                 }
                 Some(found) => {
-                    return Err(EngineError::NameTaken { name: name.clone(), owner: found.id.hex() }.into());
+                    return Err(EngineError::NameTaken {
+                        name: name.clone(),
+                        owner: found.id.hex(),
+                    }
+                    .into());
                 }
                 None => {}
             }
@@ -113,15 +128,16 @@ pub fn run(engine: &Engine, args: &RunArgs, prepared: Prepared) -> Result<u8, Fa
 /// Starts what was just made; with `--rm` a failure leaves nothing behind.
 fn start(engine: &Engine, made: &ContainerRecord, attach: Option<std::os::fd::OwnedFd>) -> Result<(), Failure> {
     let id = made.id.hex();
-    engine.start(&id, attach).map_err(|error| {
-        if made.spec.auto_remove
-            && let Err(error) = engine.remove(&id, true, true, Some(0))
-            && !error.is_no_container()
-        {
-            crate::warn!("{error}");
-        }
-        error.into()
-    })
+    let Err(error) = engine.start(&id, attach) else {
+        return Ok(());
+    };
+    if made.spec.auto_remove
+        && let Err(error) = engine.remove(&id, true, true, Some(0))
+        && !error.is_no_container()
+    {
+        crate::warn!("{error}");
+    }
+    Err(error.into())
 }
 
 fn attachment(args: &RunArgs) -> Result<Attachment, Failure> {
@@ -131,9 +147,15 @@ fn attachment(args: &RunArgs) -> Result<Attachment, Failure> {
     if args.create.tty && args.create.interactive && !args.detach && !attach::stdin_is_terminal() {
         crate::warn!("the input device is not a terminal; --tty and --interactive might not work as expected");
     }
-    let detach_keys = keys::parse(&args.detach_keys).map_err(|key| Failure::new(format!("--detach-keys: `{key}` is no key")))?;
+    let detach_keys =
+        keys::parse(&args.detach_keys).map_err(|key| Failure::new(format!("--detach-keys: `{key}` is no key")))?;
     let stdin = args.create.interactive || args.attach.iter().any(|stream| stream.eq_ignore_ascii_case("stdin"));
-    Ok(Attachment { stdin, tty: args.create.tty, sig_proxy: args.sig_proxy.unwrap_or(true), detach_keys })
+    Ok(Attachment {
+        stdin,
+        tty: args.create.tty,
+        sig_proxy: args.sig_proxy.unwrap_or(true),
+        detach_keys,
+    })
 }
 
 fn request(args: &RunArgs, attachment: &Attachment) -> Result<AttachRequest, Failure> {
@@ -143,7 +165,11 @@ fn request(args: &RunArgs, attachment: &Attachment) -> Result<AttachRequest, Fai
             "stdin" => {}
             "stdout" => stdout = true,
             "stderr" => stderr = true,
-            _ => return Err(Failure::new(format!("--attach `{stream}`: use stdin, stdout or stderr"))),
+            _ => {
+                return Err(Failure::new(format!(
+                    "--attach `{stream}`: use stdin, stdout or stderr"
+                )));
+            }
         }
     }
     Ok(AttachRequest {
@@ -156,7 +182,12 @@ fn request(args: &RunArgs, attachment: &Attachment) -> Result<AttachRequest, Fai
 }
 
 /// The exit code after a relay; with `--rm` waits for the clean-up.
-pub fn finish(engine: &Engine, made: &ContainerRecord, mut session: Session, ended: Result<Ended, Failure>) -> Result<u8, Failure> {
+pub fn finish(
+    engine: &Engine,
+    made: &ContainerRecord,
+    mut session: Session,
+    ended: Result<Ended, Failure>,
+) -> Result<u8, Failure> {
     match ended? {
         Ended::Exited { code, .. } => {
             if made.spec.auto_remove {

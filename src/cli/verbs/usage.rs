@@ -24,7 +24,12 @@ const CLEAR: &str = "\u{1b}[2J\u{1b}[H";
 
 pub fn stats(engine: &Engine, args: &StatsArgs) -> Result<u8, Failure> {
     let all = args.pick.containers.is_empty() && !args.pick.latest;
-    let choice = Choice { latest: args.pick.latest, all, names: &args.pick.containers, ..Choice::default() };
+    let choice = Choice {
+        latest: args.pick.latest,
+        all,
+        names: &args.pick.containers,
+        ..Choice::default()
+    };
     let mut before: BTreeMap<String, (u64, u64)> = BTreeMap::new();
     loop {
         let names = choice.names(engine, |view| args.all || view.status.is_live())?;
@@ -60,7 +65,11 @@ pub fn stats(engine: &Engine, args: &StatsArgs) -> Result<u8, Failure> {
             json,
         };
         let text = listing.render(args.format.as_deref(), false)?;
-        print(&if args.no_stream || args.no_reset || args.format.is_some() { text } else { format!("{CLEAR}{text}") })?;
+        print(&if args.no_stream || args.no_reset || args.format.is_some() {
+            text
+        } else {
+            format!("{CLEAR}{text}")
+        })?;
         if args.no_stream {
             return Ok(0);
         }
@@ -68,17 +77,26 @@ pub fn stats(engine: &Engine, args: &StatsArgs) -> Result<u8, Failure> {
     }
 }
 
-fn row(view: &ContainerView, stats: &Stats, before: &mut BTreeMap<String, (u64, u64)>, no_trunc: bool) -> (Value, Value) {
+fn row(
+    view: &ContainerView,
+    stats: &Stats,
+    before: &mut BTreeMap<String, (u64, u64)>,
+    no_trunc: bool,
+) -> (Value, Value) {
     let now = mono_ms();
     let id = view.record.id.hex();
     let cpu = stats.cpu_us.unwrap_or(0);
-    let up_ms = view.started.map_or(0, |started| time::since(started, time::now()).as_millis() as u64);
+    let up_ms = view
+        .started
+        .map_or(0, |started| time::since(started, time::now()).as_millis() as u64);
     let average = percent(cpu, up_ms * 1000);
     let current = match before.insert(id.clone(), (now, cpu)) {
         Some((at, used)) => percent(cpu.saturating_sub(used), now.saturating_sub(at) * 1000),
         None => average,
     };
-    let memory = stats.memory.map_or(0, |all| all.saturating_sub(stats.memory_inactive_file.unwrap_or(0)));
+    let memory = stats
+        .memory
+        .map_or(0, |all| all.saturating_sub(stats.memory_inactive_file.unwrap_or(0)));
     let limit = stats.memory_limit.unwrap_or_else(host_memory);
     let known = |value: Option<u64>, text: String| if value.is_some() { text } else { "--".to_owned() };
     let row = json!({
@@ -118,7 +136,11 @@ fn io(bytes: Option<u64>) -> String {
 }
 
 fn percent(part: u64, whole: u64) -> f64 {
-    if whole == 0 { 0.0 } else { part as f64 * 100.0 / whole as f64 }
+    if whole == 0 {
+        0.0
+    } else {
+        part as f64 * 100.0 / whole as f64
+    }
 }
 
 /// Memory of the host, bytes.
@@ -130,17 +152,27 @@ pub fn host_memory() -> u64 {
 pub fn meminfo(key: &str) -> u64 {
     let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
-    line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
+    line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok())
+        .unwrap_or(0)
+        * 1024
 }
 
 pub fn top(engine: &Engine, args: &TopArgs) -> Result<u8, Failure> {
     let view = one(engine, args.latest, args.container.as_deref())?;
     let processes = engine.processes(&view)?;
     let up = fs::read_to_string("/proc/uptime").unwrap_or_default();
-    let up_ticks = up.split('.').next().and_then(|seconds| seconds.parse::<u64>().ok()).unwrap_or(0) * TICKS;
+    let up_ticks = up
+        .split('.')
+        .next()
+        .and_then(|seconds| seconds.parse::<u64>().ok())
+        .unwrap_or(0)
+        * TICKS;
     let mut text = String::from("USER\tPID\tPPID\t%CPU\tELAPSED\tTIME\tCOMMAND\n");
     for process in &processes {
-        let parent = processes.iter().find(|other| other.host_pid == process.host_parent).map_or(0, |parent| parent.pid);
+        let parent = processes
+            .iter()
+            .find(|other| other.host_pid == process.host_parent)
+            .map_or(0, |parent| parent.pid);
         text.push_str(&line(process, parent, up_ticks));
     }
     print(&table::align(&text))?;
@@ -149,7 +181,11 @@ pub fn top(engine: &Engine, args: &TopArgs) -> Result<u8, Failure> {
 
 fn line(process: &Process, parent: i32, up_ticks: u64) -> String {
     let alive = up_ticks.saturating_sub(process.start);
-    let user = if process.uid == 0 { "root".to_owned() } else { process.uid.to_string() };
+    let user = if process.uid == 0 {
+        "root".to_owned()
+    } else {
+        process.uid.to_string()
+    };
     let span = |ticks: u64| format!("{}", crate::types::time::Span(ticks / TICKS * 1000));
     format!(
         "{user}\t{}\t{parent}\t{:.3}\t{}\t{}\t{}\n",
