@@ -9,6 +9,7 @@ mod inspect;
 mod keys;
 mod listing;
 mod owner;
+mod progress;
 mod ps;
 mod table;
 mod template;

@@ -2,10 +2,14 @@
 
 use super::options::OptionsError;
 use crate::config::ConfigError;
+use crate::config::auth::AuthError;
+use crate::config::registries::RegistriesError;
 use crate::disk::DiskError;
+use crate::image::pull::PullError;
 use crate::image::worker::WorkerError;
 use crate::keeper::KeeperError;
 use crate::monitor::client::ClientError;
+use crate::registry::proxy::ProxyError;
 use crate::runtime::spec::SpecError;
 use crate::store::StoreError;
 use crate::types::container::Status;
@@ -113,6 +117,33 @@ pub enum EngineError {
         /// The container's id.
         container: String,
     },
+    /// A text that is no image reference.
+    #[error("{reason}")]
+    Reference {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A name without a registry that no file explains.
+    #[error(
+        "short name `{name}` did not resolve to an alias and no unqualified-search registries are defined in \
+         registries.conf; write REGISTRY/{name}"
+    )]
+    ShortName {
+        /// The name.
+        name: String,
+    },
+    /// registries.conf.
+    #[error(transparent)]
+    Registries(#[from] RegistriesError),
+    /// auth.json.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
+    /// A proxy of the environment.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
+    /// A pull.
+    #[error(transparent)]
+    Pull(#[from] PullError),
     /// The images.
     #[error(transparent)]
     Store(#[from] StoreError),
