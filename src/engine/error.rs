@@ -9,7 +9,7 @@ use crate::image::pull::PullError;
 use crate::image::worker::WorkerError;
 use crate::keeper::KeeperError;
 use crate::monitor::client::ClientError;
-use crate::registry::proxy::ProxyError;
+use crate::registry::ProxyError;
 use crate::runtime::spec::SpecError;
 use crate::store::StoreError;
 use crate::types::container::Status;

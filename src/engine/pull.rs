@@ -7,7 +7,7 @@ use crate::config::env;
 use crate::config::registries::{Registries, RegistriesPlaces, ShortName};
 use crate::image::pull::{self, Progress, PullOptions};
 use crate::image::worker::Workers;
-use crate::registry::proxy::Proxies;
+use crate::registry::Proxies;
 use crate::registry::{Client, Settings as ClientSettings};
 use crate::store::ImageRecord;
 use crate::types::digest::Digest;
