@@ -11,6 +11,7 @@ pub mod keeping;
 pub mod logs;
 pub mod names;
 pub mod options;
+pub mod pull;
 pub mod remove;
 pub mod signal;
 pub mod start;
