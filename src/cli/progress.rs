@@ -20,7 +20,11 @@ impl Show {
     /// `quiet` shows nothing.
     pub fn new(quiet: bool) -> Show {
         let terminal = !quiet && tty::is_terminal(io::stderr().as_fd());
-        Show { quiet, bars: terminal.then(MultiProgress::new), layers: BTreeMap::new() }
+        Show {
+            quiet,
+            bars: terminal.then(MultiProgress::new),
+            layers: BTreeMap::new(),
+        }
     }
 
     /// One step.

@@ -46,10 +46,16 @@ impl Engine {
     /// What was typed as an image's name, in full. Short names go by `registries.conf`; never a guess.
     pub fn resolve(&self, typed: &str) -> Result<Meaning, EngineError> {
         let text = typed.strip_prefix("docker://").unwrap_or(typed);
-        let wrong = |error: crate::types::reference::ReferenceError| EngineError::Reference { reason: error.to_string() };
+        let wrong = |error: crate::types::reference::ReferenceError| EngineError::Reference {
+            reason: error.to_string(),
+        };
         let (repository, tag, digest) = match text.parse::<Named>().map_err(wrong)? {
             Named::Full(reference) => return Ok(Meaning::One(reference)),
-            Named::Short { repository, tag, digest } => (repository, tag, digest),
+            Named::Short {
+                repository,
+                tag,
+                digest,
+            } => (repository, tag, digest),
         };
         let full = |name: &str| complete(name, tag.as_deref(), digest).map_err(wrong);
         match self.registries()?.short_name(&repository) {
@@ -86,19 +92,34 @@ impl Engine {
 
     fn trust(&self, registries: &mut Registries, host: &str) -> Result<(), EngineError> {
         // A name in quotes cannot say more than a name: TOML's basic strings, with what could end them left out.
-        let clean: String = host.chars().filter(|c| !c.is_control() && *c != '"' && *c != '\\').collect();
+        let clean: String = host
+            .chars()
+            .filter(|c| !c.is_control() && *c != '"' && *c != '\\')
+            .collect();
         let table = format!("[[registry]]\nlocation = \"{clean}\"\ninsecure = true\n");
         Ok(registries.merge(&table, Path::new("registry.insecure"))?)
     }
 
     /// Pulls an image, and gives it this name. Waits until it is in the store.
-    pub fn pull(&self, reference: &Reference, reach: &Reach, progress: &mut (dyn FnMut(Progress) + Send)) -> Result<ImageRecord, EngineError> {
+    pub fn pull(
+        &self,
+        reference: &Reference,
+        reach: &Reach,
+        progress: &mut (dyn FnMut(Progress) + Send),
+    ) -> Result<ImageRecord, EngineError> {
         let scratch = Scratch::new(self.layout().run())?;
         let client = self.client(reference, reach, &scratch)?;
         let workers: Arc<dyn Workers> = Arc::new(self.workers()?);
         self.sweep_store(&*workers)?;
         let options = self.pull_options(reach);
-        let image = runtime()?.block_on(pull::pull(self.store(), &client, &workers, reference, &options, progress));
+        let image = runtime()?.block_on(pull::pull(
+            self.store(),
+            &client,
+            &workers,
+            reference,
+            &options,
+            progress,
+        ));
         Ok(image?)
     }
 
@@ -151,7 +172,9 @@ impl Engine {
         });
         if let Some(creds) = &reach.creds {
             let (user, password) = creds.split_once(':').unwrap_or((creds, ""));
-            auth = AuthPlaces { files: vec![scratch.path().join("auth.json")] };
+            auth = AuthPlaces {
+                files: vec![scratch.path().join("auth.json")],
+            };
             auth.store(reference.registry(), user, password)?;
         }
         let mut certs = CertPlaces::usual(config_home().as_deref());
@@ -195,10 +218,17 @@ impl Scratch {
     fn new(run: &Path) -> Result<Scratch, EngineError> {
         use std::sync::atomic::{AtomicU32, Ordering};
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let path = run.join(format!("pull.{}.{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)));
+        let path = run.join(format!(
+            "pull.{}.{}",
+            std::process::id(),
+            COUNT.fetch_add(1, Ordering::Relaxed)
+        ));
         // Left over from an earlier process with our number.
         let _ = fs::remove_dir_all(&path);
-        fs::DirBuilder::new().mode(0o700).create(&path).map_err(EngineError::io("create folder", &path))?;
+        fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&path)
+            .map_err(EngineError::io("create folder", &path))?;
         Ok(Scratch(path))
     }
 

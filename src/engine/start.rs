@@ -116,6 +116,7 @@ impl Engine {
             root,
             id_map: info.ids.map.nested(),
             user: spec.user.clone(),
+            tree: info.cgroup.clone(),
             limits: spec.limits.clone(),
             asked: spec.asked.clone(),
             tty: spec.tty.then_some(UNSEEN),

@@ -22,7 +22,7 @@ pub use list::{port, ps};
 pub use logs::logs;
 
 pub use pull::pull;
-pub use run::{Prepared, create, prepare, run};
+pub use run::{create, prepare, run};
 pub use usage::{stats, top};
 
 use super::failure::Failure;

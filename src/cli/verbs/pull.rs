@@ -5,8 +5,8 @@ use super::super::compose;
 use super::super::failure::{Failure, say};
 use super::super::progress::Show;
 use super::print;
-use crate::engine::pull::{Meaning, Reach};
 use crate::engine::Engine;
+use crate::engine::pull::{Meaning, Reach};
 use crate::sys::tty;
 use crate::types::platform::Platform;
 use crate::types::reference::Reference;
@@ -31,15 +31,28 @@ enum Policy {
 
 impl Wish {
     /// From the flags.
-    pub fn new(policy: &str, quiet: bool, platform: Option<Platform>, registry: &RegistryArgs) -> Result<Wish, Failure> {
+    pub fn new(
+        policy: &str,
+        quiet: bool,
+        platform: Option<Platform>,
+        registry: &RegistryArgs,
+    ) -> Result<Wish, Failure> {
         let policy = match policy {
             "missing" | "false" => Policy::Missing,
             "always" | "true" => Policy::Always,
             "never" => Policy::Never,
             "newer" => Policy::Newer,
-            other => return Err(Failure::new(format!("--pull `{other}`: use missing, always, never or newer"))),
+            other => {
+                return Err(Failure::new(format!(
+                    "--pull `{other}`: use missing, always, never or newer"
+                )));
+            }
         };
-        Ok(Wish { policy, quiet, reach: reach(platform, registry) })
+        Ok(Wish {
+            policy,
+            quiet,
+            reach: reach(platform, registry),
+        })
     }
 }
 
@@ -68,7 +81,9 @@ pub fn provide(engine: &Engine, typed: &str, wish: &Wish) -> Result<String, Fail
         (Policy::Missing | Policy::Never, true) => return Ok(typed.to_owned()),
         (Policy::Never, false) => return Err(Failure::new(format!("{typed}: image not known"))),
         // An id names what is in the store, not what is in a registry.
-        (_, true) if here.as_ref().is_some_and(|image| image.id.hex().starts_with(typed)) => return Ok(typed.to_owned()),
+        (_, true) if here.as_ref().is_some_and(|image| image.id.hex().starts_with(typed)) => {
+            return Ok(typed.to_owned());
+        }
         _ => {}
     }
     match fetch(engine, typed, &wish.reach, wish.quiet) {
@@ -85,15 +100,25 @@ pub fn provide(engine: &Engine, typed: &str, wish: &Wish) -> Result<String, Fail
 fn fetch(engine: &Engine, typed: &str, reach: &Reach, quiet: bool) -> Result<(String, String), Failure> {
     let mut show = Show::new(quiet);
     if let Some(place) = typed.strip_prefix("oci:") {
-        let (dir, tag) = place.split_once(':').map_or((place, None), |(dir, tag)| (dir, Some(tag)));
+        let (dir, tag) = place
+            .split_once(':')
+            .map_or((place, None), |(dir, tag)| (dir, Some(tag)));
         let image = engine.pull_layout(Path::new(dir), tag, reach, &mut |step| show.step(step))?;
         show.finish();
         let name = image.names.first().map_or_else(|| image.id.hex(), ToString::to_string);
         return Ok((name, image.id.hex()));
     }
-    for transport in ["oci-archive:", "docker-archive:", "dir:", "docker-daemon:", "containers-storage:"] {
+    for transport in [
+        "oci-archive:",
+        "docker-archive:",
+        "dir:",
+        "docker-daemon:",
+        "containers-storage:",
+    ] {
         if typed.starts_with(transport) {
-            return Err(Failure::new(format!("transport `{transport}` is not there yet; use docker:// or oci:DIR")));
+            return Err(Failure::new(format!(
+                "transport `{transport}` is not there yet; use docker:// or oci:DIR"
+            )));
         }
     }
     let reference = match engine.resolve(typed)? {
