@@ -1,7 +1,126 @@
 //! Arguments → command → result → rendering.
 
 mod args;
+mod attach;
 mod compose;
+mod failure;
 mod human;
+mod inspect;
+mod keys;
+mod listing;
+mod owner;
+mod progress;
+mod ps;
 mod table;
 mod template;
+mod time;
+mod verbs;
+mod yaml;
+
+use crate::disk::layout::Layout;
+use crate::engine::Engine;
+use crate::log;
+use args::{Cli, Global, Parsed, Verb};
+use failure::Failure;
+use std::ffi::OsString;
+
+/// Runs the command line (without the program's name); returns the exit code.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
+    let cli = match args::parse(arguments) {
+        Parsed::Run(cli) => cli,
+        Parsed::Show(text) => return verbs::print(&text).map_or_else(|failure| failure.report(), |()| 0),
+        Parsed::Wrong(text) => {
+            failure::say(&text);
+            return failure::OWN;
+        }
+    };
+    match execute(*cli) {
+        Ok(code) => code,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn execute(cli: Cli) -> Result<u8, Failure> {
+    let Cli { global, verb } = cli;
+    if let Some(level) = &global.log_level {
+        log::set_level(level.parse().map_err(Failure::new)?);
+    }
+    // What is opened as the caller, before dunlin becomes the store's owner.
+    let prepared = match &verb {
+        Verb::Version(args) => return verbs::version(args),
+        Verb::ContainerCleanup(args) => return cleanup(&global, &args.id),
+        Verb::Run(args) => Some(verbs::prepare(&args.create, &global)?),
+        Verb::Create(args) => Some(verbs::prepare(args, &global)?),
+        _ => None,
+    };
+    let env = match &verb {
+        Verb::Exec(args) => compose::environment(&args.env_file, &args.env)?,
+        _ => Vec::new(),
+    };
+    let place = owner::settle(&global, starts(&verb))?;
+    if let (None, Some(level)) = (&global.log_level, &place.settings.log.level) {
+        log::set_level(level.parse().map_err(Failure::new)?);
+    }
+    let engine = Engine::open_with(&place.layout, &place.settings, place.starter)?;
+    match (verb, prepared) {
+        (Verb::Run(args), Some(prepared)) => verbs::run(&engine, &args, prepared),
+        (Verb::Create(_), Some(prepared)) => verbs::create(&engine, prepared),
+        (verb, _) => other(&engine, &verb, env),
+    }
+}
+
+/// Whether a verb needs a keeper.
+fn starts(verb: &Verb) -> bool {
+    matches!(
+        verb,
+        Verb::Run(_)
+            | Verb::Create(_)
+            | Verb::Start(_)
+            | Verb::Restart(_)
+            | Verb::Rm(_)
+            | Verb::Pull(_)
+            | Verb::Rmi(_)
+            | Verb::Info(_)
+    )
+}
+
+fn other(engine: &Engine, verb: &Verb, env: Vec<String>) -> Result<u8, Failure> {
+    match verb {
+        Verb::Start(args) => verbs::start(engine, args),
+        Verb::Stop(args) => verbs::stop(engine, args),
+        Verb::Kill(args) => verbs::kill(engine, args),
+        Verb::Restart(args) => verbs::restart(engine, args),
+        Verb::Pause(args) => verbs::pause(engine, args),
+        Verb::Unpause(args) => verbs::unpause(engine, args),
+        Verb::Rm(args) => verbs::rm(engine, args),
+        Verb::Ps(args) => verbs::ps(engine, args),
+        Verb::Logs(args) => verbs::logs(engine, args),
+        Verb::Exec(args) => verbs::exec(engine, args, env),
+        Verb::Inspect(args) => verbs::inspect(engine, args),
+        Verb::Top(args) => verbs::top(engine, args),
+        Verb::Stats(args) => verbs::stats(engine, args),
+        Verb::Port(args) => verbs::port(engine, args),
+        Verb::Wait(args) => verbs::wait(engine, args),
+        Verb::Rename(args) => verbs::rename(engine, args),
+        Verb::Pull(args) => verbs::pull(engine, args),
+        Verb::Images(args) => verbs::images(engine, args),
+        Verb::Rmi(args) => verbs::rmi(engine, args),
+        Verb::Info(args) => verbs::info(engine, args),
+        // Carried out before a store was opened.
+        Verb::Run(_) | Verb::Create(_) | Verb::Version(_) | Verb::ContainerCleanup(_) => Ok(0),
+    }
+}
+
+/// The monitor's last act for a container with `--rm`: it runs in the store's user namespace, so that nobody needs to be
+/// become and the folders are given.
+fn cleanup(global: &Global, id: &str) -> Result<u8, Failure> {
+    let (Some(root), Some(runroot)) = (&global.root, &global.runroot) else {
+        return Err(Failure::new("container-cleanup needs --root and --runroot"));
+    };
+    let id = id
+        .parse()
+        .map_err(|error: crate::types::ids::IdError| Failure::new(error.to_string()))?;
+    let engine = Engine::open(&Layout::new(root, runroot), &crate::config::agent::Settings::default())?;
+    engine.cleanup(&id)?;
+    Ok(0)
+}

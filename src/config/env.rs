@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 /// A variable: its name and what it is for.
 pub struct Variable {
@@ -44,9 +45,22 @@ variables! {
     TERM = "TERM": "type of the terminal, passed to `-t`";
 }
 
+/// Home folder of the user that this process became.
+static BECAME: OnceLock<PathBuf> = OnceLock::new();
+
+/// From now on the folders of the user that called are not looked at: this process became the one with this home.
+pub fn become_user(home: PathBuf) {
+    // Becoming somebody happens once in a process's life.
+    let _ = BECAME.set(home);
+}
+
 /// The value of a variable of this list; an empty one counts as unset.
 pub fn get(name: &'static str) -> Option<OsString> {
-    std::env::var_os(name).filter(|v| !v.is_empty())
+    match (BECAME.get(), name) {
+        (Some(home), HOME) => Some(home.clone().into()),
+        (Some(_), XDG_DATA_HOME | XDG_RUNTIME_DIR | XDG_CONFIG_HOME) => None,
+        _ => std::env::var_os(name).filter(|v| !v.is_empty()),
+    }
 }
 
 /// The value as an absolute path; relative ones are ignored, as the XDG base directory specification says.

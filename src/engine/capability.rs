@@ -1,49 +1,6 @@
 //! Capabilities by name (capabilities(7)), and podman's default set.
 
-/// Every capability of Linux 6.x, in the order of their numbers, without `CAP_`.
-const ALL: [&str; 41] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "SETGID",
-    "SETUID",
-    "SETPCAP",
-    "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_ADMIN",
-    "NET_RAW",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "SYS_MODULE",
-    "SYS_RAWIO",
-    "SYS_CHROOT",
-    "SYS_PTRACE",
-    "SYS_PACCT",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_NICE",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "MKNOD",
-    "LEASE",
-    "AUDIT_WRITE",
-    "AUDIT_CONTROL",
-    "SETFCAP",
-    "MAC_OVERRIDE",
-    "MAC_ADMIN",
-    "SYSLOG",
-    "WAKE_ALARM",
-    "BLOCK_SUSPEND",
-    "AUDIT_READ",
-    "PERFMON",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-];
+use crate::sys::creds::Caps;
 
 /// What a container gets when nothing is said (containers.conf(5), `default_capabilities`).
 const DEFAULT: [&str; 11] = [
@@ -72,12 +29,12 @@ pub fn merge(add: &[String], drop: &[String]) -> Result<Vec<String>, String> {
             .collect()
     };
     let (added, dropped) = (named(add)?, named(drop)?);
-    let base: &[&'static str] = if add.iter().any(is_all) {
-        &ALL
+    let base: Vec<&'static str> = if add.iter().any(is_all) {
+        Caps::ALL.names().collect()
     } else if drop.iter().any(is_all) {
-        &[]
+        Vec::new()
     } else {
-        &DEFAULT
+        DEFAULT.to_vec()
     };
     let mut set: Vec<&str> = base.iter().filter(|name| !dropped.contains(name)).copied().collect();
     set.extend(added);
@@ -87,9 +44,7 @@ pub fn merge(add: &[String], drop: &[String]) -> Result<Vec<String>, String> {
 }
 
 fn find(text: &str) -> Option<&'static str> {
-    let upper = text.to_ascii_uppercase();
-    let name = upper.strip_prefix("CAP_").unwrap_or(&upper);
-    ALL.iter().find(|known| **known == name).copied()
+    Caps::by_name(text)?.names().next()
 }
 
 #[cfg(test)]

@@ -4,26 +4,19 @@
 //! `RFC3339NANO stdout|stderr F|P TEXT`; `P` is a piece of a line that goes on in the next entry of that stream.
 
 use crate::disk::DiskError;
+use crate::monitor::log::{Line, file_path};
+use crate::types::bounds::LOG_FILES_MAX;
 use crate::types::time::Unix;
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 /// Bytes of one entry at the most; what is longer is cut into entries.
 const ENTRY_BYTES: usize = 64 << 10;
-/// Files that are looked for.
-const FILES_MAX: u32 = 1000;
 
-/// Which stream an entry came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stream {
-    /// Standard output, or the terminal.
-    Stdout,
-    /// Standard error.
-    Stderr,
-}
+pub use crate::monitor::log::Stream;
 
 /// One entry of a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,28 +32,13 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Parses one line of a file; `None` for what is no entry (cut off by a power cut).
-    pub fn parse(line: &[u8]) -> Option<Entry> {
-        let mut parts = line.splitn(4, |byte| *byte == b' ');
-        let time = std::str::from_utf8(parts.next()?)
-            .ok()
-            .filter(|time| (20..=40).contains(&time.len()))?;
-        let stream = match parts.next()? {
-            b"stdout" => Stream::Stdout,
-            b"stderr" => Stream::Stderr,
-            _ => return None,
-        };
-        let whole = match parts.next()? {
-            b"F" => true,
-            b"P" => false,
-            _ => return None,
-        };
-        let text = parts.next().unwrap_or_default().to_vec();
+    fn parse(line: &[u8]) -> Option<Entry> {
+        let line = Line::parse(line)?;
         Some(Entry {
-            time: time.to_owned(),
-            stream,
-            whole,
-            text,
+            time: line.time.to_owned(),
+            stream: line.stream,
+            whole: !line.partial,
+            text: line.text.to_vec(),
         })
     }
 
@@ -92,7 +70,7 @@ impl LogReader {
     /// Begins with the oldest file in `dir`, which may not exist yet.
     pub fn open(dir: &Path) -> Result<LogReader, DiskError> {
         let mut oldest = None;
-        for number in 0..FILES_MAX {
+        for number in 0..LOG_FILES_MAX {
             match open_number(dir, number)? {
                 Some(file) => oldest = Some(file),
                 // In the middle of a rotation the newest is missing for a moment.
@@ -135,6 +113,16 @@ impl LogReader {
         if read_some(file, &mut self.buffer).map_err(DiskError::io("read log in", &self.dir))? > 0 {
             return Ok(true);
         }
+        // With one file alone, rotation empties it in place.
+        let (length, position) = (file.metadata().map(|meta| meta.len()), file.stream_position());
+        if let (Ok(length), Ok(position)) = (length, position)
+            && length < position
+        {
+            self.buffer.clear();
+            file.seek(SeekFrom::Start(0))
+                .map_err(DiskError::io("read log in", &self.dir))?;
+            return Ok(length > 0);
+        }
         // Which file is newer than ours? Ours may have moved since we looked, and may have grown before it did.
         let Some(newer) = self.newer()? else { return Ok(false) };
         if let Some(file) = &mut self.file
@@ -153,7 +141,7 @@ impl LogReader {
             return Ok(None);
         };
         let mut newer = None;
-        for number in 0..FILES_MAX {
+        for number in 0..LOG_FILES_MAX {
             let Some(file) = open_number(&self.dir, number)? else {
                 if number == 0 {
                     continue;
@@ -205,7 +193,7 @@ pub fn fits(entry: &Entry, options: &LogOptions) -> bool {
 }
 
 fn open_number(dir: &Path, number: u32) -> Result<Option<File>, DiskError> {
-    let path = dir.join(format!("{number}.log"));
+    let path = file_path(dir, number);
     match File::open(&path) {
         Ok(file) => Ok(Some(file)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -321,23 +309,5 @@ mod tests {
         wanted.push("end".to_owned());
         assert_eq!(seen, wanted);
         fs::remove_dir_all(&dir).unwrap();
-    }
-
-    #[test]
-    fn entries_keep_stream_and_pieces() {
-        let entry = Entry::parse(b"2026-01-01T00:00:01Z stderr P a b  c").unwrap();
-        assert_eq!(
-            (entry.stream, entry.whole, entry.text.as_slice()),
-            (Stream::Stderr, false, &b"a b  c"[..])
-        );
-        assert_eq!(Entry::parse(b"2026-01-01T00:00:01Z stdout F").unwrap().text, b"");
-        for bad in [
-            &b""[..],
-            b"x stdout F y",
-            b"2026-01-01T00:00:01Z stdin F y",
-            b"2026-01-01T00:00:01Z stdout X y",
-        ] {
-            assert_eq!(Entry::parse(bad), None);
-        }
     }
 }

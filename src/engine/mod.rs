@@ -1,7 +1,160 @@
-//! Containers: what both the command line and the agent call.
+//! Containers: what both the command line and the agent call. Everything here blocks, with time-outs.
 
 pub mod capability;
+pub mod control;
+pub mod create;
+pub mod error;
+pub mod filter;
+pub mod images;
+pub mod index;
+pub mod keeping;
 pub mod logs;
 pub mod names;
 pub mod options;
+pub mod pull;
+pub mod remove;
 pub mod signal;
+pub mod start;
+pub mod usage;
+pub mod view;
+pub mod volume;
+
+pub use error::EngineError;
+
+use crate::config::agent::Settings;
+use crate::config::board::Board;
+use crate::disk::layout::Layout;
+use crate::keeper::start::Starter;
+use crate::store::Store;
+use crate::types::bounds::{LOG_FILE_BYTES_MIN, LOG_FILES_MAX};
+use crate::types::container::{ContainerRecord, LogLimits};
+use crate::types::limits::Limits;
+use crate::types::time::Unix;
+use filter::Filter;
+use std::time::SystemTime;
+use view::ContainerView;
+
+/// The containers of one store. Can be shared by threads.
+pub struct Engine {
+    layout: Layout,
+    settings: Settings,
+    board: Board,
+    store: Store,
+    keeping: keeping::Keeping,
+}
+
+/// Now, by the host's clock.
+fn now() -> Unix {
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    Unix(since.as_millis() as u64)
+}
+
+impl Engine {
+    /// Opens the containers of this store, making folders that are missing. No keeper is needed or started.
+    pub fn open(layout: &Layout, settings: &Settings) -> Result<Engine, EngineError> {
+        Engine::open_with(layout, settings, None)
+    }
+
+    /// The same for a caller that was root, with what it prepared for starting a keeper.
+    pub fn open_with(layout: &Layout, settings: &Settings, starter: Option<Starter>) -> Result<Engine, EngineError> {
+        let board = settings.board()?;
+        index::prepare(layout)?;
+        let store = Store::open(layout)?;
+        let keeping = keeping::Keeping::new(starter);
+        Ok(Engine {
+            layout: layout.clone(),
+            settings: settings.clone(),
+            board,
+            store,
+            keeping,
+        })
+    }
+
+    /// Where everything is.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// What is configured.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The board whose limits hold.
+    pub fn board(&self) -> &Board {
+        &self.board
+    }
+
+    /// The images.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    fn keeping(&self) -> &keeping::Keeping {
+        &self.keeping
+    }
+
+    /// Limits of containers that say nothing.
+    pub fn default_limits(&self) -> &Limits {
+        &self.board.defaults
+    }
+
+    /// The largest limits that may be asked for.
+    pub fn maximum_limits(&self) -> &Limits {
+        &self.board.maximum
+    }
+
+    /// Whether the defaults were configured, so that they must be enforced.
+    fn defaults_are_asked(&self) -> bool {
+        self.settings.device.board.is_some()
+    }
+
+    fn log_limits(&self) -> LogLimits {
+        let standard = LogLimits::default();
+        let configured = &self.settings.containers;
+        LogLimits {
+            file_bytes: configured
+                .log_size
+                .map_or(standard.file_bytes, |size| size.0.max(LOG_FILE_BYTES_MIN)),
+            files: configured
+                .log_files
+                .map_or(standard.files, |files| files.clamp(1, LOG_FILES_MAX)),
+        }
+    }
+
+    /// A container by name, id or unambiguous beginning of its id, with its state.
+    pub fn inspect(&self, typed: &str) -> Result<ContainerView, EngineError> {
+        Ok(view::look(&self.layout, index::find(&self.layout, typed)?)?)
+    }
+
+    /// The container with exactly this name.
+    pub fn named(&self, name: &str) -> Result<Option<ContainerRecord>, EngineError> {
+        Ok(index::by_name(&self.layout, name)?)
+    }
+
+    /// The containers that fit, newest first.
+    pub fn list(&self, filter: &Filter, now: Unix) -> Result<Vec<ContainerView>, EngineError> {
+        let mut records = index::all(&self.layout)?;
+        records.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| a.id.cmp(&b.id)));
+        let mut references = std::collections::BTreeMap::new();
+        for name in filter.references() {
+            references.insert(name.clone(), index::find(&self.layout, name)?.created);
+        }
+        let created = |name: &str| references.get(name).copied();
+        let mut views = Vec::with_capacity(records.len());
+        for record in records {
+            let view = view::look(&self.layout, record)?;
+            if filter.fits(&view, now, &created) {
+                views.push(view);
+            }
+        }
+        Ok(views)
+    }
+
+    /// Gives a container another name.
+    pub fn rename(&self, typed: &str, name: &str) -> Result<ContainerRecord, EngineError> {
+        index::rename(&self.layout, typed, name)
+    }
+}

@@ -303,6 +303,8 @@ pub struct Ends<'a> {
     pub stderr: Option<BorrowedFd<'a>>,
     /// Signals to forward; `SIGWINCH` (28) becomes a resize to the size of `terminal`.
     pub signals: Option<&'a SignalFd>,
+    /// Signals other than `SIGWINCH` are not forwarded but end the session without ending the process.
+    pub leave_on_signal: bool,
     /// The client's terminal.
     pub terminal: Option<BorrowedFd<'a>>,
     /// Bytes typed one after another that end the session without ending the process; empty for none.
@@ -325,6 +327,8 @@ pub enum Ended {
     Detached,
     /// Our own standard output or error was closed by its reader; the process goes on.
     OutputClosed,
+    /// A signal came that is not forwarded; the process goes on.
+    Signalled(i32),
 }
 
 /// Bytes that a pipe which says it has room takes at once (`PIPE_BUF`).
@@ -393,8 +397,8 @@ impl Session {
             ];
             event::poll(&mut poll, None).map_err(self.connection.io("wait for"))?;
             let [packet, input, signal] = poll.map(|one| one.ready.read || one.ready.hangup);
-            if signal {
-                self.forward_signals(ends)?;
+            if signal && let Some(ended) = self.forward_signals(ends)? {
+                return Ok(ended);
             }
             if input && relay.send_input(self, ends.detach_keys)? {
                 return Ok(Ended::Detached);
@@ -405,10 +409,13 @@ impl Session {
         }
     }
 
-    fn forward_signals(&self, ends: &Ends<'_>) -> Result<(), ClientError> {
-        let Some(signals) = ends.signals else { return Ok(()) };
+    fn forward_signals(&self, ends: &Ends<'_>) -> Result<Option<Ended>, ClientError> {
+        let Some(signals) = ends.signals else { return Ok(None) };
         while let Ok(Some(signal)) = signals.read() {
             if signal.number != WINDOW_CHANGED {
+                if ends.leave_on_signal {
+                    return Ok(Some(Ended::Signalled(signal.number)));
+                }
                 self.send(&ToMonitor::Signal(signal.number))?;
             } else if let Some(size) = ends.terminal.and_then(|fd| tty::window_size(fd).ok()) {
                 self.send(&ToMonitor::Resize(Size {
@@ -417,7 +424,7 @@ impl Session {
                 }))?;
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Handles one frame; `Some` when the session is over.
@@ -445,8 +452,10 @@ impl Session {
             let signals = ends.signals.map(|signals| signals.as_fd());
             let mut poll = [Poll::new(Some(to), Interest::WRITE), Poll::new(signals, Interest::READ)];
             event::poll(&mut poll, None).map_err(self.connection.io("write for"))?;
-            if poll[1].ready.read {
-                self.forward_signals(ends)?;
+            if poll[1].ready.read
+                && let Some(ended) = self.forward_signals(ends)?
+            {
+                return Ok(Some(ended));
             }
             if !poll[0].ready.write && !poll[0].ready.hangup {
                 continue;

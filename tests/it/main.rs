@@ -3,6 +3,7 @@
 
 mod agent;
 mod device;
+mod cli;
 mod fixture;
 mod house;
 mod malicious;

@@ -6,7 +6,7 @@ mod image;
 mod parse;
 
 pub use container::{
-    CleanupArgs, ExecArgs, InspectArgs, KillArgs, LogsArgs, PauseArgs, PortArgs, PsArgs, RenameArgs, RestartArgs,
+    CleanupArgs, ExecArgs, InspectArgs, KillArgs, LogsArgs, PauseArgs, Pick, PortArgs, PsArgs, RenameArgs, RestartArgs,
     RmArgs, StartArgs, StatsArgs, StopArgs, TopArgs, WaitArgs,
 };
 pub use create::{CreateArgs, RunArgs};

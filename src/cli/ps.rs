@@ -1,0 +1,198 @@
+//! Rows of `ps`.
+
+use super::listing::Listing;
+use super::{human, time};
+use crate::engine::view::ContainerView;
+use crate::types::container::{MountSource, Network, Status};
+use crate::types::health::HealthStatus;
+use crate::types::time::Unix;
+use serde_json::{Value, json};
+
+/// Characters of a command in the table.
+const COMMAND_CHARS: usize = 20;
+/// Go's zero time in Unix seconds, which podman writes where there is none.
+const ZERO_TIME: i64 = -62_135_596_800;
+
+/// How rows are made.
+#[derive(Debug, Clone, Copy)]
+pub struct Shape {
+    /// Full ids and commands.
+    pub no_trunc: bool,
+    /// With the size of the writable layer.
+    pub size: bool,
+    /// The moment that ages count from.
+    pub now: Unix,
+}
+
+/// A container and, where it was asked for, the bytes of its writable layer and of its image.
+pub type Sized = (ContainerView, Option<(u64, u64)>);
+
+/// The list of containers.
+pub fn listing(containers: &[Sized], shape: Shape) -> Listing {
+    let mut columns = vec![
+        ("CONTAINER ID", "ID"),
+        ("IMAGE", "Image"),
+        ("COMMAND", "Command"),
+        ("CREATED", "RunningFor"),
+        ("STATUS", "Status"),
+        ("PORTS", "Ports"),
+        ("NAMES", "Names"),
+    ];
+    if shape.size {
+        columns.push(("SIZE", "Size"));
+    }
+    Listing {
+        columns,
+        headers: &[
+            ("Created", "CREATED"),
+            ("CreatedHuman", "CREATED"),
+            ("RunningFor", "CREATED"),
+            ("ImageID", "IMAGE ID"),
+        ],
+        rows: containers.iter().map(|(view, size)| row(view, *size, shape)).collect(),
+        json: containers.iter().map(|(view, size)| full(view, *size, shape)).collect(),
+    }
+}
+
+/// podman's words for a state: `Up 2 minutes (healthy)`, `Exited (0) 3 seconds ago`.
+pub fn status(view: &ContainerView, now: Unix) -> String {
+    let mut text = match view.status {
+        Status::Created => "Created".to_owned(),
+        Status::Running => {
+            let up = view
+                .started
+                .map(|started| time::since(started, now))
+                .unwrap_or_default();
+            format!("Up {}", human::duration(up))
+        }
+        Status::Paused => "Paused".to_owned(),
+        Status::Stopping => "Stopping".to_owned(),
+        Status::Restarting => format!("Restarting ({})", view.exit_code()),
+        Status::Dead => match view.started {
+            Some(started) => format!("Dead (started {})", time::ago(started, now)),
+            None => "Dead".to_owned(),
+        },
+        Status::Exited => {
+            let finished = view.finished.unwrap_or(now);
+            format!("Exited ({}) {}", view.exit_code(), time::ago(finished, now))
+        }
+    };
+    if view.status == Status::Running && view.health != HealthStatus::None {
+        text.push_str(&format!(" ({})", view.health.as_str()));
+    }
+    text
+}
+
+fn command(view: &ContainerView, no_trunc: bool) -> String {
+    let text = view.record.spec.args.join(" ");
+    if no_trunc || text.chars().count() <= COMMAND_CHARS {
+        return text;
+    }
+    text.chars().take(COMMAND_CHARS - 3).chain("...".chars()).collect()
+}
+
+fn network(view: &ContainerView) -> &'static str {
+    match view.record.spec.network {
+        Network::None => "none",
+        Network::Host => "host",
+        Network::Private => "private",
+    }
+}
+
+fn mounts(view: &ContainerView) -> Vec<String> {
+    let source = |source: &MountSource| match source {
+        MountSource::Bind(path) => path.clone(),
+        MountSource::Volume(name) => name.clone(),
+        MountSource::Tmpfs => "tmpfs".to_owned(),
+    };
+    view.record
+        .spec
+        .mounts
+        .iter()
+        .map(|mount| source(&mount.source))
+        .collect()
+}
+
+fn size((writable, image): (u64, u64)) -> String {
+    format!(
+        "{} (virtual {})",
+        human::size(writable).replace(' ', ""),
+        human::size(writable + image).replace(' ', "")
+    )
+}
+
+fn row(view: &ContainerView, sizes: Option<(u64, u64)>, shape: Shape) -> Value {
+    let record = &view.record;
+    let id = if shape.no_trunc {
+        record.id.hex()
+    } else {
+        record.id.short()
+    };
+    let labels: Vec<String> = record
+        .spec
+        .labels
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    let age = time::ago(record.created, shape.now);
+    json!({
+        "ID": id,
+        "Image": record.image_name,
+        "ImageID": if shape.no_trunc { record.image.hex() } else { record.image.short() },
+        "Command": command(view, shape.no_trunc),
+        "Created": age,
+        "CreatedHuman": age,
+        "RunningFor": age,
+        "CreatedAt": time::long(record.created),
+        "StartedAt": view.started.map_or(ZERO_TIME, |at| at.seconds() as i64),
+        "ExitedAt": view.finished.map_or(ZERO_TIME, |at| at.seconds() as i64),
+        "Exited": matches!(view.status, Status::Exited | Status::Dead),
+        "ExitCode": view.exit_code(),
+        "Status": status(view, shape.now),
+        "State": view.status.as_str(),
+        "Ports": "",
+        "Names": record.name,
+        "Labels": labels.join(","),
+        "Mounts": mounts(view).join(","),
+        "Networks": network(view),
+        "Pid": view.pid.unwrap_or(0),
+        "Restarts": view.restarts,
+        "AutoRemove": record.spec.auto_remove,
+        "Health": view.health.as_str(),
+        "Size": sizes.map(size).unwrap_or_default(),
+        "Pod": "",
+        "PodName": "",
+        "IsInfra": false,
+    })
+}
+
+fn full(view: &ContainerView, sizes: Option<(u64, u64)>, shape: Shape) -> Value {
+    let record = &view.record;
+    json!({
+        "AutoRemove": record.spec.auto_remove,
+        "Command": record.spec.args,
+        "Created": record.created.seconds(),
+        "CreatedAt": time::ago(record.created, shape.now),
+        "ExitCode": view.exit_code(),
+        "Exited": matches!(view.status, Status::Exited | Status::Dead),
+        "ExitedAt": view.finished.map_or(ZERO_TIME, |at| at.seconds() as i64),
+        "Health": view.health.as_str(),
+        "Id": record.id.hex(),
+        "Image": record.image_name,
+        "ImageID": record.image.hex(),
+        "IsInfra": false,
+        "Labels": record.spec.labels,
+        "Mounts": record.spec.mounts.iter().map(|mount| mount.target.as_str()).collect::<Vec<_>>(),
+        "Names": [record.name.as_str()],
+        "Networks": [network(view)],
+        "Pid": view.pid.unwrap_or(0),
+        "Pod": "",
+        "PodName": "",
+        "Ports": Value::Null,
+        "Restarts": view.restarts,
+        "Size": sizes.map(|(writable, image)| json!({"rwSize": writable, "rootFsSize": writable + image})),
+        "StartedAt": view.started.map_or(ZERO_TIME, |at| at.seconds() as i64),
+        "State": view.status.as_str(),
+        "Status": status(view, shape.now),
+    })
+}

@@ -1,0 +1,168 @@
+//! info and version.
+
+use super::super::args::FormatArgs;
+use super::super::failure::Failure;
+use super::super::listing::render_object;
+use super::super::yaml;
+use super::super::{human, time};
+use super::print;
+use super::usage::meminfo;
+use crate::engine::Engine;
+use crate::engine::filter::Filter;
+use crate::sys::creds;
+use crate::types::container::Status;
+use crate::types::idmap::Extent;
+use crate::types::limits::LimitKind;
+use crate::types::platform::Platform;
+use serde_json::{Map, Value, json};
+use std::fs;
+use std::time::Duration;
+
+/// dunlin's version.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+pub fn version(args: &FormatArgs) -> Result<u8, Failure> {
+    let platform = Platform::host();
+    let os_arch = format!("{}/{}", platform.os, platform.architecture);
+    let all = json!({
+        "Client": {
+            "Version": VERSION,
+            "APIVersion": VERSION,
+            "Os": platform.os,
+            "OsArch": os_arch,
+            "MonitorProtocol": crate::monitor::wire::VERSION,
+        },
+    });
+    match args.format.as_deref() {
+        Some(format) => print(&render_object(&all, format)?)?,
+        None => print(&format!(
+            "Client:       Dunlin\nVersion:      {VERSION}\nAPI Version:  {VERSION}\nOS/Arch:      {os_arch}\n"
+        ))?,
+    }
+    Ok(0)
+}
+
+pub fn info(engine: &Engine, args: &FormatArgs) -> Result<u8, Failure> {
+    let all = gather(engine)?;
+    match args.format.as_deref() {
+        Some(format) => print(&render_object(&all, format)?)?,
+        None => print(&yaml::render(&all))?,
+    }
+    Ok(0)
+}
+
+fn gather(engine: &Engine) -> Result<Value, Failure> {
+    let known = engine.keeper_info()?;
+    let layout = engine.layout();
+    let views = engine.list(&Filter::default(), time::now())?;
+    let count = |statuses: &[Status]| views.iter().filter(|view| statuses.contains(&view.status)).count();
+    let running = count(&[Status::Running, Status::Stopping, Status::Restarting]);
+    let paused = count(&[Status::Paused]);
+    let missing = crate::runtime::cgroup::check(&every_limit(), &known.cgroup);
+    let limits: Map<String, Value> = LimitKind::ALL
+        .into_iter()
+        .map(|kind| {
+            let value = match missing.iter().find(|missing| missing.limit == kind) {
+                None => json!({"enforced": true}),
+                Some(missing) => json!({"enforced": false, "cause": missing.cause, "fix": missing.fix}),
+            };
+            (kind.key().to_owned(), value)
+        })
+        .collect();
+    let (uid, _) = creds::effective_ids();
+    Ok(json!({
+        "host": {
+            "arch": Platform::host().architecture,
+            "cgroupVersion": known.cgroup.version(),
+            "cgroupManager": "dunlin",
+
+            "cgroupRoots": known.cgroup.roots(),
+            "cpus": std::thread::available_parallelism().map_or(1, usize::from),
+            "distribution": distribution(),
+            "hostname": first_line("/proc/sys/kernel/hostname"),
+            "idMappings": {"uidmap": extents(&known.ids.map.uids), "gidmap": extents(&known.ids.map.gids)},
+            "kernel": first_line("/proc/sys/kernel/osrelease"),
+            "memFree": meminfo("MemFree"),
+            "memTotal": meminfo("MemTotal"),
+            "ociRuntime": {"name": "dunlin", "version": VERSION},
+            "os": "linux",
+            "security": {"rootless": uid != 0, "seccompEnabled": true, "apparmorEnabled": false, "selinuxEnabled": false},
+            "swapFree": meminfo("SwapFree"),
+            "swapTotal": meminfo("SwapTotal"),
+            "uptime": uptime(),
+        },
+        "store": {
+            "configFile": crate::config::agent::SYSTEM_FILE,
+            "containerStore": {
+                "number": views.len(),
+                "paused": paused,
+                "running": running,
+                "stopped": views.len() - paused - running,
+            },
+            "graphDriverName": if engine.overlay_works() { "overlay" } else { "flat" },
+            "graphRoot": layout.data(),
+            "imageStore": {"number": engine.images()?.len()},
+            "runRoot": layout.run(),
+            "volumePath": layout.volumes(),
+        },
+        "registries": {},
+        "dunlin": {
+            "board": engine.board().name,
+            "keeper": {"pid": known.pid, "version": known.version, "unit": known.unit},
+            "limits": limits,
+        },
+        "version": {"Version": VERSION, "OsArch": format!("linux/{}", Platform::host().architecture)},
+    }))
+}
+
+/// Limits of every kind, to ask which can be enforced.
+fn every_limit() -> crate::types::limits::Limits {
+    use crate::types::limits::{Bytes, IoLimit, Limits, MilliCpu};
+    Limits {
+        memory: Some(Bytes(1 << 30)),
+        memory_high: Some(Bytes(1 << 30)),
+        swap: Some(Bytes(0)),
+        cpu: Some(MilliCpu(1000)),
+        cpu_weight: Some(100),
+        pids: Some(100),
+        io: [(
+            "8:0".to_owned(),
+            IoLimit {
+                read: Some(Bytes(1 << 20)),
+                ..IoLimit::default()
+            },
+        )]
+        .into(),
+        cpuset: Some("0".to_owned()),
+    }
+}
+
+fn extents(extents: &[Extent]) -> Value {
+    let all = extents
+        .iter()
+        .map(|extent| json!({"container_id": extent.inside, "host_id": extent.outside, "size": extent.count}));
+    Value::Array(all.collect())
+}
+
+fn first_line(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_default().trim_end().to_owned()
+}
+
+fn distribution() -> Value {
+    let text = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let field = |key: &str| {
+        let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        value.unwrap_or("unknown").trim_matches('"').to_owned()
+    };
+    json!({"distribution": field("ID"), "version": field("VERSION_ID"), "codename": field("VERSION_CODENAME")})
+}
+
+fn uptime() -> String {
+    let text = fs::read_to_string("/proc/uptime").unwrap_or_default();
+    let seconds = text
+        .split('.')
+        .next()
+        .and_then(|seconds| seconds.parse().ok())
+        .unwrap_or(0);
+    human::duration(Duration::from_secs(seconds))
+}

@@ -1,0 +1,183 @@
+//! start, stop, kill, restart, pause, unpause, rm, wait, rename.
+
+use super::super::args::{KillArgs, PauseArgs, RenameArgs, RestartArgs, RmArgs, StartArgs, StopArgs, WaitArgs};
+use super::super::attach::{self, Attachment};
+use super::super::failure::Failure;
+use super::super::keys;
+use super::pick::{Choice, each, latest};
+use super::print;
+use super::run::finish;
+use crate::engine::control::Condition;
+use crate::engine::view::ContainerView;
+use crate::engine::{Engine, signal};
+use crate::monitor::client;
+use crate::monitor::wire::AttachRequest;
+use crate::types::container::Status;
+use crate::types::health::HealthStatus;
+
+/// A time-out as podman takes it: negative means without end.
+fn seconds(time: Option<i64>) -> Option<u32> {
+    time.map(|time| u32::try_from(time).unwrap_or(u32::MAX / 1000))
+}
+
+pub fn start(engine: &Engine, args: &StartArgs) -> Result<u8, Failure> {
+    let names = Choice::of(&args.pick, args.all).names(engine, |view| !view.status.is_live())?;
+    if !args.attach && !args.interactive {
+        return each(&names, false, |name| {
+            engine.start(name, None)?;
+            print(&format!("{name}\n"))
+        });
+    }
+    let [name] = names.as_slice() else {
+        return Err(Failure::new("you cannot start and attach multiple containers at once"));
+    };
+    let view = engine.inspect(name)?;
+    let attachment = Attachment {
+        stdin: args.interactive && view.record.spec.stdin,
+        tty: view.record.spec.tty,
+        sig_proxy: args.sig_proxy.unwrap_or(true),
+        detach_keys: keys::parse(&args.detach_keys)
+            .map_err(|key| Failure::new(format!("--detach-keys: `{key}` is no key")))?,
+    };
+    let request = AttachRequest {
+        stdin: attachment.stdin,
+        stdout: true,
+        stderr: true,
+        foreground: true,
+        size: attach::terminal_size().filter(|_| attachment.tty),
+    };
+    if view.status.is_live() {
+        let ready = attach::prepare(attachment)?;
+        let mut session = engine.attach(name, request)?;
+        let ended = ready.relay(&mut session);
+        return finish(engine, &view.record, session, ended);
+    }
+    let (mut session, theirs) = client::prepare_attach(request, &engine.layout().monitor(&view.record.id))?;
+    let ready = attach::prepare(attachment)?;
+    engine.start(name, Some(theirs))?;
+    let ended = ready.relay(&mut session);
+    finish(engine, &view.record, session, ended)
+}
+
+pub fn stop(engine: &Engine, args: &StopArgs) -> Result<u8, Failure> {
+    let choice = Choice {
+        ignore: args.ignore,
+        ..Choice::of(&args.pick, args.all)
+    };
+    let names = choice.names(engine, |view| view.status.is_live())?;
+    each(&names, args.ignore, |name| {
+        engine.stop(name, seconds(args.time))?;
+        print(&format!("{name}\n"))
+    })
+}
+
+pub fn kill(engine: &Engine, args: &KillArgs) -> Result<u8, Failure> {
+    let number =
+        signal::parse(&args.signal).ok_or_else(|| Failure::new(format!("invalid signal `{}`", args.signal)))?;
+    let choice = Choice {
+        latest: args.latest,
+        all: args.all,
+        cidfile: &args.cidfile,
+        names: &args.containers,
+        ..Choice::default()
+    };
+    let names = choice.names(engine, |view| view.status.is_live())?;
+    each(&names, false, |name| {
+        engine.kill(name, number)?;
+        print(&format!("{name}\n"))
+    })
+}
+
+pub fn restart(engine: &Engine, args: &RestartArgs) -> Result<u8, Failure> {
+    let choice = Choice::of(&args.pick, args.all || args.running);
+    let names = choice.names(engine, |view| !args.running || view.status == Status::Running)?;
+    each(&names, false, |name| {
+        engine.restart(name, seconds(args.time))?;
+        print(&format!("{name}\n"))
+    })
+}
+
+pub fn pause(engine: &Engine, args: &PauseArgs) -> Result<u8, Failure> {
+    let names = Choice::of(&args.pick, args.all).names(engine, |view| view.status == Status::Running)?;
+    each(&names, false, |name| {
+        engine.pause(name)?;
+        print(&format!("{name}\n"))
+    })
+}
+
+pub fn unpause(engine: &Engine, args: &PauseArgs) -> Result<u8, Failure> {
+    let names = Choice::of(&args.pick, args.all).names(engine, |view| view.status == Status::Paused)?;
+    each(&names, false, |name| {
+        engine.unpause(name)?;
+        print(&format!("{name}\n"))
+    })
+}
+
+pub fn rm(engine: &Engine, args: &RmArgs) -> Result<u8, Failure> {
+    let choice = Choice {
+        latest: args.latest,
+        all: args.all,
+        filter: &args.filter,
+        cidfile: &args.cidfile,
+        names: &args.containers,
+        // podman: --force implies it.
+        ignore: args.ignore || args.force,
+    };
+    let names = choice.names(engine, |_| true)?;
+    each(&names, choice.ignore, |name| {
+        engine.remove(name, args.force, args.volumes, seconds(args.time))?;
+        print(&format!("{name}\n"))
+    })
+}
+
+pub fn wait(engine: &Engine, args: &WaitArgs) -> Result<u8, Failure> {
+    let conditions = if args.condition.is_empty() {
+        vec![Condition::NotLive]
+    } else {
+        args.condition
+            .iter()
+            .map(|word| condition(word))
+            .collect::<Result<_, _>>()?
+    };
+    let choice = Choice {
+        latest: args.pick.latest,
+        names: &args.pick.containers,
+        ..Choice::default()
+    };
+    let names = choice.names(engine, |_| true)?;
+    each(&names, args.ignore, |name| {
+        let code = engine.wait(name, &conditions, None)?;
+        print(&format!("{code}\n"))
+    })
+}
+
+fn condition(word: &str) -> Result<Condition, Failure> {
+    Ok(match word {
+        "stopped" | "exited" | "not-running" | "next-exit" => Condition::NotLive,
+        "removed" | "removing" => Condition::Removed,
+        "created" | "configured" => Condition::Is(Status::Created),
+        "running" => Condition::Is(Status::Running),
+        "paused" => Condition::Is(Status::Paused),
+        "stopping" => Condition::Is(Status::Stopping),
+        "healthy" => Condition::Health(HealthStatus::Healthy),
+        "unhealthy" => Condition::Health(HealthStatus::Unhealthy),
+        _ => {
+            return Err(Failure::new(format!(
+                "condition `{word}` is not one of stopped, running, paused, removed, healthy, unhealthy"
+            )));
+        }
+    })
+}
+
+pub fn rename(engine: &Engine, args: &RenameArgs) -> Result<u8, Failure> {
+    engine.rename(&args.container, &args.name)?;
+    Ok(0)
+}
+
+/// The container that is meant where a verb takes one, or the latest.
+pub fn one(engine: &Engine, latest_asked: bool, name: Option<&str>) -> Result<ContainerView, Failure> {
+    match name {
+        Some(name) if !latest_asked => Ok(engine.inspect(name)?),
+        _ => latest(engine),
+    }
+}

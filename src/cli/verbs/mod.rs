@@ -1,0 +1,36 @@
+//! What each verb does.
+
+mod execute;
+mod host;
+mod images;
+mod inspection;
+mod lifecycle;
+mod list;
+mod logs;
+mod pick;
+
+mod pull;
+mod run;
+mod usage;
+
+pub use execute::exec;
+pub use host::{info, version};
+pub use images::{images, rmi};
+pub use inspection::inspect;
+pub use lifecycle::{kill, pause, rename, restart, rm, start, stop, unpause, wait};
+pub use list::{port, ps};
+pub use logs::logs;
+
+pub use pull::pull;
+pub use run::{create, prepare, run};
+pub use usage::{stats, top};
+
+use super::failure::Failure;
+use std::io::{self, Write as _};
+
+/// Writes data to stdout at once.
+pub fn print(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    Ok(out.flush()?)
+}

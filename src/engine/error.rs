@@ -1,0 +1,232 @@
+//! Why the engine did not do as asked.
+
+use super::options::OptionsError;
+use crate::config::ConfigError;
+use crate::config::auth::AuthError;
+use crate::config::registries::RegistriesError;
+use crate::disk::DiskError;
+use crate::image::pull::PullError;
+use crate::image::worker::WorkerError;
+use crate::keeper::KeeperError;
+use crate::monitor::client::ClientError;
+use crate::registry::ProxyError;
+use crate::runtime::spec::SpecError;
+use crate::store::StoreError;
+use crate::types::container::Status;
+use crate::types::digest::Digest;
+use crate::types::limits::NotEnforced;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Exit code of the command line for an error of dunlin itself.
+pub const EXIT_OWN: u8 = 125;
+
+/// What failed, on which object, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// No container has this name or id.
+    #[error("no container with name or ID `{0}` found: no such container")]
+    NoContainer(String),
+    /// The beginning of several ids.
+    #[error("`{prefix}` is the beginning of {count} container ids; type more of it")]
+    Ambiguous {
+        /// What was typed.
+        prefix: String,
+        /// How many ids begin so.
+        count: usize,
+    },
+    /// A name that is no name.
+    #[error("name `{0}` is not possible: 1 to 128 letters, digits, `_`, `.` and `-`, beginning with a letter or digit")]
+    BadName(String),
+    /// The name is taken.
+    #[error(
+        "creating container: the container name `{name}` is already in use by {owner}; remove that container, use another \
+         name, or --replace it"
+    )]
+    NameTaken {
+        /// The name.
+        name: String,
+        /// Who has it.
+        owner: String,
+    },
+    /// It is in a state in which that is not possible.
+    #[error("container `{name}` is {}: {reason}", .status.as_str())]
+    State {
+        /// Which container.
+        name: String,
+        /// Its state.
+        status: Status,
+        /// Why that is in the way, and what to do.
+        reason: &'static str,
+    },
+    /// Limits were asked for that the host cannot enforce.
+    #[error("{}", sentences(.0))]
+    NotEnforced(Vec<NotEnforced>),
+    /// A limit is above what the board allows.
+    #[error("limit `{limit}` of {asked} is above the board's maximum of {maximum}")]
+    AboveMaximum {
+        /// Which.
+        limit: &'static str,
+        /// What was asked for.
+        asked: String,
+        /// What the board allows.
+        maximum: String,
+    },
+    /// Wishes that make no container.
+    #[error(transparent)]
+    Options(#[from] OptionsError),
+    /// The source of a bind is missing or not to be reached.
+    #[error("bind source `{path}`: {source}; it is opened as the store's owner, uid {uid}")]
+    BindSource {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+        /// Who opened it.
+        uid: u32,
+    },
+    /// The image's configuration is none.
+    #[error("image `{image}`: its configuration is not valid: {reason}")]
+    ImageConfig {
+        /// The image.
+        image: Digest,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The image of a container is not in the store any more.
+    #[error("image `{image}` of container `{container}` is not in the store; `dunlin pull {image}` fetches it")]
+    ImageGone {
+        /// The image's name.
+        image: String,
+        /// The container.
+        container: String,
+    },
+    /// An image has several names.
+    #[error("unable to delete image `{image}` by id with more than one tag ({names}): please force removal")]
+    ImageNames {
+        /// Its short id.
+        image: String,
+        /// The names.
+        names: String,
+    },
+    /// An image is in use.
+    #[error("image used by {container}: image `{image}` is in use by a container: remove that, or use --force")]
+    ImageInUse {
+        /// What was typed.
+        image: String,
+        /// The container's id.
+        container: String,
+    },
+    /// A text that is no image reference.
+    #[error("{reason}")]
+    Reference {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A name without a registry that no file explains.
+    #[error(
+        "short name `{name}` did not resolve to an alias and no unqualified-search registries are defined in \
+         registries.conf; write REGISTRY/{name}"
+    )]
+    ShortName {
+        /// The name.
+        name: String,
+    },
+    /// registries.conf.
+    #[error(transparent)]
+    Registries(#[from] RegistriesError),
+    /// auth.json.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
+    /// A proxy of the environment.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
+    /// A pull.
+    #[error(transparent)]
+    Pull(#[from] PullError),
+    /// The images.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The settings.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The keeper.
+    #[error(transparent)]
+    Keeper(#[from] KeeperError),
+    /// A worker.
+    #[error("`{path}`: {source}")]
+    Worker {
+        /// What it worked on.
+        path: PathBuf,
+        /// Why it failed.
+        source: WorkerError,
+    },
+    /// The container makes no OCI bundle.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// The OCI bundle cannot be written.
+    #[error("container `{name}`: its config.json cannot be written: {reason}")]
+    Bundle {
+        /// The container.
+        name: String,
+        /// Why.
+        reason: String,
+    },
+    /// A file of the store.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// The container's monitor.
+    #[error(transparent)]
+    Monitor(#[from] ClientError),
+    /// Waiting took too long.
+    #[error("container `{name}`: {what} did not happen within {seconds} s")]
+    TimedOut {
+        /// Which container.
+        name: String,
+        /// What was waited for.
+        what: &'static str,
+        /// How long.
+        seconds: u64,
+    },
+    /// The operating system refused.
+    #[error("{action} `{path}`: {source}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+impl EngineError {
+    /// Names the operation and the object of an I/O error.
+    pub fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> EngineError {
+        let path = path.to_owned();
+        move |source| EngineError::Io { action, path, source }
+    }
+
+    /// The command line's exit code for it: 125, or 126 and 127 for a program that cannot be started.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            EngineError::Monitor(ClientError::Refused(refusal))
+            | EngineError::Keeper(KeeperError::Refused(refusal)) => refusal.code,
+            _ => EXIT_OWN,
+        }
+    }
+
+    /// Whether an image that was named is not in the store.
+    pub fn is_no_image(&self) -> bool {
+        matches!(self, EngineError::Store(StoreError::NotFound { .. }))
+    }
+
+    /// Whether the container that was named does not exist.
+    pub fn is_no_container(&self) -> bool {
+        matches!(self, EngineError::NoContainer(_))
+    }
+}
+
+fn sentences(limits: &[NotEnforced]) -> String {
+    limits.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,139 @@
+//! Images as the engine's callers need them: found, listed with who uses them, removed.
+
+use super::index::{self, IndexLock};
+use super::{Engine, EngineError};
+use crate::store::{Collected, ImageRecord};
+use crate::types::digest::Digest;
+use crate::types::reference::{Named, Reference};
+
+/// What a removal did.
+#[derive(Debug, Default)]
+pub struct RemovedImage {
+    /// Names that were taken away.
+    pub untagged: Vec<Reference>,
+    /// The image, when nothing of it is left.
+    pub deleted: Option<Digest>,
+}
+
+impl Engine {
+    /// The image that is meant: a name with or without its registry, a digest, an id or the beginning of one.
+    pub fn image(&self, typed: &str) -> Result<ImageRecord, EngineError> {
+        Ok(self.store().find(typed.strip_prefix("docker://").unwrap_or(typed))?)
+    }
+
+    /// The image with this id.
+    pub fn image_by_id(&self, id: &Digest) -> Result<Option<ImageRecord>, EngineError> {
+        Ok(self.store().image(id)?)
+    }
+
+    /// All images, newest first.
+    pub fn images(&self) -> Result<Vec<ImageRecord>, EngineError> {
+        Ok(self.store().images()?)
+    }
+
+    /// The image's configuration as it came (application/vnd.oci.image.config.v1+json).
+    pub fn image_config(&self, image: &ImageRecord) -> Result<Vec<u8>, EngineError> {
+        Ok(self.store().blob(&image.id)?)
+    }
+
+    /// What an image is called where a container shows it: the name that was typed if the image has it, else its first.
+    pub(super) fn image_name(&self, image: &ImageRecord, typed: &str) -> String {
+        let typed = typed.strip_prefix("docker://").unwrap_or(typed);
+        if let Ok(Named::Full(name)) = typed.parse() {
+            return name.to_string();
+        }
+        let short = |name: &&Reference| name.to_string().ends_with(typed) || name.name().ends_with(typed);
+        let found = image.names.iter().find(short).or(image.names.first());
+        found.map_or_else(|| image.id.hex(), ToString::to_string)
+    }
+
+    /// Removes a name of an image, and the image with its last name. By id an image with several names is refused without
+    /// `force`; so is one that containers use, which `force` removes first.
+    pub fn remove_image(&self, typed: &str, force: bool) -> Result<RemovedImage, EngineError> {
+        let image = self.image(typed)?;
+        let by_name = image.names.iter().find(|name| goes_by(name, typed)).cloned();
+        match &by_name {
+            Some(name) if image.names.len() > 1 => {
+                self.store().untag(name)?;
+                return Ok(RemovedImage {
+                    untagged: vec![name.clone()],
+                    deleted: None,
+                });
+            }
+            None if image.names.len() > 1 && !force => {
+                let names = image
+                    .names
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>()
+                    .join(", ");
+                return Err(EngineError::ImageNames {
+                    image: image.id.short(),
+                    names,
+                });
+            }
+            _ => {}
+        }
+        for record in index::all(self.layout())?
+            .into_iter()
+            .filter(|record| record.image == image.id)
+        {
+            if !force {
+                return Err(EngineError::ImageInUse {
+                    image: typed.to_owned(),
+                    container: record.id.hex(),
+                });
+            }
+            self.remove(&record.id.hex(), true, false, None)?;
+        }
+        // No container appears on the image while it goes.
+        let lock = IndexLock::take(self.layout())?;
+        if let Some(record) = index::all(self.layout())?
+            .into_iter()
+            .find(|record| record.image == image.id)
+        {
+            return Err(EngineError::ImageInUse {
+                image: typed.to_owned(),
+                container: record.id.hex(),
+            });
+        }
+        let collected = self.store().remove(&image, false)?;
+        drop(lock);
+        let removed = RemovedImage {
+            untagged: collected.untagged.clone(),
+            deleted: collected.images.first().copied(),
+        };
+        self.remove_collected(collected)?;
+        Ok(removed)
+    }
+
+    /// Removes what a collection took out of sight.
+    fn remove_collected(&self, collected: Collected) -> Result<(), EngineError> {
+        for tree in &collected.trees {
+            self.remove_tree(&collected.staging.dir().join(tree))?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether what was typed is this name, with or without its registry.
+fn goes_by(name: &Reference, typed: &str) -> bool {
+    match typed.strip_prefix("docker://").unwrap_or(typed).parse() {
+        Ok(Named::Full(wanted)) => name.to_string() == wanted.to_string(),
+        Ok(Named::Short {
+            repository,
+            tag,
+            digest,
+        }) => {
+            let path = name.repository();
+            let ends = path
+                .strip_suffix(repository.as_str())
+                .is_some_and(|rest| rest.is_empty() || rest.ends_with('/'));
+            ends && match digest {
+                Some(digest) => name.digest() == Some(digest),
+                None => name.tag() == Some(tag.as_deref().unwrap_or("latest")),
+            }
+        }
+        Err(_) => false,
+    }
+}

@@ -1,0 +1,218 @@
+//! Starting: root file system and OCI bundle are made ready, the keeper starts the monitor, the monitor the container.
+
+use super::index;
+use super::view::{self, ContainerView};
+use super::{Engine, EngineError};
+use crate::disk::durable;
+use crate::disk::lock::{Lock, Mode};
+use crate::image::worker;
+use crate::monitor::wire::{self as monitor, MonitorConfig, Root, Size};
+use crate::runtime::spec::{self, HostFacts};
+use crate::store::ImageRecord;
+use crate::sys::path;
+use crate::types::container::{ContainerRecord, Network, Status};
+use std::fs;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::Path;
+use std::time::Duration;
+
+/// How long another process may be starting the same container.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Size of a terminal that nobody looks at.
+const UNSEEN: Size = Size { rows: 24, cols: 80 };
+
+impl Engine {
+    /// Starts a container that does not run; returns its first process. `attach` is the monitor's end of a session whose
+    /// other end has asked to attach already. One that runs is left alone.
+    pub fn start(&self, typed: &str, attach: Option<OwnedFd>) -> Result<Option<i32>, EngineError> {
+        self.sweep()?;
+        let found = index::find(self.layout(), typed)?;
+        let run_dir = self.layout().monitor(&found.id);
+        make_dir(&run_dir)?;
+        self.own(&run_dir)?;
+        let _only_starter = Lock::take(&run_dir.join("lock"), Mode::Exclusive, PATIENCE)?;
+        // It may have been removed or started while we waited.
+        let record =
+            index::load(self.layout(), &found.id)?.ok_or_else(|| EngineError::NoContainer(typed.to_owned()))?;
+        let view = view::look(self.layout(), record)?;
+        match view.status {
+            Status::Running | Status::Restarting => return Ok(None),
+            Status::Paused => {
+                let reason = "a paused container goes on with `unpause`";
+                return Err(EngineError::State {
+                    name: view.record.name,
+                    status: view.status,
+                    reason,
+                });
+            }
+            Status::Stopping => {
+                let reason = "it is being stopped; start it again when it has ended";
+                return Err(EngineError::State {
+                    name: view.record.name,
+                    status: view.status,
+                    reason,
+                });
+            }
+            Status::Created | Status::Exited | Status::Dead => {}
+        }
+        self.kill_leftover(&view)?;
+        self.launch(&view, attach).map(Some)
+    }
+
+    /// Stops it if it runs, and starts it.
+    pub fn restart(&self, typed: &str, timeout: Option<u32>) -> Result<(), EngineError> {
+        let view = self.inspect(typed)?;
+        let id = view.record.id.hex();
+        if view.record.spec.auto_remove && view.status.is_live() {
+            let reason = "it is removed when it ends (--rm), so that it cannot be started again";
+            return Err(EngineError::State {
+                name: view.record.name,
+                status: view.status,
+                reason,
+            });
+        }
+        self.stop_view(&view, timeout)?;
+        self.start(&id, None).map(drop)
+    }
+
+    fn launch(&self, view: &ContainerView, attach: Option<OwnedFd>) -> Result<i32, EngineError> {
+        let record = &view.record;
+        let layout = self.layout();
+        let image = self.image_by_id(&record.image)?.ok_or_else(|| EngineError::ImageGone {
+            image: record.image_name.clone(),
+            container: record.name.clone(),
+        })?;
+        let info = self.keeper_info()?;
+        let root = self.root(record, &image)?;
+        let config = self.store().config(&image)?;
+        let host = HostFacts::new(&info.ids.map);
+        let bundle = spec::build(record, Some(&config), &host, layout)?;
+        let bytes = serde_json::to_vec(&bundle).map_err(|error| EngineError::Bundle {
+            name: record.name.clone(),
+            reason: error.to_string(),
+        })?;
+        // Made anew at every start: nothing is lost with a power cut.
+        let file = layout.bundle(&record.id).join("config.json");
+        durable::write_volatile(&file, &bytes)?;
+        self.own(&file)?;
+        let spec = &record.spec;
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        let cleanup = vec![
+            "--root".to_owned(),
+            text(layout.data()),
+            "--runroot".to_owned(),
+            text(layout.run()),
+            "container-cleanup".to_owned(),
+            record.id.hex(),
+        ];
+        let config = MonitorConfig {
+            version: monitor::VERSION,
+            id: record.id,
+            name: record.name.clone(),
+            bundle: layout.bundle(&record.id),
+            data_dir: layout.container(&record.id),
+            run_dir: layout.monitor(&record.id),
+            root,
+            id_map: info.ids.map.nested(),
+            user: spec.user.clone(),
+            tree: info.cgroup.clone(),
+            limits: spec.limits.clone(),
+            asked: spec.asked.clone(),
+            tty: spec.tty.then_some(UNSEEN),
+            stdin: spec.stdin,
+            log: spec.log,
+            health: spec.health.clone(),
+            restart: spec.restart,
+            stop_signal: spec.stop_signal,
+            stop_timeout_ms: u64::from(spec.stop_timeout) * 1000,
+            host_network: spec.network == Network::Host,
+            cleanup: if spec.auto_remove { cleanup } else { Vec::new() },
+        };
+        let mut keeper = self.keeper()?;
+        Ok(keeper.start_monitor(config, attach.as_ref().map(|fd| fd.as_fd()))?)
+    }
+
+    /// The root file system: layers and the writable folder, or a flat copy where overlay is missing.
+    fn root(&self, record: &ContainerRecord, image: &ImageRecord) -> Result<Root, EngineError> {
+        let folder = self.layout().container(&record.id);
+        let flat = folder.join("flat");
+        if !self.overlay_works() || flat.exists() {
+            if !flat.exists() {
+                self.copy_flat(image, &folder)?;
+            }
+            return Ok(Root::Flat(flat));
+        }
+        let upper = folder.join("upper");
+        // Overlay shows the writable folder's mode as that of `/`.
+        let mode = self.store().root_dir(image)?.mode;
+        fs::set_permissions(&upper, fs::Permissions::from_mode(mode & 0o7777))
+            .map_err(EngineError::io("set the mode of", &upper))?;
+        Ok(Root::Overlay {
+            lowers: self.store().lowers(image)?,
+            upper,
+            work: folder.join("work"),
+            target: self.layout().bundle(&record.id).join("rootfs"),
+        })
+    }
+
+    fn copy_flat(&self, image: &ImageRecord, folder: &Path) -> Result<(), EngineError> {
+        let making = folder.join("flat.new");
+        self.remove_tree(&making)?;
+        make_dir(&making)?;
+        self.own(&making)?;
+        let layers = self.store().trees(image)?;
+        let (to, all) = (open(&making)?, open(&self.layout().layers())?);
+        let failed = |source| EngineError::Worker {
+            path: making.clone(),
+            source,
+        };
+        worker::copy(&self.workers()?, all.as_fd(), layers, to.as_fd()).map_err(failed)?;
+        durable::rename(&making, &folder.join("flat"))?;
+        Ok(())
+    }
+
+    /// Whether the kernel has overlay for user namespaces (Linux 5.11), built in, loaded, or as a module that loads itself.
+    pub fn overlay_works(&self) -> bool {
+        let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        let release = release.trim();
+        let mentions = |path: String, word: &str| fs::read_to_string(path).is_ok_and(|text| text.contains(word));
+        at_least(release, 5, 11)
+            && (mentions("/proc/filesystems".to_owned(), "\toverlay\n")
+                || mentions(format!("/lib/modules/{release}/modules.dep"), "/overlay.ko"))
+    }
+
+    /// Says once a boot, loudly, which default limits the host cannot enforce.
+    pub fn warn_not_enforced(&self, record: &ContainerRecord) {
+        if record.not_enforced.is_empty() {
+            return;
+        }
+        let mark = self.layout().run().join("warned-limits");
+        let first = fs::OpenOptions::new().write(true).create_new(true).open(&mark).is_ok();
+        if first {
+            for missing in &record.not_enforced {
+                crate::warn!("{missing}; containers run without it, `inspect` shows it as not enforced");
+            }
+        }
+    }
+}
+
+fn open(path: &Path) -> Result<OwnedFd, EngineError> {
+    path::open_root(path).map_err(EngineError::io("open", path))
+}
+
+fn make_dir(path: &Path) -> Result<(), EngineError> {
+    match fs::DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(EngineError::io("create folder", path)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn at_least(release: &str, major: u32, minor: u32) -> bool {
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|part| part.parse::<u32>().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (major, minor)
+}

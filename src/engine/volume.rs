@@ -1,0 +1,129 @@
+//! Volumes: folders that outlive containers, `volumes/NAME/_data`.
+
+use super::EngineError;
+use super::index::entries;
+use crate::disk::layout::Layout;
+use crate::disk::record::{self, Record, kinds};
+use crate::disk::{DiskError, durable};
+use crate::types::text::is_container_name;
+use crate::types::time::Unix;
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// A volume.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct VolumeRecord {
+    /// Its name; 64 hex digits for one that nobody named.
+    pub name: String,
+    /// When it was made.
+    pub created: Unix,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Made for one container without a name; removed with it when that is asked.
+    pub unnamed: bool,
+    /// Filled from the image when it is mounted first.
+    pub fresh: bool,
+}
+
+impl Record for VolumeRecord {
+    const KIND: u16 = kinds::VOLUME;
+}
+
+/// Where a volume's files are.
+pub fn data(layout: &Layout, name: &str) -> PathBuf {
+    layout.volumes().join(name).join("_data")
+}
+
+/// The volume of this name, made where it is missing. `own` gives a new folder to the containers' root.
+pub fn ensure(
+    layout: &Layout,
+    name: &str,
+    unnamed: bool,
+    now: Unix,
+    own: &dyn Fn(&Path) -> Result<(), EngineError>,
+) -> Result<VolumeRecord, EngineError> {
+    if !is_container_name(name) {
+        return Err(EngineError::BadName(name.to_owned()));
+    }
+    if let Some(found) = load(layout, name)? {
+        return Ok(found);
+    }
+    let record = VolumeRecord {
+        name: name.to_owned(),
+        created: now,
+        labels: BTreeMap::new(),
+        unnamed,
+        fresh: true,
+    };
+    let making = layout.volumes().join(format!(".{name}.{}.new", std::process::id()));
+    durable::create_dirs(&making.join("_data"))?;
+    own(&making)?;
+    // The container's own users may be anybody.
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(making.join("_data"), open).map_err(EngineError::io("open up", &making))?;
+    own(&making.join("_data"))?;
+    record::write(&making.join("record"), &record)?;
+    match durable::rename(&making, &layout.volumes().join(name)) {
+        Ok(()) => Ok(record),
+        Err(error) => {
+            // Somebody else may have made it in the meantime.
+            let _ = fs::remove_dir_all(&making);
+            load(layout, name)?.ok_or_else(|| error.into())
+        }
+    }
+}
+
+/// A volume's record; `None` where there is none.
+pub fn load(layout: &Layout, name: &str) -> Result<Option<VolumeRecord>, DiskError> {
+    record::read_optional(&layout.volumes().join(name).join("record"))
+}
+
+/// All volumes, by name.
+pub fn all(layout: &Layout) -> Result<Vec<VolumeRecord>, DiskError> {
+    let mut names: Vec<String> = entries(&layout.volumes())?
+        .into_iter()
+        .filter(|name| is_container_name(name))
+        .collect();
+    names.sort_unstable();
+    let mut volumes = Vec::with_capacity(names.len());
+    for name in names {
+        volumes.extend(load(layout, &name)?);
+    }
+    Ok(volumes)
+}
+
+/// Takes a volume away: what is left is at the path that is returned, to be removed as a tree. `None` where there was
+/// none.
+pub fn take_away(layout: &Layout, name: &str) -> Result<Option<PathBuf>, DiskError> {
+    let gone = layout.volumes().join(format!(".{name}.removing"));
+    match fs::rename(layout.volumes().join(name), &gone) {
+        Ok(()) => Ok(Some(gone)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(DiskError::io("remove volume", &gone)(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_volume_is_made_once_and_taken_away_whole() {
+        let root = std::env::temp_dir().join(format!("dunlin-volume-{}", std::process::id()));
+        let layout = Layout::new(root.join("data"), root.join("run"));
+        let own = |_: &Path| Ok(());
+        let first = ensure(&layout, "data", false, Unix(5), &own).unwrap();
+        fs::write(data(&layout, "data").join("file"), "x").unwrap();
+        let again = ensure(&layout, "data", true, Unix(9), &own).unwrap();
+        assert_eq!((first.created, again), (Unix(5), first.clone()));
+        assert_eq!(all(&layout).unwrap(), [first]);
+        assert!(ensure(&layout, "../x", false, Unix(5), &own).is_err());
+        let gone = take_away(&layout, "data").unwrap().unwrap();
+        assert!(gone.join("_data/file").exists());
+        assert!(all(&layout).unwrap().is_empty() && take_away(&layout, "data").unwrap().is_none());
+        fs::remove_dir_all(&root).unwrap();
+    }
+}
