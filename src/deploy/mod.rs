@@ -8,6 +8,7 @@ mod accept;
 mod boot;
 mod care;
 pub mod core;
+pub mod engine;
 #[cfg(test)]
 mod fake;
 pub mod files;

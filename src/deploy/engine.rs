@@ -1,0 +1,404 @@
+//! The real hands: what the deployer needs, done by the engine.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::disk::durable;
+use crate::engine::filter::Filter;
+use crate::engine::options::{CreateOptions, HealthOptions};
+use crate::engine::pull::{Meaning, Reach};
+use crate::engine::view::ContainerView;
+use crate::engine::{Engine, EngineError};
+use crate::image::pull::Progress;
+use crate::monitor::wire::What;
+use crate::store::ImageRecord;
+use crate::types::app::{App, parse_volume};
+use crate::types::bounds::CONFIG_FILE_BYTES;
+use crate::types::container::{Device, ExitRecord, Mount, MountSource, Network, RestartPolicy, Status};
+use crate::types::deployment::{BytesMoved, Reason};
+use crate::types::digest::Digest;
+use crate::types::ids::ContainerId;
+use crate::types::time::Unix;
+
+use super::hands::{
+    Cancel, Container, Ended, Failure, Fetched, Hands, LABEL_APP, LABEL_SPEC, Phase, Seen, Sink,
+};
+
+/// A watcher asks the disk again after so long without an event, in case a packet was lost.
+const QUIET: Duration = Duration::from_secs(3600);
+/// Stack of a watcher's thread, bytes: it only waits and passes on.
+const WATCHER_STACK: usize = 128 << 10;
+
+/// The engine, as the deployer sees it.
+pub struct EngineHands {
+    engine: Arc<Engine>,
+}
+
+impl EngineHands {
+    /// Hands over this engine.
+    pub fn new(engine: Arc<Engine>) -> EngineHands {
+        EngineHands { engine }
+    }
+
+    fn view(&self, id: &ContainerId) -> Result<Option<ContainerView>, Failure> {
+        match self.engine.inspect(&id.hex()) {
+            Ok(view) => Ok(Some(view)),
+            Err(error) if error.is_no_container() => Ok(None),
+            Err(error) => Err(failure(&error)),
+        }
+    }
+
+    fn image(&self, manifest: &Digest) -> Result<ImageRecord, Failure> {
+        let images = self.engine.images().map_err(|e| failure(&e))?;
+        let found = images.into_iter().find(|image| image.manifest == *manifest);
+        found.ok_or_else(|| Failure::new(Reason::ImageMissing, format!("no image with the manifest `{manifest}` here")))
+    }
+}
+
+impl Hands for EngineHands {
+    fn containers(&self) -> Result<Vec<Container>, Failure> {
+        let views = self.engine.list(&Filter::default(), Unix(0)).map_err(|e| failure(&e))?;
+        Ok(views.iter().filter_map(container).collect())
+    }
+
+    fn fetch(&self, image: &str, _cancel: &Cancel, progress: &mut dyn FnMut(BytesMoved)) -> Result<Fetched, Failure> {
+        let reference = match self.engine.resolve(image) {
+            Ok(Meaning::One(reference)) => reference,
+            Ok(Meaning::Several(_)) => {
+                return Err(Failure::new(Reason::ImageMissing, format!("`{image}` may mean several images")));
+            }
+            Err(error) => return Err(failure(&error)),
+        };
+        if reference.digest().is_some()
+            && let Ok(found) = self.engine.image(&reference.to_string())
+        {
+            let bytes = BytesMoved { fetched: 0, reused: found.size, total: found.size };
+            return Ok(Fetched { image: found.manifest, bytes });
+        }
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let found = std::thread::scope(|scope| {
+            // The engine wants a sink that may cross threads; the deployer's may not.
+            let pull = scope.spawn(move || {
+                let mut sum = Sum::default();
+                let mut tell = |event: Progress| {
+                    if sum.add(event) {
+                        // Nobody listens any more only when the deployer is gone.
+                        let _ = sender.send(sum.bytes());
+                    }
+                };
+                let image = self.engine.pull(&reference, &Reach::default(), &mut tell);
+                image.map(|image| (image, sum.bytes()))
+            });
+            for bytes in receiver {
+                progress(bytes);
+            }
+            pull.join()
+        });
+        match found {
+            Ok(Ok((image, bytes))) => Ok(Fetched { image: image.manifest, bytes }),
+            Ok(Err(error)) => Err(failure(&error)),
+            Err(_) => Err(Failure::new(Reason::Internal, "the pull's thread panicked")),
+        }
+    }
+
+    fn create(&self, app: &App, image: &Digest, name: &str) -> Result<Container, Failure> {
+        let found = self.image(image)?;
+        let by_name = self.engine.image(&app.image).is_ok_and(|named| named.id == found.id);
+        let mut options = options(app, name, &|device| self.engine.board().devices.iter().any(|d| d == device))?;
+        options.image = if by_name { app.image.clone() } else { found.id.hex() };
+        let made = self.engine.create(&options).map_err(|e| failure(&e))?;
+        let view = self.view(&made.id)?;
+        let made = view.as_ref().and_then(container);
+        made.ok_or_else(|| Failure::new(Reason::Internal, format!("container `{name}` vanished after its creation")))
+    }
+
+    fn start(&self, id: &ContainerId) -> Result<(), Failure> {
+        match self.engine.start(&id.hex(), None) {
+            Ok(_) => Ok(()),
+            Err(error @ (EngineError::Monitor(_) | EngineError::Keeper(_))) => {
+                Err(Failure::new(Reason::StartFailed, error.to_string()))
+            }
+            Err(error) => Err(failure(&error)),
+        }
+    }
+
+    fn stop(&self, id: &ContainerId) -> Result<(), Failure> {
+        match self.view(id)? {
+            Some(view) if view.status.is_live() => {
+                self.engine.stop(&id.hex(), None).map(drop).map_err(|e| failure(&e))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn remove(&self, id: &ContainerId) -> Result<(), Failure> {
+        match self.engine.remove(&id.hex(), true, false, None) {
+            Ok(_) => Ok(()),
+            Err(error) if error.is_no_container() => Ok(()),
+            Err(error) => Err(failure(&error)),
+        }
+    }
+
+    fn rename(&self, id: &ContainerId, name: &str) -> Result<(), Failure> {
+        match self.view(id)? {
+            Some(view) if view.record.name == name => Ok(()),
+            _ => self.engine.rename(&id.hex(), name).map(drop).map_err(|e| failure(&e)),
+        }
+    }
+
+    fn watch(&self, id: &ContainerId, sink: Sink) -> Result<(), Failure> {
+        let engine = Arc::clone(&self.engine);
+        let id = *id;
+        std::thread::Builder::new()
+            .name("watch".into())
+            .stack_size(WATCHER_STACK)
+            .spawn(move || watch(&engine, id, &sink))
+            .map(drop)
+            .map_err(|e| Failure::new(Reason::Internal, format!("start a watcher: {e}")))
+    }
+}
+
+/// Passes on what a container's monitor tells, until the run is over.
+fn watch(engine: &Engine, id: ContainerId, sink: &Sink) {
+    let hex = id.hex();
+    if let Ok(mut events) = engine.subscribe(&hex) {
+        loop {
+            let what = match events.next(Some(QUIET)) {
+                Ok(Some(event)) => event.what,
+                Err(crate::monitor::client::ClientError::TimedOut { .. }) => continue,
+                Ok(None) | Err(_) => break,
+            };
+            match what {
+                What::Now(state) if state.status.is_live() => sink(id, Seen::Running(state.health)),
+                What::Health { status, .. } => sink(id, Seen::Running(status)),
+                What::Exited(exit) => {
+                    sink(id, Seen::Ended(ended(&exit)));
+                    return;
+                }
+                _ => {}
+            }
+        }
+    }
+    // No monitor, or one that went without a word: what it left on disk tells.
+    match engine.inspect(&hex) {
+        Ok(view) => match (phase(&view), view.status) {
+            (Phase::Ended(ended), _) => sink(id, Seen::Ended(ended)),
+            (Phase::Created, _) => {}
+            (Phase::Running { .. } | Phase::Lost, _) => sink(id, Seen::Lost),
+        },
+        Err(error) if error.is_no_container() => {}
+        Err(_) => sink(id, Seen::Lost),
+    }
+}
+
+fn container(view: &ContainerView) -> Option<Container> {
+    let record = &view.record;
+    let label = |name: &str| record.spec.labels.get(name);
+    Some(Container {
+        id: record.id,
+        name: record.name.clone(),
+        app: label(LABEL_APP)?.clone(),
+        spec: label(LABEL_SPEC)?.parse().ok()?,
+        image: record.manifest,
+        health_check: record.spec.health.clone(),
+        phase: phase(view),
+        not_enforced: record.not_enforced.clone(),
+    })
+}
+
+fn phase(view: &ContainerView) -> Phase {
+    match (view.status, &view.exit) {
+        (Status::Created, _) => Phase::Created,
+        (Status::Running | Status::Paused | Status::Stopping | Status::Restarting, _) => {
+            Phase::Running { since: view.started.unwrap_or_default(), health: view.health }
+        }
+        (Status::Exited, Some(exit)) => Phase::Ended(ended(exit)),
+        (Status::Exited | Status::Dead, _) => Phase::Lost,
+    }
+}
+
+fn ended(exit: &ExitRecord) -> Ended {
+    Ended { code: exit.code, oom: exit.oom, asked: exit.stop_asked, at: exit.finished }
+}
+
+/// The reason of the protocol for an error of the engine.
+fn failure(error: &EngineError) -> Failure {
+    let code = match error {
+        EngineError::Pull(pull) => pull.code(),
+        EngineError::NotEnforced(_) => Reason::LimitsUnavailable,
+        EngineError::AboveMaximum { .. } => Reason::Budget,
+        EngineError::Options(_) | EngineError::BindSource { .. } | EngineError::BadName(_) => Reason::Schema,
+        EngineError::Spec(_) => Reason::StartFailed,
+        EngineError::ShortName { .. } | EngineError::Reference { .. } | EngineError::ImageGone { .. } => {
+            Reason::ImageMissing
+        }
+        EngineError::Disk(disk) if disk.is_full() => Reason::Disk,
+        EngineError::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => Reason::Disk,
+        EngineError::NameTaken { .. } => Reason::Conflict,
+        _ => Reason::Internal,
+    };
+    Failure::new(code, error.to_string())
+}
+
+/// An app as the engine's wishes. `granted` tells which devices the board grants.
+fn options(app: &App, name: &str, granted: &dyn Fn(&str) -> bool) -> Result<CreateOptions, Failure> {
+    let refuse = |text: String| Failure::new(Reason::Schema, format!("app `{}`: {text}", app.name));
+    if !app.ports.is_empty() || app.network == Some(Network::Private) {
+        return Err(refuse("private networks and published ports do not exist yet; use network `host` or `none`".into()));
+    }
+    if let Some(device) = app.devices.iter().find(|d| !granted(d.split(':').next().unwrap_or(""))) {
+        return Err(refuse(format!("device `{device}` is not granted by the board")));
+    }
+    let mut env = Vec::new();
+    for file in &app.env_file {
+        env.extend(env_file(file).map_err(&refuse)?);
+    }
+    env.extend(app.env.iter().map(|(key, value)| format!("{key}={value}")));
+    let mut mounts = Vec::new();
+    for volume in &app.volumes {
+        let volume = parse_volume(volume).map_err(&refuse)?;
+        let source = if volume.source.starts_with('/') {
+            MountSource::Bind(volume.source)
+        } else {
+            MountSource::Volume(volume.source)
+        };
+        mounts.push(Mount {
+            source,
+            target: volume.target,
+            read_only: volume.read_only,
+            options: volume.options,
+        });
+    }
+    for tmpfs in &app.tmpfs {
+        let (target, rest) = tmpfs.split_once(':').unwrap_or((tmpfs, ""));
+        let words = rest.split(',').filter(|o| !o.is_empty() && *o != "ro" && *o != "rw").map(str::to_owned);
+        mounts.push(Mount {
+            source: MountSource::Tmpfs,
+            target: target.to_owned(),
+            read_only: rest.split(',').any(|o| o == "ro"),
+            options: words.collect(),
+        });
+    }
+    let device = |text: &String| {
+        let mut parts = text.splitn(3, ':');
+        let host = parts.next().unwrap_or("").to_owned();
+        let container = parts.next().map_or(host.clone(), str::to_owned);
+        Device { host, container, access: parts.next().unwrap_or("rwm").to_owned() }
+    };
+    let mut labels = app.labels.clone();
+    labels.insert(LABEL_APP.into(), app.name.clone());
+    labels.insert(LABEL_SPEC.into(), app.spec_digest().to_string());
+    Ok(CreateOptions {
+        name: Some(name.to_owned()),
+        entrypoint: app.entrypoint.clone(),
+        command: app.command.clone().unwrap_or_default(),
+        env,
+        workdir: app.workdir.clone(),
+        user: app.user.clone(),
+        hostname: Some(app.hostname.clone().unwrap_or_else(|| app.name.clone())),
+        mounts,
+        network: app.network,
+        read_only: app.read_only,
+        limits: app.limits.clone(),
+        no_new_privs: true,
+        devices: app.devices.iter().map(device).collect(),
+        restart: RestartPolicy::No,
+        health: HealthOptions { check: app.health.clone(), ..HealthOptions::default() },
+        labels,
+        ..CreateOptions::default()
+    })
+}
+
+/// `NAME=value` lines of a file; blank lines and those that begin with `#` are left out.
+fn env_file(path: &str) -> Result<Vec<String>, String> {
+    let bytes = durable::read(path.as_ref(), CONFIG_FILE_BYTES as u64).map_err(|e| format!("`env_file`: {e}"))?;
+    let text = String::from_utf8(bytes).map_err(|_| format!("`env_file` `{path}` is not UTF-8"))?;
+    let lines = text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#'));
+    let bad = |l: &str| format!("`env_file` `{path}`: `{}` is not NAME=value", l.chars().take(40).collect::<String>());
+    lines.map(|l| if l.find('=').is_some_and(|at| at > 0) { Ok(l.to_owned()) } else { Err(bad(l)) }).collect()
+}
+
+/// Bytes of one pull, summed over its layers.
+#[derive(Default)]
+struct Sum {
+    layers: Vec<(Digest, u64)>,
+    fetched: Vec<u64>,
+    reused: Vec<bool>,
+}
+
+impl Sum {
+    /// Takes an event in; true when the sum changed.
+    fn add(&mut self, event: Progress) -> bool {
+        let at = |layers: &[(Digest, u64)], digest: &Digest| layers.iter().position(|(d, _)| d == digest);
+        match event {
+            Progress::Layers(layers) => {
+                self.fetched = vec![0; layers.len()];
+                self.reused = vec![false; layers.len()];
+                self.layers = layers;
+                true
+            }
+            Progress::Exists(digest) => at(&self.layers, &digest).is_some_and(|i| {
+                self.reused[i] = true;
+                true
+            }),
+            Progress::Fetched(digest, bytes) => at(&self.layers, &digest).is_some_and(|i| {
+                self.fetched[i] = bytes;
+                true
+            }),
+            Progress::Waits(_) | Progress::Done(_) => false,
+        }
+    }
+
+    fn bytes(&self) -> BytesMoved {
+        let reused = self.layers.iter().zip(&self.reused).filter(|(_, r)| **r).map(|((_, size), _)| size);
+        BytesMoved {
+            fetched: self.fetched.iter().sum(),
+            reused: reused.sum(),
+            total: self.layers.iter().map(|(_, size)| size).sum(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn app(text: &str) -> App {
+        toml::from_str(&format!("name='web'\nimage='r.example/web:1'\n{text}")).unwrap()
+    }
+
+    #[test]
+    fn an_app_becomes_wishes_with_its_labels_and_no_new_privileges() {
+        let app = app("command=['a']\nvolumes=['data:/d:ro','/h:/x']\ntmpfs=['/tmp:size=1m,ro']\n[env]\nA='1'");
+        let wishes = options(&app, "web.next", &|_| false).unwrap();
+        assert_eq!(wishes.name.as_deref(), Some("web.next"));
+        assert_eq!(wishes.hostname.as_deref(), Some("web"), "also while it is staged under another name");
+        assert!(wishes.no_new_privs);
+        assert_eq!(wishes.env, ["A=1"]);
+        assert_eq!(wishes.labels[LABEL_SPEC], app.spec_digest().to_string());
+        assert_eq!(wishes.mounts.len(), 3);
+        assert_eq!(wishes.mounts[0].source, MountSource::Volume("data".into()));
+        assert!(wishes.mounts[0].read_only && wishes.mounts[2].read_only);
+        assert_eq!(wishes.mounts[2].options, ["size=1m"]);
+    }
+
+    #[test]
+    fn what_does_not_exist_is_refused_before_anything_is_done() {
+        for text in ["ports=['80:80']", "network='private'", "devices=['/dev/sda']", "env_file=['/nonexistent']"] {
+            let refused = options(&app(text), "web", &|_| false).unwrap_err();
+            assert_eq!(refused.cause.code, Reason::Schema, "{text}");
+        }
+        assert!(options(&app("devices=['/dev/gpiochip0']"), "web", &|d| d == "/dev/gpiochip0").is_ok());
+    }
+
+    #[test]
+    fn bytes_are_summed_over_layers() {
+        let (a, b) = (Digest::of(b"a"), Digest::of(b"b"));
+        let mut sum = Sum::default();
+        sum.add(Progress::Layers(vec![(a, 10), (b, 20)]));
+        sum.add(Progress::Exists(a));
+        sum.add(Progress::Fetched(b, 5));
+        sum.add(Progress::Fetched(b, 15));
+        assert_eq!(sum.bytes(), BytesMoved { fetched: 15, reused: 10, total: 30 });
+    }
+}
