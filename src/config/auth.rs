@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::folders::{Folders, read_if_open};
 use crate::disk::{DiskError, durable};
 use crate::types::base64;
 use crate::types::bounds::ECOSYSTEM_FILE_BYTES;
@@ -19,19 +20,6 @@ use crate::types::bounds::ECOSYSTEM_FILE_BYTES;
 pub struct AuthPlaces {
     /// The files in the order in which they are asked; `login` writes to the first.
     pub files: Vec<PathBuf>,
-}
-
-/// What the environment says about the places of credentials.
-#[derive(Debug, Clone, Default)]
-pub struct AuthEnvironment {
-    /// `--authfile`, else `REGISTRY_AUTH_FILE`: replaces all other places.
-    pub explicit: Option<PathBuf>,
-    /// `XDG_RUNTIME_DIR`, or the folder that takes its place.
-    pub runtime: Option<PathBuf>,
-    /// `XDG_CONFIG_HOME`, usually `~/.config`.
-    pub config: Option<PathBuf>,
-    /// `DOCKER_CONFIG`, usually `~/.docker`.
-    pub docker: Option<PathBuf>,
 }
 
 /// How to identify at a registry.
@@ -95,17 +83,18 @@ pub enum AuthError {
 }
 
 impl AuthPlaces {
-    /// The places of containers-auth.json(5), in order.
-    pub fn usual(environment: &AuthEnvironment) -> Self {
-        if let Some(file) = &environment.explicit {
+    /// The places of containers-auth.json(5), in order. A file that is named (`--authfile`, `REGISTRY_AUTH_FILE`) replaces
+    /// all others.
+    pub fn usual(named: Option<&Path>, folders: &Folders) -> Self {
+        if let Some(file) = named {
             return Self {
-                files: vec![file.clone()],
+                files: vec![file.to_owned()],
             };
         }
         let places = [
-            environment.runtime.as_ref().map(|dir| dir.join("containers/auth.json")),
-            environment.config.as_ref().map(|dir| dir.join("containers/auth.json")),
-            environment.docker.as_ref().map(|dir| dir.join("config.json")),
+            folders.run.as_ref().map(|dir| dir.join("auth.json")),
+            folders.config.as_ref().map(|dir| dir.join("auth.json")),
+            folders.docker.as_ref().map(|dir| dir.join("config.json")),
         ];
         Self {
             files: places.into_iter().flatten().collect(),
@@ -298,7 +287,7 @@ fn is_helper(name: &str) -> bool {
 }
 
 fn read(path: &Path) -> Result<Option<AuthFile>, AuthError> {
-    match durable::read_optional(path, ECOSYSTEM_FILE_BYTES)? {
+    match read_if_open(path)? {
         None => Ok(None),
         Some(bytes) if bytes.trim_ascii().is_empty() => Ok(None),
         Some(bytes) => serde_json::from_slice(&bytes)
@@ -516,11 +505,11 @@ mod tests {
     }
 
     #[test]
-    fn an_explicit_file_replaces_all_places() {
-        let environment = AuthEnvironment {
-            explicit: None,
-            runtime: Some("/run/user/1".into()),
-            config: Some("/home/u/.config".into()),
+    fn a_named_file_replaces_all_places() {
+        let folders = Folders {
+            run: Some("/run/user/1/containers".into()),
+            config: Some("/home/u/.config/containers".into()),
+            cache: None,
             docker: Some("/home/u/.docker".into()),
         };
         let expected = [
@@ -528,11 +517,10 @@ mod tests {
             "/home/u/.config/containers/auth.json",
             "/home/u/.docker/config.json",
         ];
-        assert_eq!(AuthPlaces::usual(&environment).files, expected.map(PathBuf::from));
-        let explicit = AuthEnvironment {
-            explicit: Some("/x".into()),
-            ..environment
-        };
-        assert_eq!(AuthPlaces::usual(&explicit).files, [PathBuf::from("/x")]);
+        assert_eq!(AuthPlaces::usual(None, &folders).files, expected.map(PathBuf::from));
+        assert_eq!(
+            AuthPlaces::usual(Some(Path::new("/x")), &folders).files,
+            [PathBuf::from("/x")]
+        );
     }
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
+use super::folders::Folders;
 use crate::disk::{DiskError, durable};
 use crate::types::bounds::{CERTIFICATE_FILES, ECOSYSTEM_FILE_BYTES};
 
@@ -82,12 +83,10 @@ pub enum CertsError {
 }
 
 impl CertPlaces {
-    /// The usual places: the user's folder first, then the system's, then Docker's.
-    pub fn usual(user_config: Option<&Path>) -> Self {
-        let mut folders: Vec<PathBuf> = user_config
-            .map(|dir| dir.join("containers/certs.d"))
-            .into_iter()
-            .collect();
+    /// The usual places: a named folder first, then the user's, the system's and Docker's.
+    pub fn usual(named: Option<&Path>, user: &Folders) -> Self {
+        let mut folders: Vec<PathBuf> = named.map(Path::to_owned).into_iter().collect();
+        folders.extend(user.config.as_ref().map(|dir| dir.join("certs.d")));
         folders.push("/etc/containers/certs.d".into());
         folders.push("/etc/docker/certs.d".into());
         Self {

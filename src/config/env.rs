@@ -25,6 +25,8 @@ variables! {
     XDG_DATA_HOME = "XDG_DATA_HOME": "data of the user's own store; `~/.local/share` when unset";
     XDG_RUNTIME_DIR = "XDG_RUNTIME_DIR": "run root of the user's own store; `/tmp/dunlin-UID` when unset";
     XDG_CONFIG_HOME = "XDG_CONFIG_HOME": "settings of the user; `~/.config` when unset";
+    XDG_CACHE_HOME = "XDG_CACHE_HOME": "answers that podman remembers about short names; `~/.cache` when unset";
+    DOCKER_CONFIG = "DOCKER_CONFIG": "folder of Docker's config.json; `~/.docker` when unset";
     REGISTRY_AUTH_FILE = "REGISTRY_AUTH_FILE": "registry credentials instead of the default auth.json";
     CONTAINERS_REGISTRIES_CONF = "CONTAINERS_REGISTRIES_CONF": "registries.conf instead of the default ones";
     DUNLIN_ROOT = "DUNLIN_ROOT": "data folder, as `--root`";
@@ -34,6 +36,9 @@ variables! {
     HTTP_PROXY = "HTTP_PROXY": "proxy for plain registries";
     HTTPS_PROXY = "HTTPS_PROXY": "proxy for registries with TLS";
     NO_PROXY = "NO_PROXY": "registries that are reached without a proxy";
+    HTTP_PROXY_LOWER = "http_proxy": "as HTTP_PROXY, before it";
+    HTTPS_PROXY_LOWER = "https_proxy": "as HTTPS_PROXY, before it";
+    NO_PROXY_LOWER = "no_proxy": "as NO_PROXY, before it";
     NO_COLOR = "NO_COLOR": "no colour, when set";
     JOURNAL_STREAM = "JOURNAL_STREAM": "set by systemd: log lines carry their level";
     NOTIFY_SOCKET = "NOTIFY_SOCKET": "set by systemd: where readiness is told";

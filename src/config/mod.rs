@@ -5,6 +5,7 @@ pub mod auth;
 pub mod board;
 pub mod certs;
 pub mod env;
+pub mod folders;
 pub mod registries;
 pub mod subid;
 

@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::disk::{DiskError, durable};
-use crate::types::bounds::{DROP_INS, ECOSYSTEM_FILE_BYTES, REGISTRY_TABLES};
+use super::folders::{Folders, read_if_open};
+use crate::disk::DiskError;
+use crate::types::bounds::{DROP_INS, REGISTRY_TABLES};
 
 /// Where the files are looked for. Every path may be absent.
 #[derive(Debug, Clone, Default)]
@@ -26,6 +27,18 @@ pub struct RegistriesPlaces {
     pub remembered_aliases: Option<PathBuf>,
 }
 
+impl RegistriesPlaces {
+    /// The usual places. A file that is named (agent.toml, `CONTAINERS_REGISTRIES_CONF`) replaces the main files.
+    pub fn usual(named: Option<&Path>, user: &Folders) -> Self {
+        Self {
+            file: named.map(Path::to_owned),
+            system: Some("/etc/containers".into()),
+            user: user.config.clone(),
+            remembered_aliases: user.cache.as_ref().map(|dir| dir.join("short-name-aliases.conf")),
+        }
+    }
+}
+
 /// All that the files say, merged.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Registries {
@@ -33,6 +46,7 @@ pub struct Registries {
     search: Vec<String>,
     aliases: BTreeMap<String, String>,
     credential_helpers: Vec<String>,
+    insecure: Vec<String>,
 }
 
 /// One `[[registry]]` table.
@@ -177,6 +191,11 @@ impl Registries {
         Ok(all)
     }
 
+    /// Allows unverified TLS and plain HTTP to these hosts (`HOST[:PORT]`), whatever the files say.
+    pub fn allow_insecure(&mut self, hosts: &[String]) {
+        self.insecure.extend(hosts.iter().cloned());
+    }
+
     /// Adds what `text` says to what is known; `path` is named in errors.
     pub fn merge(&mut self, text: &str, path: &Path) -> Result<(), RegistriesError> {
         let raw: RawFile = toml::from_str(text).map_err(|error| RegistriesError::Syntax {
@@ -254,12 +273,19 @@ impl Registries {
     ///
     /// `digested` says whether a digest is asked for. `Err` is the prefix of the table that blocks the name.
     pub fn sources(&self, repository: &str, digested: bool) -> Result<Vec<Source>, String> {
+        let source = |repository: String, insecure: bool, mirror: bool| {
+            let allowed = repository
+                .split('/')
+                .next()
+                .is_some_and(|host| self.insecure.iter().any(|known| known == host));
+            Source {
+                repository,
+                insecure: insecure || allowed,
+                mirror,
+            }
+        };
         let Some(entry) = self.find(repository) else {
-            return Ok(vec![Source {
-                repository: repository.to_owned(),
-                insecure: false,
-                mirror: false,
-            }]);
+            return Ok(vec![source(repository.to_owned(), false, false)]);
         };
         if entry.blocked {
             return Err(entry.prefix.clone());
@@ -274,18 +300,10 @@ impl Registries {
                 (false, PullFromMirror::TagOnly) => !digested,
                 (false, PullFromMirror::All) => true,
             })
-            .map(|mirror| Source {
-                repository: rewrite(&mirror.location),
-                insecure: mirror.insecure,
-                mirror: true,
-            })
+            .map(|mirror| source(rewrite(&mirror.location), mirror.insecure, true))
             .collect();
         let itself = entry.location.as_deref().map_or_else(|| repository.to_owned(), rewrite);
-        sources.push(Source {
-            repository: itself,
-            insecure: entry.insecure,
-            mirror: false,
-        });
+        sources.push(source(itself, entry.insecure, false));
         Ok(sources)
     }
 
@@ -441,7 +459,7 @@ fn value(path: &Path, detail: String) -> RegistriesError {
 
 /// The text of a small file; `None` where it does not exist.
 fn read_text(path: &Path) -> Result<Option<String>, RegistriesError> {
-    let Some(bytes) = durable::read_optional(path, ECOSYSTEM_FILE_BYTES)? else {
+    let Some(bytes) = read_if_open(path)? else {
         return Ok(None);
     };
     let text = String::from_utf8(bytes);
@@ -641,7 +659,11 @@ mod tests {
 
     #[test]
     fn insecure_hosts_are_those_that_a_table_names() {
-        let all = parsed(FULL).unwrap();
+        let mut all = parsed(FULL).unwrap();
+        assert!(!all.insecure("lan:5000") && !all.sources("lan:5000/x", false).unwrap()[0].insecure);
+        all.allow_insecure(&["lan:5000".to_owned(), "internal.example".to_owned()]);
+        assert!(all.insecure("lan:5000") && all.sources("lan:5000/x", false).unwrap()[0].insecure);
+        assert!(all.sources("example.com/foo/x", false).unwrap()[2].insecure);
         for (host, expected) in [
             ("local.example:5000", true),
             ("local.example", false),

@@ -7,6 +7,7 @@ use crate::config::auth::AuthError;
 use crate::config::certs::CertsError;
 use crate::config::registries::RegistriesError;
 use crate::registry::manifest::ManifestError;
+use crate::registry::proxy::ProxyError;
 use crate::types::deployment::Reason;
 use crate::types::digest::Digest;
 
@@ -35,6 +36,9 @@ pub enum RegistryError {
     /// auth.json cannot be used.
     #[error(transparent)]
     AuthFile(#[from] AuthError),
+    /// A proxy cannot be used.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
     /// A certificate or key cannot be used.
     #[error(transparent)]
     Certs(#[from] CertsError),
@@ -206,7 +210,9 @@ impl RegistryError {
                 ..
             } => Reason::NoArch,
             Self::Length { .. } | Self::Digest { .. } | Self::TooLarge { .. } | Self::Manifest { .. } => Reason::Verify,
-            Self::Registries(_) | Self::AuthFile(_) | Self::Certs(_) | Self::Rewrite { .. } => Reason::Internal,
+            Self::Registries(_) | Self::AuthFile(_) | Self::Certs(_) | Self::Proxy(_) | Self::Rewrite { .. } => {
+                Reason::Internal
+            }
             Self::Everywhere { source, .. } => source.code(),
             Self::Resolve { .. }
             | Self::Connect { .. }

@@ -10,6 +10,7 @@ mod client;
 mod error;
 mod helper;
 pub mod manifest;
+pub mod names;
 mod proxy;
 mod repository;
 mod retry;

@@ -1,11 +1,15 @@
 //! What the registry client is told: files of the ecosystem, time-outs, retries.
 
+use std::path::Path;
 use std::time::Duration;
 
+use super::error::RegistryError;
 use super::proxy::Proxies;
 use crate::config::auth::AuthPlaces;
 use crate::config::certs::CertPlaces;
-use crate::config::registries::Registries;
+use crate::config::folders::Folders;
+use crate::config::registries::{Registries, RegistriesPlaces};
+use crate::config::{agent, env};
 
 /// Everything a [`super::Client`] is told.
 #[derive(Debug, Clone)]
@@ -46,6 +50,36 @@ pub struct Limits {
 }
 
 impl Settings {
+    /// What agent.toml, the ecosystem's files of a user and the environment say; `authfile` is `--authfile`.
+    pub fn usual(own: &agent::Registry, folders: &Folders, authfile: Option<&Path>) -> Result<Self, RegistryError> {
+        let named = env::get(env::CONTAINERS_REGISTRIES_CONF)
+            .map(Into::into)
+            .or_else(|| own.registries_conf.clone());
+        let mut registries = Registries::load(&RegistriesPlaces::usual(named.as_deref(), folders))?;
+        registries.allow_insecure(&own.insecure);
+        let asked = authfile
+            .map(Path::to_owned)
+            .or_else(|| env::get(env::REGISTRY_AUTH_FILE).map(Into::into));
+        let auth = AuthPlaces::usual(asked.or_else(|| own.auth_file.clone()).as_deref(), folders);
+        let certs = CertPlaces::usual(own.certs_dir.as_deref(), folders);
+        let variable = |lower, upper| {
+            env::get(lower)
+                .or_else(|| env::get(upper))
+                .and_then(|text| text.into_string().ok())
+        };
+        let https = variable(env::HTTPS_PROXY_LOWER, env::HTTPS_PROXY);
+        let http = variable(env::HTTP_PROXY_LOWER, env::HTTP_PROXY);
+        let none = variable(env::NO_PROXY_LOWER, env::NO_PROXY);
+        let proxies = Proxies::new(https.as_deref(), http.as_deref(), none.as_deref())?;
+        Ok(Self {
+            registries,
+            auth,
+            certs,
+            proxies,
+            limits: Limits::default(),
+        })
+    }
+
     /// Settings with these files and the default time-outs, without a proxy.
     pub fn new(registries: Registries, auth: AuthPlaces, certs: CertPlaces) -> Self {
         Self {
