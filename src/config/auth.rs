@@ -18,6 +18,8 @@ use crate::types::bounds::ECOSYSTEM_FILE_BYTES;
 /// Where credentials are looked for.
 #[derive(Debug, Clone, Default)]
 pub struct AuthPlaces {
+    /// Credentials that are in no file, by the same keys; they are asked first.
+    pub given: BTreeMap<String, Credential>,
     /// The files in the order in which they are asked; `login` writes to the first.
     pub files: Vec<PathBuf>,
 }
@@ -89,6 +91,7 @@ impl AuthPlaces {
         if let Some(file) = named {
             return Self {
                 files: vec![file.to_owned()],
+                ..Self::default()
             };
         }
         let places = [
@@ -98,11 +101,15 @@ impl AuthPlaces {
         ];
         Self {
             files: places.into_iter().flatten().collect(),
+            ..Self::default()
         }
     }
 
     /// The credential for `repository` (`host[:port][/path…]`); `None` where no file has one.
     pub fn find(&self, repository: &str) -> Result<Option<Credential>, AuthError> {
+        if let Some(found) = keys(repository).find_map(|key| self.given.get(key)) {
+            return Ok(Some(found.clone()));
+        }
         for path in &self.files {
             if let Some(file) = read(path)?
                 && let Some(found) = file.find(repository, path)?
@@ -197,16 +204,11 @@ impl AuthFile {
                 server: host.to_owned(),
             }));
         }
-        let mut key = repository;
-        loop {
+        for key in keys(repository) {
             if let Some(entry) = self.auths.get(key)
                 && let Some(found) = entry.credential(key, path)?
             {
                 return Ok(Some(found));
-            }
-            match key.rsplit_once('/') {
-                Some((shorter, _)) => key = shorter,
-                None => break,
             }
         }
         for (key, entry) in &self.auths {
@@ -261,6 +263,11 @@ impl Entry {
             password: password.to_owned(),
         }))
     }
+}
+
+/// `host/a/b`, `host/a`, `host`.
+fn keys(repository: &str) -> impl Iterator<Item = &str> {
+    std::iter::successors(Some(repository), |key| key.rsplit_once('/').map(|(shorter, _)| shorter))
 }
 
 /// The host of a key that may be a URL.
@@ -400,7 +407,10 @@ mod tests {
         let files = ["absent.json", "empty.json", "one.json", "two.json"]
             .map(|name| dir.join(name))
             .to_vec();
-        let places = AuthPlaces { files };
+        let places = AuthPlaces {
+            files,
+            ..Default::default()
+        };
         for (repository, expected) in [
             ("reg.example/team/app", basic("app", "1")),
             ("reg.example/team/app/sub", basic("app", "1")),
@@ -427,6 +437,13 @@ mod tests {
         ] {
             assert_eq!(places.find(repository).unwrap(), expected, "{repository}");
         }
+        let given = BTreeMap::from([("reg.example/team".to_owned(), basic("given", "9").unwrap())]);
+        let with = AuthPlaces {
+            given,
+            ..places.clone()
+        };
+        assert_eq!(with.find("reg.example/team/app").unwrap(), basic("given", "9"));
+        assert_eq!(with.find("reg.example").unwrap(), basic("host", "3:4"));
         assert_eq!(places.login_name("reg.example").unwrap(), "host");
         assert!(matches!(
             places.login_name("unknown.example"),
@@ -441,6 +458,7 @@ mod tests {
         let file = dir.join("auth.json");
         let places = AuthPlaces {
             files: vec![file.clone()],
+            ..Default::default()
         };
         for (text, word) in [
             (r#"{"auths":{"r.example":{"auth":"!!secret!!"}}}"#, "log in again"),
@@ -461,6 +479,7 @@ mod tests {
         let file = dir.join("deep/auth.json");
         let places = AuthPlaces {
             files: vec![file.clone()],
+            ..Default::default()
         };
         places.store("reg.example:5000", "me", "pass:word").unwrap();
         assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);

@@ -67,6 +67,8 @@ impl BlobStream {
     /// be called again: it goes on where it was.
     pub async fn next(&mut self) -> Result<Option<Bytes>, RegistryError> {
         loop {
+            // Before the bytes are read: whoever drops this future while it waits loses none.
+            self.client.inner.pace.wait().await;
             let Some(body) = &mut self.body else {
                 if self.offset == self.descriptor.size {
                     return Ok(None);
@@ -106,6 +108,7 @@ impl BlobStream {
     /// Takes bytes from the wire; gives those that are new.
     fn accept(&mut self, mut data: Bytes) -> Result<Option<Bytes>, RegistryError> {
         self.traffic.fetched += data.len() as u64;
+        self.client.inner.pace.spend(data.len() as u64);
         let repeated = self.skip.min(data.len() as u64);
         self.skip -= repeated;
         self.traffic.repeated += repeated;

@@ -1,6 +1,6 @@
 //! Asking a registry: which place, how to speak to it, as whom; redirects; what its answers mean.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use super::challenge;
 use super::error::RegistryError;
+use super::pace::Pace;
 use super::repository::Endpoint;
 use super::retry::retry_after;
 use super::settings::Settings;
@@ -18,6 +19,7 @@ use super::tls::Tls;
 use super::token::{Grants, denied, log_in};
 use super::transport::{Origin, Outgoing, Reply, Security, Transport};
 use super::url::{Url, default_port, is_loopback};
+use crate::config::auth::{AuthPlaces, Credential};
 use crate::config::registries::Registries;
 use crate::types::bounds::{REDIRECTS, REGISTRY_HOSTS};
 
@@ -26,6 +28,7 @@ use crate::types::bounds::{REDIRECTS, REGISTRY_HOSTS};
 pub(crate) struct Inner {
     pub(crate) registries: Registries,
     pub(crate) transport: Arc<Transport>,
+    pub(crate) pace: Pace,
     grants: Grants,
     /// How hosts that need not speak TLS were found to speak.
     spoken: Mutex<HashMap<(String, bool), Origin>>,
@@ -33,11 +36,26 @@ pub(crate) struct Inner {
 
 impl Inner {
     pub(crate) fn new(settings: Settings) -> Self {
-        let transport = Transport::new(settings.limits, Tls::new(settings.certs), settings.proxies);
         Self {
+            transport: Transport::new(settings.limits, Tls::new(settings.certs), settings.proxies),
             registries: settings.registries,
-            transport,
+            pace: Pace::default(),
             grants: Grants::new(settings.auth),
+            spoken: Mutex::default(),
+        }
+    }
+
+    /// The same connections, with one credential and no other.
+    pub(crate) fn with_credential(&self, registry: &str, credential: Credential) -> Self {
+        let given = BTreeMap::from([(registry.to_owned(), credential)]);
+        Self {
+            transport: self.transport.clone(),
+            registries: self.registries.clone(),
+            pace: Pace::default(),
+            grants: Grants::new(AuthPlaces {
+                given,
+                files: Vec::new(),
+            }),
             spoken: Mutex::default(),
         }
     }

@@ -78,6 +78,14 @@ impl Endpoint {
         }
     }
 
+    /// The registry as such, without a repository.
+    pub(crate) fn registry_itself(registry: &str, insecure: bool) -> Self {
+        Self {
+            path: String::new(),
+            ..Self::new(registry, "/", insecure)
+        }
+    }
+
     /// The registry as references and auth.json name it.
     pub(crate) fn registry(&self) -> &str {
         if self.host == "registry-1.docker.io" {

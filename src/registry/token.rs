@@ -152,12 +152,7 @@ async fn token(
     };
     let realm = Url::parse(realm).map_err(|why| protocol(format!("its token server's address {why}")))?;
     let server = inner.foreign_origin(origin, &realm)?;
-    let out = request(
-        &realm,
-        service,
-        &format!("repository:{}:pull", endpoint.path),
-        credential,
-    );
+    let out = request(&realm, service, &scope(endpoint), credential);
     let (mut reply, _) = inner.follow(&server, out).await?;
     if reply.head.status != StatusCode::OK {
         return Err(refused(endpoint, reply, credential).await);
@@ -188,26 +183,27 @@ async fn token(
     })
 }
 
+/// What the token is for, as a part of a query; nothing for the registry as such.
+fn scope(endpoint: &Endpoint) -> String {
+    match endpoint.path.as_str() {
+        "" => String::new(),
+        path => format!("&scope={}", escape(&format!("repository:{path}:pull"))),
+    }
+}
+
 /// GET with the scope in the query, or POST where a refresh token is exchanged (OAuth2).
 fn request(realm: &Url, service: &str, scope: &str, credential: Option<&Credential>) -> Outgoing {
-    let (service, scope) = (escape(service), escape(scope));
+    let service = escape(service);
     if let Some(Credential::IdentityToken { token }) = credential {
-        let body = format!(
-            "grant_type=refresh_token&service={service}&client_id=dunlin&scope={scope}&refresh_token={}",
-            escape(token)
-        );
+        let token = escape(token);
+        let body = format!("grant_type=refresh_token&service={service}&client_id=dunlin{scope}&refresh_token={token}");
         let mut out = Outgoing::get(realm.path.clone()).with(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
         out.method = Method::POST;
         out.body = body.into();
         return out;
     }
     let mark = if realm.path.contains('?') { '&' } else { '?' };
-    let service = if service.is_empty() {
-        String::new()
-    } else {
-        format!("service={service}&")
-    };
-    let mut out = Outgoing::get(format!("{}{mark}{service}scope={scope}", realm.path));
+    let mut out = Outgoing::get(format!("{}{mark}service={service}{scope}", realm.path));
     if let Some(Credential::Basic { user, password }) = credential {
         out.headers.insert(header::AUTHORIZATION, basic(user, password));
     }

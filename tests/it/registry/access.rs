@@ -1,15 +1,18 @@
 //! Who is let in, and who learns what: tokens, passwords, redirects, proxies.
 
+use std::io::{Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dunlin::config::auth::AuthPlaces;
+use dunlin::config::certs::CertPlaces;
 use dunlin::registry::{Client, Proxies, RegistryError, Settings};
 use dunlin::types::deployment::Reason;
 use dunlin::types::digest::Digest;
 
 use super::faulty::{Asked, Faulty, Told};
 use super::{block, client, descriptor, noise, read, reference, settings, settings_with};
+use crate::fixture::pki::Pki;
 use crate::fixture::scratch::Scratch;
 
 const MANIFEST: &str = r#"{"schemaVersion":2,"manifests":[]}"#;
@@ -19,6 +22,7 @@ fn logged_in(scratch: &Scratch, host: &str, user: &str, password: &str) -> Setti
     let mut settings = settings();
     settings.auth = AuthPlaces {
         files: vec![scratch.join("auth.json")],
+        ..Default::default()
     };
     settings.auth.store(host, user, password).unwrap();
     settings
@@ -150,7 +154,10 @@ fn an_identity_token_is_exchanged() {
         format!(r#"{{"auths":{{"{}":{{"identitytoken":"re/fresh"}}}}}}"#, server.host()),
     );
     let mut settings = settings();
-    settings.auth = AuthPlaces { files: vec![file] };
+    settings.auth = AuthPlaces {
+        files: vec![file],
+        ..Default::default()
+    };
     block(Client::new(settings).resolve(&reference(&format!("{}/app:1", server.host())))).unwrap();
     let asked = &tokens.asked()[0];
     assert_eq!(asked.method, "POST");
@@ -354,6 +361,7 @@ fn a_helper_program_is_asked_for_the_password() {
     let mut settings = settings();
     settings.auth = AuthPlaces {
         files: vec![scratch.write("auth.json", auth)],
+        ..Default::default()
     };
     let client = Client::new(settings);
     let wanted = reference(&format!("{}/app:1", server.host()));
@@ -363,4 +371,147 @@ fn a_helper_program_is_asked_for_the_password() {
         "{error}"
     );
     assert_eq!(error.code(), Reason::Auth);
+}
+
+#[test]
+fn a_login_is_checked_before_it_is_stored() {
+    let tokens = Faulty::start(|asked, _| match asked.header("authorization") {
+        Some(value) if value == basic("me:right") => Told::new(200, r#"{"token":"t"}"#),
+        _ => Told::new(401, r#"{"details":"incorrect username or password"}"#),
+    });
+    let wanted = challenge(&tokens);
+    let by_token = Faulty::start(move |asked, _| match asked.header("authorization") {
+        Some("Bearer t") if asked.path == "/v2/" => Told::new(200, "{}"),
+        _ => Told::new(401, "").with("WWW-Authenticate", &wanted),
+    });
+    let by_password = Faulty::start(|asked, _| match asked.header("authorization") {
+        Some(value) if value == basic("me:right") && asked.path == "/v2/" => Told::new(200, "{}"),
+        _ => Told::new(401, "").with("WWW-Authenticate", "Basic"),
+    });
+    for server in [&by_token, &by_password] {
+        block(async {
+            client().check_login(&server.host(), "me", "right").await.unwrap();
+            let error = client().check_login(&server.host(), "me", "wrong").await.unwrap_err();
+            assert_eq!(error.code(), Reason::Auth, "{error}");
+        });
+    }
+    assert!(tokens.asked().iter().all(|asked| !asked.path.contains("scope")));
+}
+
+/// A TLS server that answers every request with a manifest. With `client_ca` it lets in only whom that authority knows.
+fn tls_server(pki: &Pki, name: &str, client_ca: bool) -> std::net::SocketAddr {
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    let identity = pki.server(name);
+    let chain: Vec<_> = CertificateDer::pem_file_iter(&identity.cert)
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    let key = PrivateKeyDer::from_pem_file(&identity.key).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ServerConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .unwrap();
+    let builder = if client_ca {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(pki.ca()).unwrap()).unwrap();
+        let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+            .build()
+            .unwrap();
+        builder.with_client_cert_verifier(verifier)
+    } else {
+        builder.with_no_client_auth()
+    };
+    let config = Arc::new(builder.with_single_cert(chain, key).unwrap());
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    // Ends with the test's process; a connection that fails is part of the tests.
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let connection = rustls::ServerConnection::new(config.clone()).unwrap();
+            let mut stream = rustls::StreamOwned::new(connection, stream.unwrap());
+            let mut head = [0; 1024];
+            if stream.read(&mut head).is_ok_and(|read| read > 0) {
+                let answer = format!(
+                    "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+                    MANIFEST.len()
+                );
+                let _ = stream
+                    .write_all(answer.as_bytes())
+                    .and_then(|()| stream.write_all(MANIFEST.as_bytes()));
+                stream.conn.send_close_notify();
+                let _ = stream.flush();
+            }
+        }
+    });
+    address
+}
+
+#[test]
+fn a_client_certificate_is_shown_to_its_registry() {
+    let scratch = Scratch::new("registry-client-cert");
+    let pki = Pki::new(&scratch.folder("pki"));
+    let address = tls_server(&pki, "localhost", true);
+    let folder = scratch.folder(&format!("certs.d/{address}"));
+    std::fs::copy(pki.ca(), folder.join("ca.crt")).unwrap();
+    let mut settings = settings();
+    settings.certs = CertPlaces {
+        folders: vec![scratch.join("certs.d")],
+        bundles: vec![],
+    };
+    settings.limits.attempts = 1;
+    let wanted = reference(&format!("{address}/app:1"));
+    let error = block(Client::new(settings.clone()).resolve(&wanted)).unwrap_err();
+    assert_eq!(error.code(), Reason::Net, "{error}");
+    let identity = pki.client("gw-0017");
+    std::fs::copy(identity.cert, folder.join("client.cert")).unwrap();
+    std::fs::copy(identity.key, folder.join("client.key")).unwrap();
+    block(Client::new(settings).resolve(&wanted)).unwrap();
+}
+
+#[test]
+fn tls_goes_through_a_proxy_as_a_tunnel() {
+    let scratch = Scratch::new("registry-tunnel");
+    let pki = Pki::new(&scratch.folder("pki"));
+    let address = tls_server(&pki, "localhost", false);
+    let proxy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", proxy.local_addr().unwrap());
+    let asked = std::thread::spawn(move || {
+        let (mut client, _) = proxy.accept().unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            client.read_exact(&mut byte).unwrap();
+            head.push(byte[0]);
+        }
+        let server = std::net::TcpStream::connect(address).unwrap();
+        client
+            .write_all(b"HTTP/1.1 200 Connection established\r\nVia: x\r\n\r\n")
+            .unwrap();
+        let (mut up, mut down) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+        let upward = std::thread::spawn(move || std::io::copy(&mut up, &mut down));
+        let _ = std::io::copy(&mut &server, &mut &client);
+        let _ = client.shutdown(std::net::Shutdown::Both);
+        let _ = upward.join();
+        String::from_utf8(head).unwrap()
+    });
+    let mut settings = settings();
+    settings.proxies = Proxies::new(Some(&url), None, Some("other.example")).unwrap();
+    settings.certs = CertPlaces {
+        folders: vec![],
+        bundles: vec![pki.ca()],
+    };
+    // An address that the certificate names and that nothing here can reach but the proxy.
+    block(async {
+        Client::new(settings)
+            .resolve(&reference("10.0.2.2:5000/app:1"))
+            .await
+            .unwrap()
+    });
+    assert!(
+        asked
+            .join()
+            .unwrap()
+            .starts_with("CONNECT 10.0.2.2:5000 HTTP/1.1\r\nHost: 10.0.2.2:5000\r\n")
+    );
 }

@@ -521,3 +521,72 @@ fn a_blob_goes_on_at_the_next_place_when_a_mirror_dies() {
     });
     assert_eq!(origin.asked()[0].range(), Some((50_000, 99_999)));
 }
+
+#[test]
+fn a_rate_bounds_all_blobs_together_and_can_be_lifted() {
+    let blob = noise(300_000);
+    let content = blob.clone();
+    let server = Faulty::start(move |asked, _| Told::blob(asked, &content));
+    let client = client();
+    block(async {
+        let repository = client
+            .repository(&reference(&format!("{}/app", server.host())))
+            .unwrap();
+        client.set_rate(std::num::NonZeroU64::new(400_000));
+        let begin = Instant::now();
+        let (mut one, mut two) = (
+            client.blob(&repository, &descriptor(&blob), 0),
+            client.blob(&repository, &descriptor(&blob), 0),
+        );
+        let (first, second) = tokio::join!(read(&mut one), read(&mut two));
+        assert!(first.unwrap() == blob && second.unwrap() == blob);
+        let took = begin.elapsed();
+        assert!(
+            took > Duration::from_millis(1100),
+            "600,000 bytes at 400,000 a second took {took:?}"
+        );
+        client.set_rate(None);
+        let begin = Instant::now();
+        read(&mut client.blob(&repository, &descriptor(&blob), 0))
+            .await
+            .unwrap();
+        assert!(begin.elapsed() < Duration::from_millis(700));
+    });
+}
+
+#[test]
+fn indexes_in_indexes_end_somewhere() {
+    let server = Faulty::start(|_, _| Told::new(200, r#"{"schemaVersion":2,"manifests":[]}"#));
+    let error = block(client().image(
+        &reference(&format!("{}/app:1", server.host())),
+        &"linux/amd64".parse().unwrap(),
+    ))
+    .unwrap_err();
+    assert_eq!(error.code(), Reason::NoArch, "{error}");
+    assert!(error.to_string().contains("there are: none"), "{error}");
+
+    let inner = r#"{"schemaVersion":2,"manifests":[]}"#.to_owned();
+    let mut levels = vec![inner];
+    for _ in 0..4 {
+        let below = levels.last().unwrap();
+        let entry = format!(
+            r#"{{"mediaType":"application/vnd.oci.image.index.v1+json","digest":"{}","size":{},"platform":{{"os":"linux","architecture":"amd64"}}}}"#,
+            Digest::of(below.as_bytes()),
+            below.len()
+        );
+        levels.push(format!(r#"{{"schemaVersion":2,"manifests":[{entry}]}}"#));
+    }
+    let server = Faulty::start(move |asked, _| {
+        let wanted = asked.path.rsplit('/').next().unwrap();
+        let found = levels
+            .iter()
+            .find(|level| Digest::of(level.as_bytes()).to_string() == wanted);
+        Told::new(200, found.unwrap_or(&levels[4]).clone())
+    });
+    let error = block(client().image(
+        &reference(&format!("{}/app:1", server.host())),
+        &"linux/amd64".parse().unwrap(),
+    ))
+    .unwrap_err();
+    assert!(error.to_string().contains("nested"), "{error}");
+}

@@ -28,6 +28,7 @@ fn trusting(scratch: &Scratch, registry: &Registry) -> CertPlaces {
 fn logged_in(scratch: &Scratch, registry: &Registry, password: &str) -> AuthPlaces {
     let places = AuthPlaces {
         files: vec![scratch.join("auth.json")],
+        ..Default::default()
     };
     places.store(&registry.host(), "tester", password).unwrap();
     places
