@@ -7,6 +7,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use serde_json::json;
+
 use dunlin::monitor::client::{self, ClientError, Connection, Ended, Ends, Session};
 use dunlin::monitor::state::{self, Judgement};
 use dunlin::monitor::wire::{self, AttachRequest, ExecRequest, MonitorConfig, Root, StartReport};
@@ -32,7 +34,7 @@ pub const ATTACH: AttachRequest = AttachRequest {
 
 /// A container that may be started once.
 pub struct Place {
-    pub scratch: Scratch,
+    _scratch: Scratch,
     pub config: MonitorConfig,
     monitor: Option<Child>,
 }
@@ -81,7 +83,7 @@ impl Place {
             cleanup: Vec::new(),
         };
         Place {
-            scratch,
+            _scratch: scratch,
             config,
             monitor: None,
         }
@@ -275,7 +277,35 @@ fn busybox_root(rootfs: &Path) {
 }
 
 fn write_bundle(bundle: &Path, args: &[&str]) {
-    fs::write(bundle.join("config.json"), serde_json::to_string(args).unwrap()).unwrap();
+    let mount = |target: &str, kind: &str, options: &[&str]| json!({"destination": target, "type": kind, "source": kind, "options": options});
+    let namespaces: Vec<_> = ["user", "pid", "network", "ipc", "uts", "mount", "cgroup"]
+        .iter()
+        .map(|kind| json!({"type": kind}))
+        .collect();
+    let caps = [
+        "CAP_CHOWN",
+        "CAP_KILL",
+        "CAP_SETUID",
+        "CAP_SETGID",
+        "CAP_NET_BIND_SERVICE",
+    ];
+    let spec = json!({
+        "ociVersion": "1.0.2",
+        "process": {
+            "user": {"uid": 0, "gid": 0}, "cwd": "/", "args": args, "env": ["PATH=/bin"],
+            "capabilities": {"bounding": caps, "effective": caps, "permitted": caps},
+        },
+        "root": {"path": "rootfs"},
+        "hostname": "place",
+        "mounts": [
+            mount("/proc", "proc", &["nosuid", "noexec", "nodev"]),
+            mount("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+            mount("/dev/pts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
+            mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
+        ],
+        "linux": {"namespaces": namespaces},
+    });
+    fs::write(bundle.join("config.json"), spec.to_string()).unwrap();
 }
 
 /// Descriptors and children of a process.
