@@ -13,9 +13,11 @@ use crate::disk::{DiskError, durable};
 use crate::types::bounds::{SUBID_FILE_BYTES, SUBID_RANGES};
 use crate::types::idmap::{Extent, IdMap};
 
-/// First id and number of ids of the range for a store that belongs to root where the files name none.
+/// The range for a store that belongs to root where the files name none. It lies where neither useradd (100,000 to
+/// 600,100,000) nor systemd (524,288 to 1,879,048,191 and from 2,147,352,576) hands out ids, so that it stays free when users are
+/// added later.
 pub const BUILT_IN: Range = Range {
-    first: 100_000,
+    first: 2_000_000_000,
     count: 65_536,
 };
 
@@ -335,8 +337,8 @@ mod tests {
     #[test]
     fn a_store_of_root_never_maps_the_hosts_root() {
         for (text, first) in [
-            ("", 100_000),
-            ("ann:165536:65536\n", 100_000),
+            ("", 2_000_000_000),
+            ("ann:100000:65536\n", 2_000_000_000),
             ("dunlin:5000:10\n", 5000),
             ("dunlin:1:1\nroot:9000:70000\n", 9000),
         ] {
@@ -346,10 +348,10 @@ mod tests {
             assert_eq!(map.map.uids.len(), 1);
             remove(&files);
         }
-        let files = files("taken", "ann:100000:65536\nbob:165536:65536\n", "");
+        let files = files("taken", "ann:2000000000:65536\nbob:2000065536:65536\n", "");
         let error = files.store_map(0, 0).unwrap_err().to_string();
         assert!(
-            error.contains("`ann`") && error.contains("`root:231072:65536`"),
+            error.contains("`ann`") && error.contains("`root:2000131072:65536`"),
             "{error}"
         );
         remove(&files);
