@@ -3,6 +3,7 @@
 //! Source of the rules: containers-certs.d(5). The first folder that holds `HOST[:PORT]` counts, the others are not read. In it
 //! every `*.crt` is an authority, every `*.cert` a client certificate with its key in `*.key` of the same name.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use rustls_pki_types::pem::PemObject;
@@ -24,6 +25,8 @@ pub const SYSTEM_BUNDLES: [&str; 5] = [
 /// Where certificates are looked for. Every path may be absent.
 #[derive(Debug, Clone, Default)]
 pub struct CertPlaces {
+    /// Folders that hold the files of one registry (`HOST[:PORT]`) directly; they are read instead of all others.
+    pub given: BTreeMap<String, PathBuf>,
     /// Folders that hold one folder per registry, in the order in which they are asked.
     pub folders: Vec<PathBuf>,
     /// Bundles of authorities; the first that exists is read.
@@ -92,11 +95,15 @@ impl CertPlaces {
         Self {
             folders,
             bundles: SYSTEM_BUNDLES.map(PathBuf::from).to_vec(),
+            ..Self::default()
         }
     }
 
     /// The folder for `host` (`name[:port]` as written in references), where one exists.
     pub fn folder(&self, host: &str) -> Option<PathBuf> {
+        if let Some(given) = self.given.get(host) {
+            return Some(given.clone());
+        }
         if host.is_empty() || host.starts_with('.') || host.contains(['/', '\0']) {
             return None;
         }
@@ -213,10 +220,11 @@ mod tests {
         std::fs::write(folder.join("ca.crt"), cert.pem()).unwrap();
         std::fs::write(folder.join("client.cert"), cert.pem()).unwrap();
 
-        let places = CertPlaces {
+        let mut places = CertPlaces {
             folders: vec![one.clone(), two],
-            bundles: vec![scratch.join("none"), folder.join("ca.crt")],
+            ..Default::default()
         };
+        places.bundles = vec![scratch.join("none"), folder.join("ca.crt")];
         assert!(matches!(
             places.read("reg.example:5000"),
             Err(CertsError::Unpaired { .. })
@@ -226,6 +234,8 @@ mod tests {
         assert_eq!(found.authorities.len(), 1);
         assert_eq!(found.client.unwrap().chain.len(), 1);
         assert_eq!(places.system().unwrap().len(), 1);
+        places.given.insert("given.example".to_owned(), folder.clone());
+        assert!(places.read("given.example").unwrap().client.is_some());
 
         assert!(places.read("unknown.example").unwrap().client.is_none());
         for host in ["", "..", ".", "../two/reg.example:5000", "a/b"] {

@@ -2,14 +2,12 @@
 
 use super::options::OptionsError;
 use crate::config::ConfigError;
-use crate::config::auth::AuthError;
-use crate::config::registries::RegistriesError;
 use crate::disk::DiskError;
 use crate::image::pull::PullError;
 use crate::image::worker::WorkerError;
 use crate::keeper::KeeperError;
 use crate::monitor::client::ClientError;
-use crate::registry::ProxyError;
+use crate::registry::RegistryError;
 use crate::runtime::spec::SpecError;
 use crate::store::StoreError;
 use crate::types::container::Status;
@@ -132,15 +130,9 @@ pub enum EngineError {
         /// The name.
         name: String,
     },
-    /// registries.conf.
+    /// What the files and the environment say about registries.
     #[error(transparent)]
-    Registries(#[from] RegistriesError),
-    /// auth.json.
-    #[error(transparent)]
-    Auth(#[from] AuthError),
-    /// A proxy of the environment.
-    #[error(transparent)]
-    Proxy(#[from] ProxyError),
+    Registry(#[from] RegistryError),
     /// A pull.
     #[error(transparent)]
     Pull(#[from] PullError),

@@ -458,6 +458,7 @@ fn a_client_certificate_is_shown_to_its_registry() {
     settings.certs = CertPlaces {
         folders: vec![scratch.join("certs.d")],
         bundles: vec![],
+        ..Default::default()
     };
     settings.limits.attempts = 1;
     let wanted = reference(&format!("{address}/app:1"));
@@ -500,6 +501,7 @@ fn tls_goes_through_a_proxy_as_a_tunnel() {
     settings.certs = CertPlaces {
         folders: vec![],
         bundles: vec![pki.ca()],
+        ..Default::default()
     };
     // An address that the certificate names and that nothing here can reach but the proxy.
     block(async {

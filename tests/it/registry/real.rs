@@ -22,6 +22,7 @@ fn trusting(scratch: &Scratch, registry: &Registry) -> CertPlaces {
     CertPlaces {
         folders: vec![scratch.join("certs.d")],
         bundles: vec![],
+        ..Default::default()
     }
 }
 
@@ -131,6 +132,7 @@ fn a_private_authority_is_trusted_for_its_registry_alone() {
         let bundle = CertPlaces {
             folders: vec![],
             bundles: vec![PathBuf::from("/nonexistent"), registry.ca()],
+            ..Default::default()
         };
         Client::new(Settings {
             certs: bundle,
