@@ -86,11 +86,11 @@ mod tests {
     #[test]
     fn values_become_yaml_that_reads_back() {
         let value = json!({
-            "a": {"b": "text", "n": 1, "t": "true", "empty": {}, "none": null},
+            "a": {"b": "text", "m": 1, "t": "true", "empty": {}, "none": null},
             "list": ["x", {"k": "v", "l": [1]}, "0.1"],
             "text": "with: colon",
         });
-        let want = "a:\n  b: text\n  empty: {}\n  n: 1\n  none: null\n  t: \"true\"\nlist:\n- x\n- k: v\n  l:\n  - 1\n- \"0.1\"\ntext: \"with: colon\"\n";
+        let want = "a:\n  b: text\n  empty: {}\n  m: 1\n  none: null\n  t: \"true\"\nlist:\n- x\n- k: v\n  l:\n  - 1\n- \"0.1\"\ntext: \"with: colon\"\n";
         assert_eq!(render(&value), want);
     }
 }
