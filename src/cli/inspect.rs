@@ -152,7 +152,7 @@ fn config(view: &ContainerView) -> Value {
     let record = &view.record;
     let spec = &record.spec;
     json!({
-        "Hostname": spec.hostname,
+        "Hostname": if spec.hostname.is_empty() { record.id.short() } else { spec.hostname.clone() },
         "Domainname": "",
         "User": spec.user,
         "AttachStdin": false,

@@ -25,8 +25,7 @@ impl Engine {
         let image = self.image(&options.image)?;
         let defaults = self.image_defaults(&image)?;
         let id = ContainerId::from_bytes(random()?);
-        let hostname = options.hostname.clone().unwrap_or_else(|| id.short());
-        let mut spec = merge(options, &defaults, self.default_limits(), &hostname)?;
+        let mut spec = merge(options, &defaults, self.default_limits())?;
         if options.log.is_none() {
             spec.log = self.log_limits();
         }

@@ -214,14 +214,9 @@ pub fn shell(line: &str) -> Vec<String> {
 
 /// Joins wishes, image and `defaults` (limits where nothing is said) to what the container is. The mounts of the result
 /// contain volumes with empty names where the image or the user wants new unnamed ones.
-pub fn merge(
-    options: &CreateOptions,
-    image: &ImageDefaults,
-    defaults: &Limits,
-    hostname: &str,
-) -> Result<ContainerSpec, OptionsError> {
+pub fn merge(options: &CreateOptions, image: &ImageDefaults, defaults: &Limits) -> Result<ContainerSpec, OptionsError> {
     let args = arguments(options, image)?;
-    let env = environment(options, image, hostname);
+    let env = environment(options, image);
     let workdir = workdir(options, image)?;
     let mounts = mounts(options, image)?;
     bound("arguments", args.len(), bounds::ARGS)?;
@@ -258,7 +253,7 @@ pub fn merge(
         env,
         workdir,
         user: options.user.clone().unwrap_or_else(|| image.user.clone()),
-        hostname: hostname.to_owned(),
+        hostname: options.hostname.clone().unwrap_or_default(),
         tty: options.tty,
         stdin: options.stdin,
         mounts,
@@ -312,7 +307,7 @@ fn arguments(options: &CreateOptions, image: &ImageDefaults) -> Result<Vec<Strin
     Ok(args)
 }
 
-fn environment(options: &CreateOptions, image: &ImageDefaults, hostname: &str) -> Vec<String> {
+fn environment(options: &CreateOptions, image: &ImageDefaults) -> Vec<String> {
     let mut env: Vec<String> = Vec::new();
     let mut set = |entry: String| {
         let name = entry.split('=').next().unwrap_or_default();
@@ -322,13 +317,6 @@ fn environment(options: &CreateOptions, image: &ImageDefaults, hostname: &str) -
         }
     };
     set(PATH.to_owned());
-    if options.tty {
-        set("TERM=xterm".to_owned());
-    }
-    set("container=dunlin".to_owned());
-    if options.network != Some(Network::Host) {
-        set(format!("HOSTNAME={hostname}"));
-    }
     for entry in image.env.iter().flatten() {
         let name = entry.split('=').next().unwrap_or_default();
         if !options.unset_env.iter().any(|unset| unset == name) {

@@ -35,7 +35,7 @@ fn entrypoint_and_command_meet_as_in_podman() {
             command: words(command),
             ..CreateOptions::default()
         };
-        let spec = merge(&options, &image(), &Limits::default(), "h").unwrap();
+        let spec = merge(&options, &image(), &Limits::default()).unwrap();
         assert_eq!(spec.args, words(want), "{entrypoint:?} {command}");
     }
     let nothing = merge(
@@ -63,8 +63,8 @@ fn the_image_fills_what_nobody_said() {
         pids: Some(64),
         ..Limits::default()
     };
-    let spec = merge(&options, &image(), &defaults, "box").unwrap();
-    assert_eq!(spec.env, words("PATH=/bin container=dunlin HOSTNAME=box X=2 Y=3"));
+    let spec = merge(&options, &image(), &defaults).unwrap();
+    assert_eq!(spec.env, words("PATH=/bin X=2 Y=3"));
     assert_eq!(
         (spec.workdir.as_str(), spec.user.as_str(), spec.stop_signal),
         ("/srv", "web", 3)
@@ -106,7 +106,7 @@ fn health_checks_are_overridden_piece_by_piece() {
             health,
             ..CreateOptions::default()
         };
-        merge(&options, &image(), &Limits::default(), "h").map(|spec| spec.health)
+        merge(&options, &image(), &Limits::default()).map(|spec| spec.health)
     };
     assert_eq!(
         check(HealthOptions {
@@ -153,9 +153,7 @@ fn impossible_wishes_are_refused_by_name() {
     let with = |change: &dyn Fn(&mut CreateOptions)| {
         let mut options = CreateOptions::default();
         change(&mut options);
-        merge(&options, &image(), &Limits::default(), "h")
-            .unwrap_err()
-            .to_string()
+        merge(&options, &image(), &Limits::default()).unwrap_err().to_string()
     };
     for (text, says) in [
         (with(&|o| o.workdir = Some("x".into())), "working directory `x`"),

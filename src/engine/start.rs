@@ -7,6 +7,7 @@ use crate::disk::durable;
 use crate::disk::lock::{Lock, Mode};
 use crate::image::worker;
 use crate::monitor::wire::{self as monitor, MonitorConfig, Root, Size};
+use crate::runtime::etc;
 use crate::runtime::spec::{self, HostFacts};
 use crate::store::ImageRecord;
 use crate::sys::path;
@@ -88,14 +89,14 @@ impl Engine {
         let config = self.store().config(&image)?;
         let host = HostFacts::new(&info.ids.map);
         let bundle = spec::build(record, Some(&config), &host, layout)?;
+        for (name, content) in etc::files(record, &host) {
+            self.put_file(&layout.bundle(&record.id).join(name), content.as_bytes(), 0o644)?;
+        }
         let bytes = serde_json::to_vec(&bundle).map_err(|error| EngineError::Bundle {
             name: record.name.clone(),
             reason: error.to_string(),
         })?;
-        // Made anew at every start: nothing is lost with a power cut.
-        let file = layout.bundle(&record.id).join("config.json");
-        durable::write_volatile(&file, &bytes)?;
-        self.own(&file)?;
+        self.put_file(&layout.bundle(&record.id).join("config.json"), &bytes, 0o600)?;
         let spec = &record.spec;
         let text = |path: &Path| path.to_string_lossy().into_owned();
         let cleanup = vec![
@@ -131,6 +132,14 @@ impl Engine {
         };
         let mut keeper = self.keeper()?;
         Ok(keeper.start_monitor(config, attach.as_ref().map(|fd| fd.as_fd()))?)
+    }
+
+    /// Writes a file of the bundle. It is made anew at every start: nothing is lost with a power cut.
+    fn put_file(&self, path: &Path, content: &[u8], mode: u32) -> Result<(), EngineError> {
+        durable::write_volatile(path, content)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))
+            .map_err(EngineError::io("set the mode of", path))?;
+        self.own(path)
     }
 
     /// The root file system: layers and the writable folder, or a flat copy where overlay is missing.

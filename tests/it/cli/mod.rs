@@ -54,8 +54,15 @@ impl World {
             Who::Single => Store::User(User::without_ranges()?),
             Who::Root => Store::Root(Scratch::new("root")),
         };
-        let mut world = World { store, image: String::new(), _layout: layout };
-        world.image = world.cmd("pull -q").arg(format!("oci:{}:latest", world._layout.path().display())).ok();
+        let mut world = World {
+            store,
+            image: String::new(),
+            _layout: layout,
+        };
+        world.image = world
+            .cmd("pull -q")
+            .arg(format!("oci:{}:latest", world._layout.path().display()))
+            .ok();
         assert_eq!(world.image.len(), 64, "pull prints the id: {}", world.image);
         Ok(world)
     }
@@ -67,7 +74,11 @@ impl World {
             Store::User(user) => user.dunlin(),
             Store::Root(_) => Cmd::dunlin(),
         };
-        cmd.arg("--root").arg(data).arg("--runroot").arg(run).args(words.split(' ').filter(|word| !word.is_empty()))
+        cmd.arg("--root")
+            .arg(data)
+            .arg("--runroot")
+            .arg(run)
+            .args(words.split(' ').filter(|word| !word.is_empty()))
     }
 
     /// `run` with these options, the image, and this shell script.
@@ -120,5 +131,7 @@ impl Drop for World {
 /// Names in a folder; none where it is missing.
 pub fn names(dir: &std::path::Path) -> Vec<String> {
     let read = std::fs::read_dir(dir).into_iter().flatten().flatten();
-    read.map(|entry| entry.file_name().to_string_lossy().into_owned()).filter(|name| !name.starts_with(".lock")).collect()
+    read.map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|name| !name.starts_with(".lock"))
+        .collect()
 }

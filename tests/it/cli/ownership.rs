@@ -32,23 +32,58 @@ fn root_becomes_the_owner_of_the_store() {
     };
     let (data, run) = world.roots();
     let user = world.user().expect("an ordinary user");
-    let root = |words: &[&str]| Cmd::dunlin().arg("--root").arg(&data).arg("--runroot").arg(&run).args(words);
-    world.cmd("run -d --name theirs").arg(&world.image).args(["sleep", "1000"]).ok();
+    let root = |words: &[&str]| {
+        Cmd::dunlin()
+            .arg("--root")
+            .arg(&data)
+            .arg("--runroot")
+            .arg(&run)
+            .args(words)
+    };
+    world
+        .cmd("run -d --name theirs")
+        .arg(&world.image)
+        .args(["sleep", "1000"])
+        .ok();
     assert_eq!(root(&["ps", "--format", "{{.Names}}"]).ok(), "theirs");
-    assert_eq!(root(&["run", "--rm", &world.image, "cat", "/proc/self/uid_map"]).ok().split_whitespace().take(2).collect::<Vec<_>>(), ["0", "0"]);
-    root(&["run", "-d", "--name", "made", "-v", "vol:/v", &world.image, "sleep", "1000"]).ok();
+    assert_eq!(
+        root(&["run", "--rm", &world.image, "cat", "/proc/self/uid_map"])
+            .ok()
+            .split_whitespace()
+            .take(2)
+            .collect::<Vec<_>>(),
+        ["0", "0"]
+    );
+    root(&[
+        "run",
+        "-d",
+        "--name",
+        "made",
+        "-v",
+        "vol:/v",
+        &world.image,
+        "sleep",
+        "1000",
+    ])
+    .ok();
     assert_eq!(world.field("made", "{{.State.Status}}"), "running");
     root(&["rm", "-f", "-t", "0", "made", "theirs"]).ok();
     let mut foreign = Vec::new();
     owned_by_root(&data, &mut foreign);
     owned_by_root(&run, &mut foreign);
-    assert!(foreign.is_empty(), "files of root's in the store of {}: {foreign:?}", user.name());
+    assert!(
+        foreign.is_empty(),
+        "files of root's in the store of {}: {foreign:?}",
+        user.name()
+    );
     // A bind that only root can read is an error, not a hole.
     let secret = crate::fixture::scratch::Scratch::new("secret");
     std::fs::set_permissions(secret.path(), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
     let spec = format!("{}/inner:/x", secret.path().display());
     secret.folder("inner");
-    root(&["run", "--rm", "-v", &spec, &world.image, "true"]).fails(125).says(&["inner", &user.uid().to_string()]);
+    root(&["run", "--rm", "-v", &spec, &world.image, "true"])
+        .fails(125)
+        .says(&["inner", &user.uid().to_string()]);
 }
 
 #[test]
@@ -57,10 +92,22 @@ fn a_store_of_roots_maps_no_container_to_the_hosts_root() {
         Ok(world) => world,
         Err(reason) => skip!("{reason}"),
     };
-    world.cmd("run -d --name box").arg(&world.image).args(["sleep", "1000"]).ok();
+    world
+        .cmd("run -d --name box")
+        .arg(&world.image)
+        .args(["sleep", "1000"])
+        .ok();
     let pid = world.field("box", "{{.State.Pid}}");
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let uid: u32 = status.lines().find_map(|line| line.strip_prefix("Uid:")).unwrap().split_whitespace().next().unwrap().parse().unwrap();
+    let uid: u32 = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Uid:"))
+        .unwrap()
+        .split_whitespace()
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap();
     assert!(uid >= 1000, "the container's root is uid {uid} of the host");
     assert_eq!(world.cmd("exec box id -u").ok(), "0");
 }

@@ -12,8 +12,16 @@ fn volumes_outlive_containers_and_binds_are_shared() {
             Err(reason) => skip!("{reason}"),
         };
         world.sh("run --rm -v data:/srv", "echo kept > /srv/file").ok();
-        assert_eq!(world.sh("run --rm -v data:/srv:ro", "cat /srv/file").ok(), "kept", "{who:?}");
-        assert_ne!(world.sh("run --rm -v data:/srv:ro", "echo no > /srv/file").run().code, 0, "{who:?}");
+        assert_eq!(
+            world.sh("run --rm -v data:/srv:ro", "cat /srv/file").ok(),
+            "kept",
+            "{who:?}"
+        );
+        assert_ne!(
+            world.sh("run --rm -v data:/srv:ro", "echo no > /srv/file").run().code,
+            0,
+            "{who:?}"
+        );
         let shared = world.folder("shared");
         fs::write(shared.join("host"), "from outside").unwrap();
         if let Some(user) = world.user() {
@@ -21,10 +29,33 @@ fn volumes_outlive_containers_and_binds_are_shared() {
         }
         fs::set_permissions(&shared, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
         let spec = format!("{}:/shared", shared.display());
-        assert_eq!(world.cmd("run --rm -v").arg(&spec).arg(&world.image).args(["sh", "-c", "cat /shared/host; echo x > /shared/inside"]).ok(), "from outside", "{who:?}");
+        assert_eq!(
+            world
+                .cmd("run --rm -v")
+                .arg(&spec)
+                .arg(&world.image)
+                .args(["sh", "-c", "cat /shared/host; echo x > /shared/inside"])
+                .ok(),
+            "from outside",
+            "{who:?}"
+        );
         assert_eq!(fs::read_to_string(shared.join("inside")).unwrap(), "x\n", "{who:?}");
-        world.cmd("run --rm -v /nonexistent:/x").arg(&world.image).arg("true").fails(125).says(&["/nonexistent", "owner"]);
-        assert_eq!(world.sh("run --rm --tmpfs /fast:size=1m,mode=700", "stat -c %a /fast; df -k /fast | tail -n 1 | awk '{print $2}'").ok(), "700\n1024", "{who:?}");
+        world
+            .cmd("run --rm -v /nonexistent:/x")
+            .arg(&world.image)
+            .arg("true")
+            .fails(125)
+            .says(&["/nonexistent", "owner"]);
+        assert_eq!(
+            world
+                .sh(
+                    "run --rm --tmpfs /fast:size=1m,mode=700",
+                    "stat -c %a /fast; df -k /fast | tail -n 1 | awk '{print $2}'"
+                )
+                .ok(),
+            "700\n1024",
+            "{who:?}"
+        );
         let (data, _) = world.roots();
         assert_eq!(names(&data.join("volumes")), ["data"], "{who:?}");
     }
@@ -38,7 +69,13 @@ fn a_read_only_root_keeps_its_temporary_folders() {
     };
     assert_ne!(world.sh("run --rm --read-only", "touch /etc/x").run().code, 0);
     world.sh("run --rm --read-only", "touch /tmp/x /run/x /var/tmp/x").ok();
-    assert_ne!(world.sh("run --rm --read-only --read-only-tmpfs=false", "touch /tmp/x").run().code, 0);
+    assert_ne!(
+        world
+            .sh("run --rm --read-only --read-only-tmpfs=false", "touch /tmp/x")
+            .run()
+            .code,
+        0
+    );
 }
 
 #[test]
@@ -69,7 +106,11 @@ fn files_that_flags_name_are_read_and_written() {
     user.give(&folder);
     let (env, cid) = (folder.join("env"), folder.join("cid"));
     let run = || {
-        let cmd = world.cmd("run --name box --env-file").arg(&env).args(["-e", "B=3", "--cidfile"]).arg(&cid);
+        let cmd = world
+            .cmd("run --name box --env-file")
+            .arg(&env)
+            .args(["-e", "B=3", "--cidfile"])
+            .arg(&cid);
         cmd.arg(&world.image).args(["sh", "-c", "echo $A $B"])
     };
     assert_eq!(run().ok(), "from file 3");
@@ -86,16 +127,27 @@ fn an_interrupted_removal_is_finished_later() {
         Err(reason) => skip!("{reason}"),
     };
     let (data, _) = world.roots();
-    world.sh("run --name box -u app", "mkdir /tmp/mine; touch /tmp/mine/file; chmod 700 /tmp/mine").ok();
+    world
+        .sh(
+            "run --name box -u app",
+            "mkdir /tmp/mine; touch /tmp/mine/file; chmod 700 /tmp/mine",
+        )
+        .ok();
     let id = world.field("box", "{{.Id}}");
     // What a removal does first; then the power goes.
     let containers = data.join("containers");
     fs::rename(containers.join(&id), containers.join(format!(".{id}.removing"))).unwrap();
     fs::create_dir(containers.join(format!(".{}.new", "0".repeat(64)))).unwrap();
-    world.user().expect("an ordinary user").give(&containers.join(format!(".{}.new", "0".repeat(64))));
+    world
+        .user()
+        .expect("an ordinary user")
+        .give(&containers.join(format!(".{}.new", "0".repeat(64))));
     assert_eq!(world.cmd("ps -aq").ok(), "");
     // The name is free again, and the next container that is made sweeps up.
     world.sh("create --name box", "true").ok();
-    let left: Vec<String> = names(&containers).into_iter().filter(|name| name.starts_with('.')).collect();
+    let left: Vec<String> = names(&containers)
+        .into_iter()
+        .filter(|name| name.starts_with('.'))
+        .collect();
     assert!(left.is_empty(), "{left:?}");
 }

@@ -28,7 +28,11 @@ impl Typist {
         let inner = cmd.into_command();
         // setsid makes the terminal the controlling one of a new session.
         let mut command = std::process::Command::new("/usr/bin/setsid");
-        command.arg("--ctty").arg("--wait").arg(inner.get_program()).args(inner.get_args());
+        command
+            .arg("--ctty")
+            .arg("--wait")
+            .arg(inner.get_program())
+            .args(inner.get_args());
         command.env_clear();
         for (name, value) in inner.get_envs() {
             if let Some(value) = value {
@@ -46,7 +50,9 @@ impl Typist {
         std::thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok(count @ 1..) = reader.read(&mut buffer) {
-                sink.lock().unwrap().push_str(&String::from_utf8_lossy(&buffer[..count]));
+                sink.lock()
+                    .unwrap()
+                    .push_str(&String::from_utf8_lossy(&buffer[..count]));
             }
         });
         Typist { child, master, shown }
@@ -59,7 +65,11 @@ impl Typist {
     fn sees(&self, text: &str) {
         let end = Instant::now() + WAIT;
         while !self.shown.lock().unwrap().contains(text) {
-            assert!(Instant::now() < end, "no `{text}` on the terminal: {:?}", self.shown.lock().unwrap());
+            assert!(
+                Instant::now() < end,
+                "no `{text}` on the terminal: {:?}",
+                self.shown.lock().unwrap()
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -70,7 +80,11 @@ impl Typist {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status.code().unwrap_or(-1);
             }
-            assert!(Instant::now() < end, "it does not end: {:?}", self.shown.lock().unwrap());
+            assert!(
+                Instant::now() < end,
+                "it does not end: {:?}",
+                self.shown.lock().unwrap()
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -86,7 +100,12 @@ impl Drop for Typist {
 /// dunlin as root on the world's store: it becomes the owner, so that the terminal may be root's.
 fn dunlin(world: &World, words: &str) -> Cmd {
     let (data, run) = world.roots();
-    Cmd::dunlin().arg("--root").arg(data).arg("--runroot").arg(run).args(words.split(' ').filter(|word| !word.is_empty()))
+    Cmd::dunlin()
+        .arg("--root")
+        .arg(data)
+        .arg("--runroot")
+        .arg(run)
+        .args(words.split(' ').filter(|word| !word.is_empty()))
 }
 
 #[test]
@@ -95,7 +114,11 @@ fn a_shell_on_a_terminal_has_its_size_and_follows_it() {
         Ok(world) => world,
         Err(reason) => skip!("{reason}"),
     };
-    let mut typist = Typist::start(dunlin(&world, "run -it --rm --name shell").arg(&world.image).arg("sh"), 33, 77);
+    let mut typist = Typist::start(
+        dunlin(&world, "run -it --rm --name shell").arg(&world.image).arg("sh"),
+        33,
+        77,
+    );
     typist.types("stty size; tty; echo done-$((1+1))\n");
     typist.sees("done-2");
     typist.sees("33 77");
@@ -125,7 +148,11 @@ fn the_terminal_is_as_before_afterwards() {
     let (data, run) = world.roots();
     let binary = crate::fixture::cmd::dunlin();
     for ending in ["exit 0", "exit 3", "kill -9 -1", "nonexistent-program"] {
-        let program = if ending == "nonexistent-program" { "nonexistent-program".to_owned() } else { format!("sh -c '{ending}'") };
+        let program = if ending == "nonexistent-program" {
+            "nonexistent-program".to_owned()
+        } else {
+            format!("sh -c '{ending}'")
+        };
         let script = format!(
             "stty -a > {0}/before; {1} --root {0}/dunlin-data --runroot {0}/dunlin-run version > /dev/null; \
              {1} --root {2} --runroot {3} run -it --rm {4} {program}; stty -a > {0}/after; echo finished",
@@ -149,7 +176,11 @@ fn detach_keys_leave_the_container_running() {
         Ok(world) => world,
         Err(reason) => skip!("{reason}"),
     };
-    let mut typist = Typist::start(dunlin(&world, "run -it --name kept").arg(&world.image).arg("sh"), 24, 80);
+    let mut typist = Typist::start(
+        dunlin(&world, "run -it --name kept").arg(&world.image).arg("sh"),
+        24,
+        80,
+    );
     typist.types("echo ready-$((1+1))\n");
     typist.sees("ready-2");
     typist.types("\u{10}\u{11}");
@@ -171,7 +202,11 @@ fn exec_on_a_terminal_is_a_shell_of_its_own() {
         Ok(world) => world,
         Err(reason) => skip!("{reason}"),
     };
-    world.cmd("run -d --name box").arg(&world.image).args(["sleep", "1000"]).ok();
+    world
+        .cmd("run -d --name box")
+        .arg(&world.image)
+        .args(["sleep", "1000"])
+        .ok();
     let mut typist = Typist::start(dunlin(&world, "exec -it box sh"), 30, 90);
     typist.types("stty size; echo pid-$$; echo t-$TERM; exit 4\n");
     typist.sees("30 90");
@@ -180,7 +215,16 @@ fn exec_on_a_terminal_is_a_shell_of_its_own() {
     assert_eq!(world.field("box", "{{.State.Status}}"), "running");
     // Without a terminal of its own, -t still gives one inside.
     assert_eq!(world.cmd("exec -t box tty").run().stdout.trim(), "/dev/pts/0");
-    assert_eq!(world.cmd("run --rm -t").arg(&world.image).arg("tty").run().stdout.trim(), "/dev/pts/0");
+    assert_eq!(
+        world
+            .cmd("run --rm -t")
+            .arg(&world.image)
+            .arg("tty")
+            .run()
+            .stdout
+            .trim(),
+        "/dev/pts/0"
+    );
 }
 
 #[test]
@@ -189,7 +233,11 @@ fn a_lost_terminal_ends_the_command_and_what_it_ran() {
         Ok(world) => world,
         Err(reason) => skip!("{reason}"),
     };
-    let mut typist = Typist::start(dunlin(&world, "run -it --rm --name shell").arg(&world.image).arg("sh"), 24, 80);
+    let mut typist = Typist::start(
+        dunlin(&world, "run -it --rm --name shell").arg(&world.image).arg("sh"),
+        24,
+        80,
+    );
     typist.types("echo ready-$((1+1))\n");
     typist.sees("ready-2");
     // The line drops: every descriptor of the master goes, the kernel sends HUP.
