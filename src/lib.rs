@@ -45,6 +45,7 @@
 //! - Where everything lies: [`disk::layout`]. Every bound: [`types::bounds`]. Every environment variable: [`config::env`].
 
 pub mod agent;
+pub mod cli;
 pub mod config;
 pub mod deploy;
 pub mod disk;

@@ -10,7 +10,7 @@ pub fn main() -> ExitCode {
         Some("worker") => with_descriptor(args, dunlin::image::worker::main),
         Some("decode") => dunlin::image::decode::main(&args.collect::<Vec<_>>()).into(),
         Some("monitor") => with_descriptor(args, dunlin::monitor::main),
-        _ => ExitCode::SUCCESS,
+        _ => dunlin::cli::main(std::env::args_os().skip(1)).into(),
     }
 }
 

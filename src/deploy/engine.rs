@@ -6,11 +6,12 @@ use std::time::Duration;
 use crate::disk::durable;
 use crate::engine::filter::Filter;
 use crate::engine::options::{CreateOptions, HealthOptions};
-use crate::engine::pull::{Meaning, Reach};
+use crate::engine::pull::Reach;
 use crate::engine::view::ContainerView;
 use crate::engine::{Engine, EngineError};
 use crate::image::pull::Progress;
 use crate::monitor::wire::What;
+use crate::registry::names::Meaning;
 use crate::store::ImageRecord;
 use crate::types::app::{App, parse_volume};
 use crate::types::bounds::CONFIG_FILE_BYTES;
@@ -20,9 +21,7 @@ use crate::types::digest::Digest;
 use crate::types::ids::ContainerId;
 use crate::types::time::Unix;
 
-use super::hands::{
-    Cancel, Container, Ended, Failure, Fetched, Hands, LABEL_APP, LABEL_SPEC, Phase, Seen, Sink,
-};
+use super::hands::{Cancel, Container, Ended, Failure, Fetched, Hands, LABEL_APP, LABEL_SPEC, Phase, Seen, Sink};
 
 /// A watcher asks the disk again after so long without an event, in case a packet was lost.
 const QUIET: Duration = Duration::from_secs(3600);
@@ -51,7 +50,12 @@ impl EngineHands {
     fn image(&self, manifest: &Digest) -> Result<ImageRecord, Failure> {
         let images = self.engine.images().map_err(|e| failure(&e))?;
         let found = images.into_iter().find(|image| image.manifest == *manifest);
-        found.ok_or_else(|| Failure::new(Reason::ImageMissing, format!("no image with the manifest `{manifest}` here")))
+        found.ok_or_else(|| {
+            Failure::new(
+                Reason::ImageMissing,
+                format!("no image with the manifest `{manifest}` here"),
+            )
+        })
     }
 }
 
@@ -64,16 +68,26 @@ impl Hands for EngineHands {
     fn fetch(&self, image: &str, _cancel: &Cancel, progress: &mut dyn FnMut(BytesMoved)) -> Result<Fetched, Failure> {
         let reference = match self.engine.resolve(image) {
             Ok(Meaning::One(reference)) => reference,
-            Ok(Meaning::Several(_)) => {
-                return Err(Failure::new(Reason::ImageMissing, format!("`{image}` may mean several images")));
+            Ok(Meaning::Ambiguous(_)) => {
+                return Err(Failure::new(
+                    Reason::ImageMissing,
+                    format!("`{image}` may mean several images"),
+                ));
             }
             Err(error) => return Err(failure(&error)),
         };
         if reference.digest().is_some()
             && let Ok(found) = self.engine.image(&reference.to_string())
         {
-            let bytes = BytesMoved { fetched: 0, reused: found.size, total: found.size };
-            return Ok(Fetched { image: found.manifest, bytes });
+            let bytes = BytesMoved {
+                fetched: 0,
+                reused: found.size,
+                total: found.size,
+            };
+            return Ok(Fetched {
+                image: found.manifest,
+                bytes,
+            });
         }
         let (sender, receiver) = std::sync::mpsc::channel();
         let found = std::thread::scope(|scope| {
@@ -95,7 +109,10 @@ impl Hands for EngineHands {
             pull.join()
         });
         match found {
-            Ok(Ok((image, bytes))) => Ok(Fetched { image: image.manifest, bytes }),
+            Ok(Ok((image, bytes))) => Ok(Fetched {
+                image: image.manifest,
+                bytes,
+            }),
             Ok(Err(error)) => Err(failure(&error)),
             Err(_) => Err(Failure::new(Reason::Internal, "the pull's thread panicked")),
         }
@@ -104,12 +121,19 @@ impl Hands for EngineHands {
     fn create(&self, app: &App, image: &Digest, name: &str) -> Result<Container, Failure> {
         let found = self.image(image)?;
         let by_name = self.engine.image(&app.image).is_ok_and(|named| named.id == found.id);
-        let mut options = options(app, name, &|device| self.engine.board().devices.iter().any(|d| d == device))?;
+        let mut options = options(app, name, &|device| {
+            self.engine.board().devices.iter().any(|d| d == device)
+        })?;
         options.image = if by_name { app.image.clone() } else { found.id.hex() };
         let made = self.engine.create(&options).map_err(|e| failure(&e))?;
         let view = self.view(&made.id)?;
         let made = view.as_ref().and_then(container);
-        made.ok_or_else(|| Failure::new(Reason::Internal, format!("container `{name}` vanished after its creation")))
+        made.ok_or_else(|| {
+            Failure::new(
+                Reason::Internal,
+                format!("container `{name}` vanished after its creation"),
+            )
+        })
     }
 
     fn start(&self, id: &ContainerId) -> Result<(), Failure> {
@@ -124,9 +148,7 @@ impl Hands for EngineHands {
 
     fn stop(&self, id: &ContainerId) -> Result<(), Failure> {
         match self.view(id)? {
-            Some(view) if view.status.is_live() => {
-                self.engine.stop(&id.hex(), None).map(drop).map_err(|e| failure(&e))
-            }
+            Some(view) if view.status.is_live() => self.engine.stop(&id.hex(), None).map(drop).map_err(|e| failure(&e)),
             _ => Ok(()),
         }
     }
@@ -209,16 +231,22 @@ fn container(view: &ContainerView) -> Option<Container> {
 fn phase(view: &ContainerView) -> Phase {
     match (view.status, &view.exit) {
         (Status::Created, _) => Phase::Created,
-        (Status::Running | Status::Paused | Status::Stopping | Status::Restarting, _) => {
-            Phase::Running { since: view.started.unwrap_or_default(), health: view.health }
-        }
+        (Status::Running | Status::Paused | Status::Stopping | Status::Restarting, _) => Phase::Running {
+            since: view.started.unwrap_or_default(),
+            health: view.health,
+        },
         (Status::Exited, Some(exit)) => Phase::Ended(ended(exit)),
         (Status::Exited | Status::Dead, _) => Phase::Lost,
     }
 }
 
 fn ended(exit: &ExitRecord) -> Ended {
-    Ended { code: exit.code, oom: exit.oom, asked: exit.stop_asked, at: exit.finished }
+    Ended {
+        code: exit.code,
+        oom: exit.oom,
+        asked: exit.stop_asked,
+        at: exit.finished,
+    }
 }
 
 /// The reason of the protocol for an error of the engine.
@@ -229,9 +257,7 @@ fn failure(error: &EngineError) -> Failure {
         EngineError::AboveMaximum { .. } => Reason::Budget,
         EngineError::Options(_) | EngineError::BindSource { .. } | EngineError::BadName(_) => Reason::Schema,
         EngineError::Spec(_) => Reason::StartFailed,
-        EngineError::ShortName { .. } | EngineError::Reference { .. } | EngineError::ImageGone { .. } => {
-            Reason::ImageMissing
-        }
+        EngineError::Name(_) | EngineError::ImageGone { .. } => Reason::ImageMissing,
         EngineError::Disk(disk) if disk.is_full() => Reason::Disk,
         EngineError::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => Reason::Disk,
         EngineError::NameTaken { .. } => Reason::Conflict,
@@ -244,7 +270,9 @@ fn failure(error: &EngineError) -> Failure {
 fn options(app: &App, name: &str, granted: &dyn Fn(&str) -> bool) -> Result<CreateOptions, Failure> {
     let refuse = |text: String| Failure::new(Reason::Schema, format!("app `{}`: {text}", app.name));
     if !app.ports.is_empty() || app.network == Some(Network::Private) {
-        return Err(refuse("private networks and published ports do not exist yet; use network `host` or `none`".into()));
+        return Err(refuse(
+            "private networks and published ports do not exist yet; use network `host` or `none`".into(),
+        ));
     }
     if let Some(device) = app.devices.iter().find(|d| !granted(d.split(':').next().unwrap_or(""))) {
         return Err(refuse(format!("device `{device}` is not granted by the board")));
@@ -271,7 +299,10 @@ fn options(app: &App, name: &str, granted: &dyn Fn(&str) -> bool) -> Result<Crea
     }
     for tmpfs in &app.tmpfs {
         let (target, rest) = tmpfs.split_once(':').unwrap_or((tmpfs, ""));
-        let words = rest.split(',').filter(|o| !o.is_empty() && *o != "ro" && *o != "rw").map(str::to_owned);
+        let words = rest
+            .split(',')
+            .filter(|o| !o.is_empty() && *o != "ro" && *o != "rw")
+            .map(str::to_owned);
         mounts.push(Mount {
             source: MountSource::Tmpfs,
             target: target.to_owned(),
@@ -283,7 +314,11 @@ fn options(app: &App, name: &str, granted: &dyn Fn(&str) -> bool) -> Result<Crea
         let mut parts = text.splitn(3, ':');
         let host = parts.next().unwrap_or("").to_owned();
         let container = parts.next().map_or(host.clone(), str::to_owned);
-        Device { host, container, access: parts.next().unwrap_or("rwm").to_owned() }
+        Device {
+            host,
+            container,
+            access: parts.next().unwrap_or("rwm").to_owned(),
+        }
     };
     let mut labels = app.labels.clone();
     labels.insert(LABEL_APP.into(), app.name.clone());
@@ -303,7 +338,10 @@ fn options(app: &App, name: &str, granted: &dyn Fn(&str) -> bool) -> Result<Crea
         no_new_privs: true,
         devices: app.devices.iter().map(device).collect(),
         restart: RestartPolicy::No,
-        health: HealthOptions { check: app.health.clone(), ..HealthOptions::default() },
+        health: HealthOptions {
+            check: app.health.clone(),
+            ..HealthOptions::default()
+        },
         labels,
         ..CreateOptions::default()
     })
@@ -313,9 +351,25 @@ fn options(app: &App, name: &str, granted: &dyn Fn(&str) -> bool) -> Result<Crea
 fn env_file(path: &str) -> Result<Vec<String>, String> {
     let bytes = durable::read(path.as_ref(), CONFIG_FILE_BYTES as u64).map_err(|e| format!("`env_file`: {e}"))?;
     let text = String::from_utf8(bytes).map_err(|_| format!("`env_file` `{path}` is not UTF-8"))?;
-    let lines = text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#'));
-    let bad = |l: &str| format!("`env_file` `{path}`: `{}` is not NAME=value", l.chars().take(40).collect::<String>());
-    lines.map(|l| if l.find('=').is_some_and(|at| at > 0) { Ok(l.to_owned()) } else { Err(bad(l)) }).collect()
+    let lines = text
+        .lines()
+        .map(str::trim)
+        .filter(|l| !l.is_empty() && !l.starts_with('#'));
+    let bad = |l: &str| {
+        format!(
+            "`env_file` `{path}`: `{}` is not NAME=value",
+            l.chars().take(40).collect::<String>()
+        )
+    };
+    lines
+        .map(|l| {
+            if l.find('=').is_some_and(|at| at > 0) {
+                Ok(l.to_owned())
+            } else {
+                Err(bad(l))
+            }
+        })
+        .collect()
 }
 
 /// Bytes of one pull, summed over its layers.
@@ -350,7 +404,12 @@ impl Sum {
     }
 
     fn bytes(&self) -> BytesMoved {
-        let reused = self.layers.iter().zip(&self.reused).filter(|(_, r)| **r).map(|((_, size), _)| size);
+        let reused = self
+            .layers
+            .iter()
+            .zip(&self.reused)
+            .filter(|(_, r)| **r)
+            .map(|((_, size), _)| size);
         BytesMoved {
             fetched: self.fetched.iter().sum(),
             reused: reused.sum(),
@@ -372,7 +431,11 @@ mod tests {
         let app = app("command=['a']\nvolumes=['data:/d:ro','/h:/x']\ntmpfs=['/tmp:size=1m,ro']\n[env]\nA='1'");
         let wishes = options(&app, "web.next", &|_| false).unwrap();
         assert_eq!(wishes.name.as_deref(), Some("web.next"));
-        assert_eq!(wishes.hostname.as_deref(), Some("web"), "also while it is staged under another name");
+        assert_eq!(
+            wishes.hostname.as_deref(),
+            Some("web"),
+            "also while it is staged under another name"
+        );
         assert!(wishes.no_new_privs);
         assert_eq!(wishes.env, ["A=1"]);
         assert_eq!(wishes.labels[LABEL_SPEC], app.spec_digest().to_string());
@@ -384,7 +447,12 @@ mod tests {
 
     #[test]
     fn what_does_not_exist_is_refused_before_anything_is_done() {
-        for text in ["ports=['80:80']", "network='private'", "devices=['/dev/sda']", "env_file=['/nonexistent']"] {
+        for text in [
+            "ports=['80:80']",
+            "network='private'",
+            "devices=['/dev/sda']",
+            "env_file=['/nonexistent']",
+        ] {
             let refused = options(&app(text), "web", &|_| false).unwrap_err();
             assert_eq!(refused.cause.code, Reason::Schema, "{text}");
         }
@@ -399,6 +467,13 @@ mod tests {
         sum.add(Progress::Exists(a));
         sum.add(Progress::Fetched(b, 5));
         sum.add(Progress::Fetched(b, 15));
-        assert_eq!(sum.bytes(), BytesMoved { fetched: 15, reused: 10, total: 30 });
+        assert_eq!(
+            sum.bytes(),
+            BytesMoved {
+                fetched: 15,
+                reused: 10,
+                total: 30
+            }
+        );
     }
 }

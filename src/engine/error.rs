@@ -8,6 +8,7 @@ use crate::image::worker::WorkerError;
 use crate::keeper::KeeperError;
 use crate::monitor::client::ClientError;
 use crate::registry::RegistryError;
+use crate::registry::names::NameError;
 use crate::runtime::spec::SpecError;
 use crate::store::StoreError;
 use crate::types::container::Status;
@@ -115,24 +116,12 @@ pub enum EngineError {
         /// The container's id.
         container: String,
     },
-    /// A text that is no image reference.
-    #[error("{reason}")]
-    Reference {
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// A name without a registry that no file explains.
-    #[error(
-        "short name `{name}` did not resolve to an alias and no unqualified-search registries are defined in \
-         registries.conf; write REGISTRY/{name}"
-    )]
-    ShortName {
-        /// The name.
-        name: String,
-    },
-    /// What the files and the environment say about registries.
+    /// The name of an image.
     #[error(transparent)]
-    Registry(#[from] RegistryError),
+    Name(#[from] NameError),
+    /// The files and variables about registries.
+    #[error(transparent)]
+    Registry(Box<RegistryError>),
     /// A pull.
     #[error(transparent)]
     Pull(#[from] PullError),
@@ -190,6 +179,12 @@ pub enum EngineError {
         /// Why it failed.
         source: io::Error,
     },
+}
+
+impl From<RegistryError> for EngineError {
+    fn from(error: RegistryError) -> EngineError {
+        EngineError::Registry(Box::new(error))
+    }
 }
 
 impl EngineError {

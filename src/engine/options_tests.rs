@@ -38,12 +38,7 @@ fn entrypoint_and_command_meet_as_in_podman() {
         let spec = merge(&options, &image(), &Limits::default()).unwrap();
         assert_eq!(spec.args, words(want), "{entrypoint:?} {command}");
     }
-    let nothing = merge(
-        &CreateOptions::default(),
-        &ImageDefaults::default(),
-        &Limits::default(),
-        "h",
-    );
+    let nothing = merge(&CreateOptions::default(), &ImageDefaults::default(), &Limits::default());
     assert_eq!(nothing, Err(OptionsError::NoCommand(String::new())));
 }
 

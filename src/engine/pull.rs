@@ -3,9 +3,10 @@
 use super::{Engine, EngineError};
 use crate::config::auth::Credential;
 use crate::config::folders::Folders;
+use crate::config::registries::Registries;
 use crate::image::pull::{self, Progress, PullOptions};
 use crate::image::worker::Workers;
-use crate::registry::names::{self, NameError};
+use crate::registry::names::{self, Meaning};
 use crate::registry::{Client, Settings as ClientSettings};
 use crate::store::ImageRecord;
 use crate::sys::creds;
@@ -29,38 +30,22 @@ pub struct Reach {
     pub tls_verify: Option<bool>,
 }
 
-/// What a name without a registry may mean.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Meaning {
-    /// This.
-    One(Reference),
-    /// One of these; who types must say which.
-    Several(Vec<Reference>),
-}
-
 impl Engine {
     /// What was typed as an image's name, in full. Short names go by `registries.conf`; never a guess.
     pub fn resolve(&self, typed: &str) -> Result<Meaning, EngineError> {
         let text = typed.strip_prefix("docker://").unwrap_or(typed);
-        let registries = self.client_settings(&Reach::default())?.registries;
-        match names::meaning(&registries, text) {
-            Ok(names::Meaning::One(reference)) => Ok(Meaning::One(reference)),
-            Ok(names::Meaning::Ambiguous(all)) => Ok(Meaning::Several(all)),
-            Err(NameError::Unknown { .. }) => Err(EngineError::ShortName { name: text.to_owned() }),
-            Err(error) => Err(EngineError::Reference {
-                reason: error.to_string(),
-            }),
-        }
+        Ok(names::meaning(&self.registries()?, text)?)
     }
 
-    /// What agent.toml, the ecosystem's files and the environment say about registries.
-    fn client_settings(&self, reach: &Reach) -> Result<ClientSettings, EngineError> {
-        let folders = Folders::of_environment(creds::effective_ids().0);
-        Ok(ClientSettings::usual(
-            &self.settings().registry,
-            &folders,
-            reach.authfile.as_deref(),
-        )?)
+    /// What the files about registries say.
+    pub fn registries(&self) -> Result<Registries, EngineError> {
+        Ok(self.client_settings(None)?.registries)
+    }
+
+    fn client_settings(&self, authfile: Option<&Path>) -> Result<ClientSettings, EngineError> {
+        let (uid, _) = creds::effective_ids();
+        let folders = Folders::of_environment(uid);
+        Ok(ClientSettings::usual(&self.settings().registry, &folders, authfile)?)
     }
 
     /// Pulls an image, and gives it this name. Waits until it is in the store.
@@ -118,7 +103,7 @@ impl Engine {
     }
 
     fn client(&self, reference: &Reference, reach: &Reach) -> Result<Client, EngineError> {
-        let mut settings = self.client_settings(reach)?;
+        let mut settings = self.client_settings(reach.authfile.as_deref())?;
         let registry = reference.registry().to_owned();
         if reach.tls_verify == Some(false) {
             settings.registries.allow_insecure(std::slice::from_ref(&registry));
@@ -126,10 +111,8 @@ impl Engine {
         if let Some(creds) = &reach.creds {
             let (user, password) = creds.split_once(':').unwrap_or((creds, ""));
             let (user, password) = (user.to_owned(), password.to_owned());
-            settings
-                .auth
-                .given
-                .insert(registry.clone(), Credential::Basic { user, password });
+            let given = Credential::Basic { user, password };
+            settings.auth.given.insert(registry.clone(), given);
         }
         if let Some(dir) = &reach.cert_dir {
             settings.certs.given.insert(registry, dir.clone());

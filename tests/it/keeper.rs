@@ -37,7 +37,13 @@ impl Store {
 
     fn command(&self, user: Option<&User>, more: &[&str]) -> Cmd {
         let command = user.map_or_else(Cmd::dunlin, User::dunlin);
-        command.arg("keeper").arg("--root").arg(self.layout.data()).arg("--runroot").arg(self.layout.run()).args(more)
+        command
+            .arg("keeper")
+            .arg("--root")
+            .arg(self.layout.data())
+            .arg("--runroot")
+            .arg(self.layout.run())
+            .args(more)
     }
 
     /// A keeper in the foreground, serving.
@@ -55,7 +61,11 @@ impl Store {
                 Ok(_) | Err(KeeperError::NotRunning { .. } | KeeperError::Gone { .. }) => {}
                 Err(error) => panic!("{error}\n{}", running.output()),
             }
-            assert!(running.runs() && Instant::now() < end, "no keeper:\n{}", running.output());
+            assert!(
+                running.runs() && Instant::now() < end,
+                "no keeper:\n{}",
+                running.output()
+            );
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -64,14 +74,19 @@ impl Store {
 /// A worker that runs nothing but waits for its order; the socket is ours.
 fn idle_worker(keeper: &mut Keeper) -> (i32, OwnedFd) {
     let (ours, theirs) = socket::pair().unwrap();
-    let pid = keeper.start_worker(theirs.as_fd()).unwrap_or_else(|error| panic!("{error}"));
+    let pid = keeper
+        .start_worker(theirs.as_fd())
+        .unwrap_or_else(|error| panic!("{error}"));
     (pid, ours)
 }
 
 fn status(pid: i32, key: &str) -> String {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix(key)).unwrap();
-    line.trim_start_matches(':').split_whitespace().collect::<Vec<_>>().join(" ")
+    line.trim_start_matches(':')
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn namespace(pid: i32) -> PathBuf {
@@ -100,15 +115,29 @@ fn maps_the_ranges_of_its_owner() {
     let (worker, control) = idle_worker(&mut keeper);
     let map = fs::read_to_string(format!("/proc/{worker}/uid_map")).unwrap();
     let map: Vec<&str> = map.split_whitespace().collect();
-    assert_eq!((&map[..3], map[3], map[5]), (&["0", &user.uid().to_string(), "1"][..], "1", "65536"));
+    assert_eq!(
+        (&map[..3], map[3], map[5]),
+        (&["0", &user.uid().to_string(), "1"][..], "1", "65536")
+    );
     assert_ne!(namespace(worker), namespace(info.pid));
-    assert_eq!(status(worker, "CapEff"), "000001ffffffffff", "all capabilities in the store's namespace");
+    assert_eq!(
+        status(worker, "CapEff"),
+        "000001ffffffffff",
+        "all capabilities in the store's namespace"
+    );
     assert_eq!(status(info.pid, "CapEff"), "0000000000000000", "none on the host");
     let (other, _control) = idle_worker(&mut keeper);
     assert_eq!(namespace(worker), namespace(other), "one namespace for the store");
     drop(control);
-    assert_ne!(keeper.wait_worker(worker, SHORT).unwrap(), 0, "a worker without an order fails");
-    assert_eq!(fs::metadata(store.layout.keeper_socket()).unwrap().mode() & 0o777, 0o600);
+    assert_ne!(
+        keeper.wait_worker(worker, SHORT).unwrap(),
+        0,
+        "a worker without an order fails"
+    );
+    assert_eq!(
+        fs::metadata(store.layout.keeper_socket()).unwrap().mode() & 0o777,
+        0o600
+    );
 }
 
 #[test]
@@ -122,9 +151,18 @@ fn a_user_without_ranges_has_one_id() {
     assert!(keeper.info().ids.map.is_single());
     assert!(keeper.info().ids.note.as_deref().unwrap().contains("/etc/subuid"));
     let (worker, _control) = idle_worker(&mut keeper);
-    assert_eq!(fs::read_to_string(format!("/proc/{worker}/setgroups")).unwrap().trim(), "deny");
-    assert_eq!(status(worker, "Uid").split(' ').next(), Some(user.uid().to_string().as_str()));
-    assert!(matches!(keeper.info().cgroup, Tree::None { .. } | Tree::V2 { .. }), "v1 is not an ordinary user's");
+    assert_eq!(
+        fs::read_to_string(format!("/proc/{worker}/setgroups")).unwrap().trim(),
+        "deny"
+    );
+    assert_eq!(
+        status(worker, "Uid").split(' ').next(),
+        Some(user.uid().to_string().as_str())
+    );
+    assert!(
+        matches!(keeper.info().cgroup, Tree::None { .. } | Tree::V2 { .. }),
+        "v1 is not an ordinary user's"
+    );
 }
 
 #[test]
@@ -145,7 +183,10 @@ fn strangers_are_refused() {
         socket.display()
     );
     let said = Cmd::new("/usr/bin/python3").args(["-c", &python]).user(&stranger).ok();
-    assert!(said.contains(&format!("serves user {} and root", owner.uid())), "{said}");
+    assert!(
+        said.contains(&format!("serves user {} and root", owner.uid())),
+        "{said}"
+    );
     let taken = store.command(Some(&stranger), &[]).fails(125);
     taken.says(&["belongs to user"]);
 }
@@ -160,7 +201,11 @@ fn a_store_of_root_uses_a_range_and_real_groups() {
     let info = keeper.info().clone();
     assert_ne!(info.ids.uid, 0);
     let (worker, control) = idle_worker(&mut keeper);
-    assert_eq!(status(worker, "Uid"), [info.ids.uid.to_string().as_str(); 4].join(" "), "not the host's root");
+    assert_eq!(
+        status(worker, "Uid"),
+        [info.ids.uid.to_string().as_str(); 4].join(" "),
+        "not the host's root"
+    );
     assert_eq!(status(worker, "Groups"), "");
     let roots: Vec<PathBuf> = info.cgroup.roots().into_iter().map(PathBuf::from).collect();
     if roots.is_empty() {
@@ -171,8 +216,16 @@ fn a_store_of_root_uses_a_range_and_real_groups() {
             let text = fs::read_to_string(root.join(leaf).join("cgroup.procs")).unwrap();
             text.lines().any(|line| line == pid.to_string())
         };
-        assert!(in_leaf("keeper", info.pid) && in_leaf("workers", worker), "{}", root.display());
-        assert_eq!(fs::metadata(root).unwrap().uid(), info.ids.uid, "the monitors make groups in it");
+        assert!(
+            in_leaf("keeper", info.pid) && in_leaf("workers", worker),
+            "{}",
+            root.display()
+        );
+        assert_eq!(
+            fs::metadata(root).unwrap().uid(),
+            info.ids.uid,
+            "the monitors make groups in it"
+        );
     }
     drop(control);
     drop(keeper);
@@ -188,20 +241,43 @@ fn many_starters_start_one() {
         Err(why) => skip!("{why}"),
     };
     let store = Store::new(Some(&user));
-    let mut starters: Vec<Running> =
-        (0..6).map(|_| store.command(Some(&user), &["--start"]).start()).collect();
+    let mut starters: Vec<Running> = (0..6)
+        .map(|_| store.command(Some(&user), &["--start"]).start())
+        .collect();
     for starter in &mut starters {
         let status = starter.wait(SHORT);
         assert!(status.success(), "{}", starter.output());
     }
-    let keepers = || user.processes().into_iter().filter(|(_, line)| line.contains("keeper --daemon")).count();
+    let keepers = || {
+        user.processes()
+            .into_iter()
+            .filter(|(_, line)| line.contains("keeper --daemon"))
+            .count()
+    };
     assert_eq!(keepers(), 1, "{:?}", user.processes());
     let pid = keeper::connect(&store.layout).unwrap().info().pid;
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let session = stat.rsplit(')').next().unwrap().split_whitespace().nth(3).unwrap().to_owned();
-    assert_ne!(session, fs::read_to_string("/proc/self/stat").unwrap().split_whitespace().nth(5).unwrap());
+    let session = stat
+        .rsplit(')')
+        .next()
+        .unwrap()
+        .split_whitespace()
+        .nth(3)
+        .unwrap()
+        .to_owned();
+    assert_ne!(
+        session,
+        fs::read_to_string("/proc/self/stat")
+            .unwrap()
+            .split_whitespace()
+            .nth(5)
+            .unwrap()
+    );
     for number in 0..3 {
-        assert_eq!(fs::read_link(format!("/proc/{pid}/fd/{number}")).unwrap(), PathBuf::from("/dev/null"));
+        assert_eq!(
+            fs::read_link(format!("/proc/{pid}/fd/{number}")).unwrap(),
+            PathBuf::from("/dev/null")
+        );
     }
     keeper::connect(&store.layout).unwrap().shutdown(false).unwrap();
     until("it leaves", || keepers() == 0);
@@ -216,7 +292,10 @@ fn a_start_that_fails_says_why() {
     let store = Store::new(Some(&user));
     fs::create_dir(store.layout.run()).unwrap();
     // The run root is root's.
-    store.command(Some(&user), &["--start"]).fails(125).says(&["run root", "belongs to user 0"]);
+    store
+        .command(Some(&user), &["--start"])
+        .fails(125)
+        .says(&["run root", "belongs to user 0"]);
 }
 
 #[test]
@@ -229,7 +308,10 @@ fn the_next_keeper_takes_over_from_a_killed_one() {
     let before = keeper.info().clone();
     let (worker, control) = idle_worker(&mut keeper);
     first.kill();
-    assert!(fs::metadata(format!("/proc/{worker}")).is_ok(), "what it started runs on");
+    assert!(
+        fs::metadata(format!("/proc/{worker}")).is_ok(),
+        "what it started runs on"
+    );
     let (mut second, keeper) = store.run(None, &["--idle-ms", "100"]);
     assert_eq!(keeper.info().cgroup, before.cgroup);
     assert_eq!(keeper.info().ids, before.ids);
@@ -251,13 +333,20 @@ fn reload_keeps_connections_and_workers() {
     let own = namespace(worker);
     keeper.reload().unwrap();
     until("the new self", || {
-        fs::read(format!("/proc/{}/cmdline", running.pid())).unwrap().windows(11).any(|part| part == b"--resume-fd")
+        fs::read(format!("/proc/{}/cmdline", running.pid()))
+            .unwrap()
+            .windows(11)
+            .any(|part| part == b"--resume-fd")
     });
     assert!(keeper.list().unwrap().is_empty(), "the same connection answers");
     let (other, _other) = idle_worker(&mut keeper);
     assert_eq!(namespace(other), own, "the same namespace");
     drop(control);
-    assert_ne!(keeper.wait_worker(worker, SHORT).unwrap(), 0, "a worker of the old self is reported");
+    assert_ne!(
+        keeper.wait_worker(worker, SHORT).unwrap(),
+        0,
+        "a worker of the old self is reported"
+    );
     signal(running.pid(), "HUP");
     std::thread::sleep(Duration::from_millis(50));
     let again = keeper::connect(&store.layout).unwrap();
@@ -272,10 +361,16 @@ fn only_one_serves_a_store_and_term_ends_it() {
     };
     let store = Store::new(Some(&user));
     let (mut running, _keeper) = store.run(Some(&user), &["--unit"]);
-    store.command(Some(&user), &[]).fails(125).says(&["another keeper runs"]);
+    store
+        .command(Some(&user), &[])
+        .fails(125)
+        .says(&["another keeper runs"]);
     running.signal("TERM");
     assert!(running.wait(SHORT).success());
-    assert!(matches!(keeper::connect(&store.layout), Err(KeeperError::NotRunning { .. })));
+    assert!(matches!(
+        keeper::connect(&store.layout),
+        Err(KeeperError::NotRunning { .. })
+    ));
     store.scratch.assert_nothing_left(SHORT);
 }
 

@@ -2,13 +2,13 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, missing_docs)]
 
 mod agent;
-mod device;
 mod cli;
+mod device;
 mod fixture;
 mod house;
+mod keeper;
 mod malicious;
 mod monitor;
-mod keeper;
 mod registry;
 mod testbed;
 mod units;

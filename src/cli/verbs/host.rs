@@ -105,7 +105,7 @@ fn gather(engine: &Engine) -> Result<Value, Failure> {
             "runRoot": layout.run(),
             "volumePath": layout.volumes(),
         },
-        "registries": {},
+        "registries": {"search": engine.registries()?.search()},
         "dunlin": {
             "board": engine.board().name,
             "keeper": {"pid": known.pid, "version": known.version, "unit": known.unit},

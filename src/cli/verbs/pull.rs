@@ -6,7 +6,8 @@ use super::super::failure::{Failure, say};
 use super::super::progress::Show;
 use super::print;
 use crate::engine::Engine;
-use crate::engine::pull::{Meaning, Reach};
+use crate::engine::pull::Reach;
+use crate::registry::names::Meaning;
 use crate::sys::tty;
 use crate::types::platform::Platform;
 use crate::types::reference::Reference;
@@ -123,7 +124,7 @@ fn fetch(engine: &Engine, typed: &str, reach: &Reach, quiet: bool) -> Result<(St
     }
     let reference = match engine.resolve(typed)? {
         Meaning::One(reference) => reference,
-        Meaning::Several(references) => choose(typed, references)?,
+        Meaning::Ambiguous(references) => choose(typed, references)?,
     };
     if !quiet {
         say(&format!("Trying to pull {reference}..."));

@@ -134,7 +134,10 @@ impl Tree {
         let mut all = Vec::new();
         for root in self.roots() {
             for entry in std::fs::read_dir(root).into_iter().flatten().flatten() {
-                let id = entry.file_name().to_str().and_then(|name| name.strip_prefix("c-")?.parse().ok());
+                let id = entry
+                    .file_name()
+                    .to_str()
+                    .and_then(|name| name.strip_prefix("c-")?.parse().ok());
                 all.extend(id.filter(|id| !all.contains(id)));
             }
         }
