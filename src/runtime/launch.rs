@@ -29,7 +29,8 @@ pub struct Launch<'a> {
     /// The kernel kills the container when its parent ends.
     pub die_with_parent: bool,
     /// The container's first process becomes a child of the caller's parent, so that the caller may be a process that
-    /// ends soon; then the caller cannot wait for it.
+    /// ends soon; then the caller cannot wait for it. The parent must wait for every child, also for one that has failed
+    /// and that nobody told it of: a container cannot end while an unawaited process is left in its pid namespace.
     pub sibling: bool,
 }
 

@@ -10,5 +10,6 @@ mod keeper;
 mod malicious;
 mod monitor;
 mod registry;
+mod runtime;
 mod testbed;
 mod units;
