@@ -333,6 +333,13 @@ pub fn space(fd: impl AsFd) -> io::Result<Space> {
     Ok(Space { bytes, inodes })
 }
 
+/// Bytes of the whole file system of `fd`.
+#[allow(clippy::unnecessary_cast)]
+pub fn size(fd: impl AsFd) -> io::Result<u64> {
+    let stat = nix::sys::statvfs::fstatvfs(fd)?;
+    Ok((stat.blocks() as u64).saturating_mul(stat.fragment_size() as u64))
+}
+
 /// Writes everything of this file system to the device.
 pub fn sync_fs(fd: impl AsFd) -> io::Result<()> {
     Ok(nix::unistd::syncfs(fd)?)

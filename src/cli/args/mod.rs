@@ -105,6 +105,9 @@ pub enum Verb {
     Info(FormatArgs),
     /// Show the version
     Version(FormatArgs),
+    /// Run the daemon: takes desired states over MQTT and from /etc/dunlin/apps, keeps the device at them
+    #[command(after_help = "Examples:\n  dunlin agent\n  dunlin --config ./agent.toml --log-level debug agent")]
+    Agent,
     /// Clean up after a container that ended
     #[command(hide = true)]
     ContainerCleanup(CleanupArgs),

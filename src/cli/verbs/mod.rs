@@ -1,5 +1,6 @@
 //! What each verb does.
 
+mod agent;
 mod execute;
 mod host;
 mod images;
@@ -13,6 +14,7 @@ mod pull;
 mod run;
 mod usage;
 
+pub use agent::agent;
 pub use execute::exec;
 pub use host::{info, version};
 pub use images::{images, rmi};
