@@ -12,9 +12,11 @@ use dunlin::monitor::wire::{
 use dunlin::sys::socket;
 use dunlin::types::container::{LogLimits, RestartPolicy, Status};
 use dunlin::types::health::{Health, HealthStatus};
+use dunlin::types::limits::{Bytes, LimitKind};
 use dunlin::types::time::Span;
 
-use place::{ATTACH, Place, WAIT, collect, counts, sh};
+use crate::skip;
+use place::{ATTACH, Place, RealGroups, WAIT, collect, counts, sh};
 
 #[test]
 fn output_exit_code_and_records_arrive() {
@@ -501,4 +503,129 @@ fn the_relay_detaches_on_keys_and_the_container_goes_on() {
     drop(session);
     place.until("echo", |place| place.logs().contains("stdout P abc"));
     assert_eq!(place.judge().status, Status::Running);
+}
+
+/// A container that may use 16 MiB.
+fn limited(groups: &RealGroups, script: &str) -> Place {
+    Place::new(&["/bin/sh", "-c", script]).with(|config| {
+        config.tree = groups.tree.clone();
+        config.limits.memory = Some(Bytes(16 << 20));
+        config.limits.swap = Some(Bytes(0));
+    })
+}
+
+#[test]
+fn a_memory_hog_is_killed_and_reported() {
+    let Some(groups) = RealGroups::new() else {
+        skip!("no v1 control groups, or no right to make some")
+    };
+    let (mut place, session) = limited(&groups, "read go; exec dd if=/dev/zero of=/dev/null bs=100M")
+        .with(|config| config.stdin = true)
+        .run();
+    let mut events = place.connect().subscribe().unwrap();
+    session.send(&ToMonitor::Stdin(b"go\n")).unwrap();
+    let mut told = false;
+    while let Some(event) = events.next(Some(WAIT)).unwrap() {
+        match event.what {
+            What::Oom { kills } => told |= kills > 0,
+            What::Exited(exit) => assert!(exit.oom && exit.signal == Some(9), "{exit:?}"),
+            _ => {}
+        }
+    }
+    assert!(told, "an event tells of it");
+    assert!(place.wait().oom);
+    drop((place, groups));
+}
+
+#[test]
+fn a_kill_inside_is_reported_while_the_container_goes_on() {
+    let Some(groups) = RealGroups::new() else {
+        skip!("no v1 control groups, or no right to make some")
+    };
+    let place = limited(
+        &groups,
+        "read go; dd if=/dev/zero of=/dev/null bs=100M; echo survived; sleep 600",
+    );
+    let (mut place, session) = place.with(|config| config.stdin = true).run();
+    let mut events = place.connect().subscribe().unwrap();
+    session.send(&ToMonitor::Stdin(b"go\n")).unwrap();
+    let kills = loop {
+        if let What::Oom { kills } = events.next(Some(WAIT)).unwrap().unwrap().what {
+            break kills;
+        }
+    };
+    assert_eq!(kills, 1);
+    place.until("it goes on", |place| place.logs().contains("survived"));
+    assert_eq!(place.connect().status().unwrap().oom_kills, 1);
+    assert!(place.connect().stop(None, Some(0), WAIT).unwrap().oom);
+    place.wait_gone();
+    drop((place, groups));
+}
+
+#[test]
+fn pause_freezes_and_unpause_goes_on() {
+    let Some(groups) = RealGroups::new() else {
+        skip!("no v1 control groups, or no right to make some")
+    };
+    let mut place = limited(&groups, "trap 'exit 8' TERM; while :; do echo tick; sleep 0.05; done").start();
+    place.until("it ticks", |place| place.logs().contains("tick"));
+    assert!(place.connect().unpause().is_err());
+    place.connect().pause().unwrap();
+    assert!(place.connect().pause().is_err());
+    assert_eq!(place.judge().status, Status::Paused);
+    std::thread::sleep(Duration::from_millis(200));
+    let before = place.logs().len();
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(place.logs().len(), before);
+    place.connect().unpause().unwrap();
+    place.until("it ticks again", |place| place.logs().len() > before);
+    // A frozen one can be stopped, too.
+    place.connect().pause().unwrap();
+    assert_eq!(place.connect().stop(None, None, WAIT).unwrap().code, 8);
+    place.wait_gone();
+    drop((place, groups));
+}
+
+#[test]
+fn a_signal_to_all_reaches_execs() {
+    let Some(groups) = RealGroups::new() else {
+        skip!("no v1 control groups, or no right to make some")
+    };
+    let place = limited(&groups, "trap '' USR1; while :; do sleep 0.1; done").start();
+    let request = ExecRequest {
+        args: sh("trap 'exit 12' USR1; echo up; while :; do sleep 0.05; done"),
+        ..Default::default()
+    };
+    let mut session = place.connect().exec(request).unwrap();
+    session.started(WAIT).unwrap();
+    let said = session.next(Some(WAIT)).unwrap().unwrap();
+    assert_eq!(said, FromMonitor::Stdout(b"up\n"));
+    place.connect().signal(10, true).unwrap();
+    assert_eq!(collect(&mut session, b"").unwrap().0, 12);
+    place.connect().stop(None, Some(0), WAIT).unwrap();
+    drop((place, groups));
+}
+
+#[test]
+fn a_limit_that_cannot_be_enforced_is_refused_when_it_was_asked_for() {
+    let mut place = Place::new(&["/bin/true"]).with(|config| {
+        config.limits.memory = Some(Bytes(16 << 20));
+        config.asked = vec![LimitKind::Memory];
+    });
+    let StartReport::Failed(refusal) = place.start_with(None) else {
+        panic!("started")
+    };
+    assert!(refusal.code == 125 && refusal.message.contains("`memory`"), "{refusal}");
+    place.wait_gone();
+}
+
+#[test]
+fn what_cleans_up_keeps_the_session_until_it_is_done() {
+    // An unknown verb ends at once; what matters is that the connection closes only then, and the exit comes before.
+    let (mut place, mut session) = Place::new(&["/bin/false"])
+        .with(|config| config.cleanup = vec!["version".into()])
+        .run();
+    assert_eq!(collect(&mut session, b"").unwrap().0, 1);
+    session.wait_closed(WAIT).unwrap();
+    place.wait_gone();
 }

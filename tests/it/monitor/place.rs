@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -12,7 +13,7 @@ use serde_json::json;
 use dunlin::monitor::client::{self, ClientError, Connection, Ended, Ends, Session};
 use dunlin::monitor::state::{self, Judgement};
 use dunlin::monitor::wire::{self, AttachRequest, ExecRequest, MonitorConfig, Root, StartReport};
-use dunlin::runtime::cgroup::Tree;
+use dunlin::runtime::cgroup::{Controller, Host, Tree};
 use dunlin::sys::socket;
 use dunlin::types::container::{ExitRecord, LogLimits, RestartPolicy, Status};
 use dunlin::types::idmap::{Extent, IdMap};
@@ -313,4 +314,43 @@ pub fn counts(pid: u32) -> (usize, usize) {
     let fds = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
     let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
     (fds, children.split_whitespace().count())
+}
+
+/// Groups of our own in the host's real v1 hierarchies, removed at the end.
+pub struct RealGroups {
+    pub tree: Tree,
+}
+
+impl RealGroups {
+    /// None where the caller may make none, or the host has no v1.
+    pub fn new() -> Option<RealGroups> {
+        static COUNTER: AtomicU32 = AtomicU32::new(0);
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let host = Host::read(0).ok()?;
+        let Tree::V1 { roots, gaps } = Tree::detect(&host, &format!("dunlin-mon-{}-{number}", std::process::id()))
+        else {
+            return None;
+        };
+        let wanted = [Controller::Memory, Controller::Pids, Controller::Freezer];
+        let roots: Vec<_> = roots
+            .into_iter()
+            .filter(|(controller, _)| wanted.contains(controller))
+            .collect();
+        for (_, root) in &roots {
+            fs::create_dir(root)
+                .or_else(|error| if root.is_dir() { Ok(()) } else { Err(error) })
+                .ok()?;
+        }
+        Some(RealGroups {
+            tree: Tree::V1 { roots, gaps },
+        })
+    }
+}
+
+impl Drop for RealGroups {
+    fn drop(&mut self) {
+        for root in self.tree.roots() {
+            let _ = fs::remove_dir(root);
+        }
+    }
 }
