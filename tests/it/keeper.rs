@@ -23,6 +23,8 @@ const SHORT: Duration = Duration::from_secs(20);
 struct Store {
     scratch: Scratch,
     layout: Layout,
+    /// Control groups of its keepers: one that is killed leaves them.
+    groups: std::cell::RefCell<Vec<PathBuf>>,
 }
 
 impl Store {
@@ -32,7 +34,11 @@ impl Store {
             None => Scratch::new("keeper"),
         };
         let layout = Layout::new(scratch.join("data"), scratch.join("run"));
-        Store { scratch, layout }
+        Store {
+            scratch,
+            layout,
+            groups: Default::default(),
+        }
     }
 
     fn command(&self, user: Option<&User>, more: &[&str]) -> Cmd {
@@ -57,7 +63,11 @@ impl Store {
         let end = Instant::now() + SHORT;
         loop {
             match keeper::connect(&self.layout) {
-                Ok(keeper) if keeper.info().pid == running.pid() as i32 => return keeper,
+                Ok(keeper) if keeper.info().pid == running.pid() as i32 => {
+                    let roots = keeper.info().cgroup.roots().into_iter().map(PathBuf::from);
+                    self.groups.borrow_mut().extend(roots);
+                    return keeper;
+                }
                 Ok(_) | Err(KeeperError::NotRunning { .. } | KeeperError::Gone { .. }) => {}
                 Err(error) => panic!("{error}\n{}", running.output()),
             }
@@ -67,6 +77,25 @@ impl Store {
                 running.output()
             );
             std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        for root in self.groups.borrow().iter().filter(|root| root.exists()) {
+            let below = fs::read_dir(root)
+                .into_iter()
+                .flatten()
+                .flatten()
+                .map(|entry| entry.path());
+            for group in below.filter(|path| path.is_dir()).chain([root.clone()]) {
+                // A worker may still be on its way out.
+                let end = Instant::now() + Duration::from_secs(2);
+                while fs::remove_dir(&group).is_err() && group.exists() && Instant::now() < end {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+            }
         }
     }
 }

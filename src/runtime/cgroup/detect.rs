@@ -38,7 +38,7 @@ impl Tree {
     pub fn prepare(self, host: &Host, monitors: u32) -> Tree {
         let prepared = match self {
             Tree::V2 { root, .. } => prepare_v2(&root, host, monitors).map_err(|error| (root, error)),
-            Tree::V1 { roots, gaps } => Ok(prepare_v1(roots, gaps, host, monitors)),
+            Tree::V1 { roots, .. } => Ok(prepare_v1(roots, host, monitors)),
             Tree::None { .. } => return self,
         };
         prepared.unwrap_or_else(|(root, error)| Tree::None {
@@ -312,7 +312,8 @@ fn kernel_lacks(controller: Controller, host: &Host) -> (String, String) {
     (format!("the kernel offers no controller `{name}`"), fix)
 }
 
-fn prepare_v1(roots: Vec<(Controller, PathBuf)>, mut gaps: Vec<Gap>, host: &Host, monitors: u32) -> Tree {
+fn prepare_v1(roots: Vec<(Controller, PathBuf)>, host: &Host, monitors: u32) -> Tree {
+    let mut gaps = Vec::new();
     let mut usable: Vec<(Controller, PathBuf)> = Vec::new();
     let mut failed: Vec<(Controller, CgroupError)> = Vec::new();
     for (controller, root) in roots {
@@ -344,7 +345,7 @@ fn prepare_v1(roots: Vec<(Controller, PathBuf)>, mut gaps: Vec<Gap>, host: &Host
                 format!("the v1 hierarchy of `{}` cannot be used: {error}", controller.name()),
                 delegate_fix(),
             ),
-            None if controller == Controller::Io => v2_only("io rates"),
+            None if controller == Controller::Io => v2_only("io"),
             None if host.v1(controller).is_some() => (
                 format!(
                     "the v1 hierarchy of `{}` shows another part of the tree",
@@ -391,7 +392,7 @@ fn prepare_v1_root(root: &Path, monitors: u32) -> Result<(), CgroupError> {
 
 fn v2_only(what: &str) -> (String, String) {
     (
-        format!("{what} need control groups v2, this host has v1"),
+        format!("`{what}` needs control groups v2, this host has v1"),
         "boot with the unified hierarchy (`systemd.unified_cgroup_hierarchy=1`)".to_owned(),
     )
 }
