@@ -3,6 +3,7 @@
 pub mod decode;
 mod fetch;
 mod layout;
+mod line;
 pub mod pull;
 pub mod sweep;
 pub mod tar;

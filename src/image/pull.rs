@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use super::decode::DecodeError;
 use super::fetch::{self, Ladder};
 use super::layout::{Layout, LayoutError};
+use super::unpack::UnpackError;
 use super::worker::{WorkerError, Workers};
 use crate::registry::{self, Descriptor, RegistryError, Repository};
 use crate::store::{ImageRecord, LayerKey, NewImage, Store, StoreError, chain_ids};
@@ -128,7 +129,7 @@ pub enum PullError {
         /// Digest of the compressed layer.
         layer: Digest,
         /// What happened.
-        source: LayerError,
+        source: Box<LayerError>,
     },
     /// Layers vanished while they were put together, repeatedly.
     #[error("pull `{name}`: its layers are removed by another process while it is pulled; try again")]
@@ -170,6 +171,14 @@ pub enum LayerError {
     /// It cannot be unpacked.
     #[error(transparent)]
     Worker(#[from] WorkerError),
+    /// It does not fit on the disk.
+    #[error(
+        "it needs more than the {free} bytes that are free beyond the reserve; free space with `dunlin image prune`"
+    )]
+    Full {
+        /// What was free for it.
+        free: u64,
+    },
     /// Helpers cannot be started or talked to.
     #[error("cannot {action}: {source}")]
     Helper {
@@ -198,11 +207,19 @@ impl LayerError {
         matches!(self, LayerError::Below | LayerError::GivenUp)
     }
 
-    fn is_full(&self) -> bool {
+    fn code(&self) -> Reason {
         match self {
-            LayerError::Worker(error) => error.is_full(),
-            LayerError::Store(StoreError::Disk(error)) => error.is_full(),
-            _ => false,
+            LayerError::Registry(source) => source.code(),
+            LayerError::Full { .. } => Reason::Disk,
+            LayerError::Worker(error) if error.is_full() => Reason::Disk,
+            LayerError::Store(StoreError::Disk(error)) if error.is_full() => Reason::Disk,
+            LayerError::Worker(WorkerError::Unpack(UnpackError::Os { .. })) => Reason::Internal,
+            LayerError::Worker(WorkerError::Unpack(_)) => Reason::Verify,
+            LayerError::Digest { .. } | LayerError::DiffId { .. } | LayerError::Layout(_) => Reason::Verify,
+            LayerError::Decode(DecodeError::Start | DecodeError::Died | DecodeError::Output) => Reason::Internal,
+            LayerError::Decode(_) => Reason::Verify,
+            LayerError::Store(_) | LayerError::Helper { .. } | LayerError::Busy { .. } => Reason::Internal,
+            LayerError::Worker(_) | LayerError::Below | LayerError::GivenUp => Reason::Internal,
         }
     }
 }
@@ -212,17 +229,7 @@ impl PullError {
     pub fn code(&self) -> Reason {
         match self {
             PullError::Registry { source, .. } => source.code(),
-            PullError::Layer {
-                source: LayerError::Registry(source),
-                ..
-            } => source.code(),
-            PullError::Layer { source, .. } if source.is_full() => Reason::Disk,
-            PullError::Layer { source, .. } => match source {
-                LayerError::Store(_) | LayerError::Helper { .. } | LayerError::Busy { .. } => Reason::Internal,
-                LayerError::Worker(WorkerError::Unpack(_)) => Reason::Verify,
-                LayerError::Worker(_) | LayerError::Below | LayerError::GivenUp => Reason::Internal,
-                _ => Reason::Verify,
-            },
+            PullError::Layer { source, .. } => source.code(),
             PullError::Layout { .. } => Reason::ImageMissing,
             PullError::Store {
                 source: StoreError::Disk(error),
@@ -500,6 +507,7 @@ async fn fetch_layers(
                     let better = failure.as_ref().is_none_or(|f| matches!(f, PullError::Layer { source, .. } if source.is_echo()));
                     if better {
                         let layer = found.layers[index].digest;
+                        let source = Box::new(source);
                         failure = Some(PullError::Layer { name: name.to_owned(), layer, source });
                     }
                     ladder.give_up();

@@ -17,7 +17,7 @@ pub enum SweepError {
         /// The folder.
         path: String,
         /// What happened.
-        source: WorkerError,
+        source: Box<WorkerError>,
     },
     /// The folder itself.
     #[error("remove `{path}`: {source}")]
@@ -54,7 +54,10 @@ pub fn discard(collected: &Collected, workers: &dyn Workers) -> Result<(), Sweep
 pub(super) fn remove_layer(workers: &dyn Workers, dir: &Path) -> Result<(), SweepError> {
     let tree = dir.join("diff");
     let path = || dir.display().to_string();
-    worker::remove_tree(workers, &tree).map_err(|source| SweepError::Worker { path: path(), source })?;
+    worker::remove_tree(workers, &tree).map_err(|source| SweepError::Worker {
+        path: path(),
+        source: Box::new(source),
+    })?;
     let removed = if dir.is_dir() {
         std::fs::remove_dir_all(dir)
     } else {

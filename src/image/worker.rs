@@ -319,7 +319,7 @@ fn work(control: &OwnedFd, order: Order, fds: Vec<OwnedFd>) -> Result<Reply, Wor
             let (Some(root), Some(input), Some(layers)) = (fds.next(), fds.next(), fds.next()) else {
                 return Err(malformed("unpack needs three descriptors"));
             };
-            let (root, layers) = (open(&root)?, open(&layers)?);
+            let root = open(&root)?;
             shut_in(&[(root.as_fd(), Access::Write), (layers.as_fd(), Access::Read)])?;
             let done = unpack(control, &root, input, &layers, limits, owners);
             if done.is_err() {
@@ -341,7 +341,7 @@ fn work(control: &OwnedFd, order: Order, fds: Vec<OwnedFd>) -> Result<Reply, Wor
             let (Some(to), Some(all)) = (fds.next(), fds.next()) else {
                 return Err(malformed("copy needs two descriptors"));
             };
-            let (to, all) = (open(&to)?, open(&all)?);
+            let to = open(&to)?;
             shut_in(&[(to.as_fd(), Access::Write), (all.as_fd(), Access::Read)])?;
             let done = open_layers(&all, &layers).and_then(|layers| {
                 let bytes = tree::flatten(&layers, &to, owners != Owners::Single);

@@ -151,11 +151,15 @@ impl Store {
     }
 
     /// The same store, where trees belong to these ids instead of the caller's: what the store's user namespace has as 0 where root
-    /// owns the store. Folders on the way to the trees may then be passed through by others.
-    #[must_use]
-    pub fn with_tree_owner(mut self, uid: u32, gid: u32) -> Store {
+    /// owns the store. Folders on the way to the trees may then be passed through, not listed, by others.
+    pub fn with_tree_owner(mut self, uid: u32, gid: u32) -> Result<Store, StoreError> {
+        use std::os::unix::fs::PermissionsExt as _;
         self.owner = Some((uid, gid));
-        self
+        for dir in [self.layout.data().to_owned(), self.layout.layers(), self.aliases()] {
+            let pass = std::fs::Permissions::from_mode(0o711);
+            std::fs::set_permissions(&dir, pass).map_err(DiskError::io("set the mode of", &dir))?;
+        }
+        Ok(self)
     }
 
     /// Where everything is.
@@ -423,6 +427,3 @@ fn list(dir: &Path) -> Result<Vec<String>, StoreError> {
     names.sort();
     Ok(names)
 }
-
-#[cfg(test)]
-mod tests;

@@ -27,6 +27,10 @@ const FILES: u64 = 1024;
 
 /// Shuts the process in: `trees` are the directories that it may still use (landlock, where the kernel has ABI 2).
 /// Returns whether landlock holds. The process must have one thread.
+#[allow(
+    clippy::unnecessary_cast,
+    reason = "the C libraries disagree about the type of these numbers"
+)]
 pub fn enter(profile: Profile, trees: &[(BorrowedFd, Access)]) -> io::Result<bool> {
     process::set_no_new_privileges()?;
     process::set_dumpable(false)?;
@@ -169,7 +173,15 @@ const ARCH: u32 = 0xc000_00b7;
 /// Offsets in `struct seccomp_data`; both architectures are little endian.
 const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
-const THIRD_ARGUMENT: u32 = 32;
+const ARGUMENTS: u32 = 16;
+
+/// Calls that are allowed when an argument (from 0), masked, has this value. Memory may be mapped and protected, never
+/// executable; builds with debug assertions ask for a descriptor's flags before they close it.
+const IF: &[(libc::c_long, u32, u32, u32)] = &[
+    (libc::SYS_mmap, 2, libc::PROT_EXEC as u32, 0),
+    (libc::SYS_mprotect, 2, libc::PROT_EXEC as u32, 0),
+    (libc::SYS_fcntl, 1, u32::MAX, libc::F_GETFD as u32),
+];
 
 fn program(profile: Profile) -> Vec<Instruction> {
     let statement = |code, k| Instruction { code, jt: 0, jf: 0, k };
@@ -195,23 +207,23 @@ fn program(profile: Profile) -> Vec<Instruction> {
         });
         program.push(end(verdict::ALLOW));
     }
-    // Memory may be mapped and protected, never executable.
-    for call in [libc::SYS_mmap, libc::SYS_mprotect] {
+    for (call, argument, mask, value) in IF {
         program.push(Instruction {
             code: seccomp::JUMP_EQ,
             jt: 0,
-            jf: 4,
-            k: call as u32,
+            jf: 5,
+            k: *call as u32,
         });
-        program.push(statement(seccomp::LOAD, THIRD_ARGUMENT));
-        program.push(statement(seccomp::AND, libc::PROT_EXEC as u32));
+        program.push(statement(seccomp::LOAD, ARGUMENTS + 8 * argument));
+        program.push(statement(seccomp::AND, *mask));
         program.push(Instruction {
             code: seccomp::JUMP_EQ,
             jt: 0,
             jf: 1,
-            k: 0,
+            k: *value,
         });
         program.push(end(verdict::ALLOW));
+        program.push(end(verdict::KILL_PROCESS));
     }
     program.push(end(verdict::KILL_PROCESS));
     program

@@ -209,3 +209,5 @@ pub const KEEPER_MONITOR_MS: u64 = 300_000;
 pub const KEEPER_STOP_MS: u64 = 80_000;
 /// Milliseconds that an ordinary answer of a keeper may take.
 pub const KEEPER_ANSWER_MS: u64 = 10_000;
+/// Bytes of a layer that are still fetched, after its archive turned out to be unusable, to learn whether the link was to blame.
+pub const BLAME_BYTES: u64 = 4 << 20;

@@ -9,6 +9,7 @@ mod house;
 mod keeper;
 mod malicious;
 mod monitor;
+mod pull;
 mod registry;
 mod runtime;
 mod testbed;

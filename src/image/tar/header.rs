@@ -132,10 +132,7 @@ pub(super) fn number(field: &[u8]) -> Option<i64> {
             (0, false) => *byte & 0x7f,
             _ => *byte,
         };
-        if value.checked_mul(256).is_none() {
-            return None;
-        }
-        value = value << 8 | i64::from(byte);
+        value = value.checked_mul(256)? | i64::from(byte);
     }
     Some(value)
 }

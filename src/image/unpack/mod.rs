@@ -95,7 +95,7 @@ impl Unpacker {
     /// Takes the whole archive. Afterwards [`Unpacker::leans`] says whether the lower layers are needed.
     pub fn unpack(&mut self, input: impl Read) -> Result<(), UnpackError> {
         let mut archive = Archive::new(input, self.limits.archive);
-        while let Some(entry) = archive.next()? {
+        while let Some(entry) = archive.next_entry()? {
             self.stats.entries += 1;
             if self.stats.entries > self.limits.entries {
                 return Err(UnpackError::Entries {
