@@ -32,7 +32,12 @@ impl Trial {
             device.registry.push("web", version, &index)
         };
         let images = [image("a"), image("b")];
-        let mut trial = Trial { device, images, current: 0, count: 0 };
+        let mut trial = Trial {
+            device,
+            images,
+            current: 0,
+            count: 0,
+        };
         trial.device.start();
         let first = trial.app(0, "/bin/true");
         let first = trial.device.deploy(json!([first]));
@@ -86,7 +91,9 @@ impl Trial {
 
     fn final_state(&self, activity: &str) -> Option<String> {
         let last = self.device.states(activity).pop()?;
-        ["COMMITTED", "ROLLED_BACK", "FAILED"].contains(&last.as_str()).then_some(last)
+        ["COMMITTED", "ROLLED_BACK", "FAILED"]
+            .contains(&last.as_str())
+            .then_some(last)
     }
 
     /// Starts an agent that is not to die, waits for the end, and looks.
@@ -136,13 +143,17 @@ impl Trial {
 
 fn stands_still(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T'))
+    stat.rsplit_once(')')
+        .is_some_and(|(_, rest)| rest.trim_start().starts_with('T'))
 }
 
 /// Processes of the device whose arguments name this role.
 fn role(device: &Device, role: &str) -> Vec<u32> {
     let all = device.scratch.processes();
-    all.into_iter().filter(|(_, line)| line.split_whitespace().any(|w| w == role)).map(|(pid, _)| pid).collect()
+    all.into_iter()
+        .filter(|(_, line)| line.split_whitespace().any(|w| w == role))
+        .map(|(pid, _)| pid)
+        .collect()
 }
 
 #[test]
@@ -158,10 +169,23 @@ fn an_agent_killed_at_any_point_leaves_the_old_version_or_the_new_one() {
         if died {
             reached.insert(format!("{point} forward"));
         }
-        let back = ["rolling-back", "final", "quarantine", "stop", "rename", "start", "remove", "set-drop"];
+        let back = [
+            "rolling-back",
+            "final",
+            "quarantine",
+            "stop",
+            "rename",
+            "start",
+            "remove",
+            "set-drop",
+        ];
         if back.iter().any(|word| point.contains(word)) {
             let second = format!("{point}:2");
-            let value = if point.contains("start") || point.contains("rename") { second.as_str() } else { point };
+            let value = if point.contains("start") || point.contains("rename") {
+                second.as_str()
+            } else {
+                point
+            };
             let (activity, died) = trial.update(value, false, |_| {});
             trial.settle(value, &activity, false);
             if died {
@@ -180,7 +204,17 @@ fn a_keeper_or_monitors_killed_in_any_state_leave_the_old_version_or_the_new_one
         Ok(trial) => trial,
         Err(reason) => skip!("{reason}"),
     };
-    let states = ["fetching", "verifying", "staged", "switching", "probing", "soaking", "checkpoint", "rolling-back", "final"];
+    let states = [
+        "fetching",
+        "verifying",
+        "staged",
+        "switching",
+        "probing",
+        "soaking",
+        "checkpoint",
+        "rolling-back",
+        "final",
+    ];
     let mut reached = BTreeSet::new();
     for state in states {
         for victim in ["keeper", "monitor"] {

@@ -7,6 +7,8 @@ mod device;
 mod fixture;
 mod house;
 mod keeper;
+mod kill;
+mod machines;
 mod malicious;
 mod monitor;
 mod pull;
