@@ -1,7 +1,7 @@
 //! Kill points: places at which a test lets the process die, as a power cut or a kill would.
 //!
 //! `DUNLIN_KILL_POINT=NAME` lets the agent end itself with SIGKILL when it reaches the point `NAME`; `NAME:N` at the N-th time
-//! (1 is the first). Only the agent honours it, and only when it is set as it starts. Names are those of [`POINTS`]: every write
+//! (1 is the first); `NAME@stop` lets it stand still there (SIGSTOP) while somebody else is killed. Only the agent honours it, and only when it is set as it starts. Names are those of [`POINTS`]: every write
 //! of the journal and of the records beside it, in each state, before, in the middle of and after it reaches the disk, and every
 //! effect on containers before and after it.
 
@@ -86,6 +86,7 @@ pub const POINTS: &[&str] = &[
 struct Armed {
     name: String,
     left: AtomicU32,
+    stop: bool,
 }
 
 static ARMED: OnceLock<Armed> = OnceLock::new();
@@ -97,10 +98,14 @@ pub struct UnknownPoint(String);
 
 /// Arms the point that `value` names. Called once by the agent as it starts, with the variable's value.
 pub fn arm(value: &str) -> Result<(), UnknownPoint> {
-    let (name, count) = parse(value).ok_or_else(|| UnknownPoint(value.chars().take(80).collect()))?;
+    let (place, stop) = value
+        .strip_suffix("@stop")
+        .map_or((value, false), |place| (place, true));
+    let (name, count) = parse(place).ok_or_else(|| UnknownPoint(value.chars().take(80).collect()))?;
     let _ = ARMED.set(Armed {
         name: name.to_owned(),
         left: AtomicU32::new(count),
+        stop,
     });
     Ok(())
 }
@@ -131,17 +136,25 @@ pub fn point(name: &str) {
         && armed.name == name
         && armed.left.fetch_sub(1, Ordering::Relaxed) == 1
     {
-        die();
+        if !armed.stop {
+            die();
+        }
+        const SIGSTOP: i32 = 19;
+        signal_self(SIGSTOP);
+    }
+}
+
+fn signal_self(signal: i32) {
+    let own = i32::try_from(std::process::id()).unwrap_or(0);
+    if let Ok(own) = crate::sys::process::pidfd_open(own) {
+        let _ = crate::sys::process::send_signal(own.as_fd(), signal);
     }
 }
 
 /// Ends this process with SIGKILL, so that no destructor and no buffer runs.
 fn die() -> ! {
     const SIGKILL: i32 = 9;
-    let own = i32::try_from(std::process::id()).unwrap_or(0);
-    if let Ok(own) = crate::sys::process::pidfd_open(own) {
-        let _ = crate::sys::process::send_signal(own.as_fd(), SIGKILL);
-    }
+    signal_self(SIGKILL);
     std::process::abort();
 }
 
