@@ -379,11 +379,7 @@ pub fn open_null(root: BorrowedFd<'_>, flags: i32) -> Result<OwnedFd, RuntimeErr
         errno,
     };
     // With O_PATH nothing is opened, and openat2 takes no other flag.
-    let flags = if flags & path::O_PATH == 0 {
-        flags | path::O_NOCTTY
-    } else {
-        flags
-    };
+    let flags = if flags & path::O_PATH == 0 { flags | path::O_NOCTTY } else { flags };
     let null = path::open_at(root, place, flags, 0, Resolve::InRootNoLinks).map_err(|e| fail(e.into()))?;
     let status = path::status(null.as_fd()).map_err(|e| fail(e.into()))?;
     if status.is_char_device() && status.device() == (1, 3) {
