@@ -112,6 +112,8 @@ pub fn run(start: Start) -> Result<(), AgentError> {
         budget: Some(board.app_memory(caps.memory)),
         default_memory: board.defaults.memory.map_or(0, |m| m.0),
         pinned: !trusted.keys.is_empty(),
+        probe_timeout: settings.apps.probe_timeout.ms(),
+        pull_attempts: settings.apps.pull_attempts,
     };
     let sink = Box::new(move |report| {
         // The loop takes reports at once; when it has ended, nobody is left to tell.

@@ -38,17 +38,19 @@ impl Core {
             return;
         }
         if let Some(handled) = self.journal.handled.iter_mut().find(|one| one.source == source)
-            && wish.retry.is_empty()
             && matches!(handled.state, State::Committed | State::RolledBack)
         {
             if handled.activity == wish.activity && handled.generation == wish.generation {
                 return;
             }
-            if handled.set == digest && rollout(handled.rollout.as_ref()) {
+            if handled.set == digest && rollout(handled.rollout.as_ref()) && wish.retry.is_empty() {
                 // Only the rollout's fields changed: this device has finished and stays silent.
                 handled.generation = wish.generation;
                 return;
             }
+        } else if wish.apps.is_empty() && !self.sets.contains_key(&source) {
+            // Nothing is wanted and nothing ever was: not worth a record.
+            return;
         }
         self.begin(wish, now);
     }

@@ -280,11 +280,22 @@ impl Core {
         self.run_all_steps(now);
     }
 
-    pub(super) fn started(&mut self, app: &str, id: ContainerId, result: Result<(), Failure>, now: Now) {
+    pub(super) fn started(
+        &mut self,
+        app: &str,
+        id: ContainerId,
+        result: Result<Vec<(ContainerId, String)>, Failure>,
+        now: Now,
+    ) {
         self.busy.remove(app);
         let spec = self.cares.get(&id).map(|care| care.container.spec);
         match result {
-            Ok(()) => {
+            Ok(names) => {
+                for (named, name) in names {
+                    if let Some(care) = self.cares.get_mut(&named) {
+                        care.container.name = name;
+                    }
+                }
                 if let Some(care) = self.cares.get_mut(&id) {
                     care.running = true;
                     care.since = now.mono;
@@ -294,6 +305,7 @@ impl Core {
                         None => HealthStatus::None,
                     };
                 }
+                self.step_was_started(app);
                 self.out.push(Out::Watch(id));
                 self.answer(app, Ok(()));
             }

@@ -34,6 +34,11 @@ pub struct Settings {
     pub default_memory: u64,
     /// Whether images of the fleet's sets must be pinned by digest: a fleet key is configured.
     pub pinned: bool,
+    /// Time in which every app of an update must have been healthy once, milliseconds; an app whose own start period is longer has
+    /// that.
+    pub probe_timeout: u64,
+    /// Tries of a fetch that the network broke, before the deployment fails with `net`.
+    pub pull_attempts: u32,
 }
 
 /// What may hold an update back, and changes.
@@ -249,6 +254,8 @@ impl Core {
         match done {
             Done::Fetched(ticket, result) => self.fetched(&ticket, result, now),
             Done::Staged(ticket, made, result) => self.staged(&ticket, made, result, now),
+            Done::Kept(Ok(())) => {}
+            Done::Kept(Err(failure)) => crate::warn!("keep the apps' images: {}", failure.cause),
             Done::Stopped(app, id, result) => self.stopped(&app, id, result, now),
             Done::Started(app, id, result) => self.started(&app, id, result, now),
             Done::Removed(app, id, result) => self.removed(&app, id, result, now),
@@ -463,6 +470,7 @@ impl Core {
                 self.starts.remove(app);
             }
         }
+        let touched_images = record.state != State::Rejected && !record.apps.is_empty();
         for app in deployment.record.apps.iter().filter(|app| app.from.is_some()) {
             self.revive(&app.name, now);
         }
@@ -473,6 +481,10 @@ impl Core {
             record: deployment.record.clone(),
             last_final: Some(Box::new(deployment.record)),
         }))));
+        if touched_images {
+            let images = self.needed_images();
+            self.job(Job::Keep(images));
+        }
         if let Some(wish) = self.pending.remove(&source) {
             self.apply(wish, now);
         }

@@ -1,7 +1,7 @@
 //! The real hands: what the deployer needs, done by the engine.
 
+use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::disk::durable;
 use crate::engine::filter::Filter;
@@ -10,33 +10,35 @@ use crate::engine::pull::Reach;
 use crate::engine::view::ContainerView;
 use crate::engine::{Engine, EngineError};
 use crate::image::pull::Progress;
-use crate::monitor::wire::What;
+use crate::keeper::KeeperError;
+use crate::monitor::client::ClientError;
 use crate::registry::names::Meaning;
-use crate::store::ImageRecord;
+use crate::store::{ImageRecord, StoreError};
 use crate::types::app::{App, parse_volume};
 use crate::types::bounds::CONFIG_FILE_BYTES;
-use crate::types::container::{Device, ExitRecord, Mount, MountSource, Network, RestartPolicy, Status};
+use crate::types::container::{Device, Mount, MountSource, Network, RestartPolicy, Status};
 use crate::types::deployment::{BytesMoved, Reason};
 use crate::types::digest::Digest;
 use crate::types::ids::ContainerId;
 use crate::types::time::Unix;
 
-use super::hands::{Cancel, Container, Ended, Failure, Fetched, Hands, LABEL_APP, LABEL_SPEC, Phase, Seen, Sink};
+use super::hands::{Cancel, Container, Failure, Fetched, Hands, LABEL_APP, LABEL_SPEC, Phase, Sink};
+use super::watch::{Watcher, of_exit};
 
-/// A watcher asks the disk again after so long without an event, in case a packet was lost.
-const QUIET: Duration = Duration::from_secs(3600);
-/// Stack of a watcher's thread, bytes: it only waits and passes on.
-const WATCHER_STACK: usize = 128 << 10;
+/// The pin under which the store keeps the images of apps.
+const PIN: &str = "apps";
 
 /// The engine, as the deployer sees it.
 pub struct EngineHands {
     engine: Arc<Engine>,
+    watcher: Watcher,
 }
 
 impl EngineHands {
-    /// Hands over this engine.
-    pub fn new(engine: Arc<Engine>) -> EngineHands {
-        EngineHands { engine }
+    /// Hands over this engine; starts the thread that listens to containers.
+    pub fn new(engine: Arc<Engine>) -> io::Result<EngineHands> {
+        let watcher = Watcher::start(Arc::clone(&engine))?;
+        Ok(EngineHands { engine, watcher })
     }
 
     fn view(&self, id: &ContainerId) -> Result<Option<ContainerView>, Failure> {
@@ -65,7 +67,7 @@ impl Hands for EngineHands {
         Ok(views.iter().filter_map(container).collect())
     }
 
-    fn fetch(&self, image: &str, _cancel: &Cancel, progress: &mut dyn FnMut(BytesMoved)) -> Result<Fetched, Failure> {
+    fn fetch(&self, image: &str, cancel: &Cancel, progress: &mut dyn FnMut(BytesMoved)) -> Result<Fetched, Failure> {
         let reference = match self.engine.resolve(image) {
             Ok(Meaning::One(reference)) => reference,
             Ok(Meaning::Ambiguous(_)) => {
@@ -113,9 +115,20 @@ impl Hands for EngineHands {
                 image: image.manifest,
                 bytes,
             }),
+            Ok(Err(_)) if cancel.is_cancelled() => {
+                Err(Failure::new(Reason::Interrupted, "a newer document took its place"))
+            }
             Ok(Err(error)) => Err(failure(&error)),
             Err(_) => Err(Failure::new(Reason::Internal, "the pull's thread panicked")),
         }
+    }
+
+    fn keep(&self, images: &[Digest]) -> Result<(), Failure> {
+        let here = self.engine.images().map_err(|e| failure(&e))?;
+        let kept = here.iter().filter(|image| images.contains(&image.manifest));
+        let ids: Vec<Digest> = kept.map(|image| image.id).collect();
+        let pinned = self.engine.store().pin(PIN, &ids);
+        pinned.map_err(|e| failure(&EngineError::Store(e)))
     }
 
     fn create(&self, app: &App, image: &Digest, name: &str) -> Result<Container, Failure> {
@@ -139,10 +152,10 @@ impl Hands for EngineHands {
     fn start(&self, id: &ContainerId) -> Result<(), Failure> {
         match self.engine.start(&id.hex(), None) {
             Ok(_) => Ok(()),
-            Err(error @ (EngineError::Monitor(_) | EngineError::Keeper(_))) => {
-                Err(Failure::new(Reason::StartFailed, error.to_string()))
-            }
-            Err(error) => Err(failure(&error)),
+            Err(
+                error @ (EngineError::Monitor(ClientError::Refused(_)) | EngineError::Keeper(KeeperError::Refused(_))),
+            ) => Err(Failure::new(Reason::StartFailed, error.to_string())),
+            Err(error) => Err(on(id, &error)),
         }
     }
 
@@ -154,7 +167,7 @@ impl Hands for EngineHands {
     }
 
     fn remove(&self, id: &ContainerId) -> Result<(), Failure> {
-        match self.engine.remove(&id.hex(), true, false, None) {
+        match self.engine.remove(&id.hex(), true, true, None) {
             Ok(_) => Ok(()),
             Err(error) if error.is_no_container() => Ok(()),
             Err(error) => Err(failure(&error)),
@@ -164,52 +177,12 @@ impl Hands for EngineHands {
     fn rename(&self, id: &ContainerId, name: &str) -> Result<(), Failure> {
         match self.view(id)? {
             Some(view) if view.record.name == name => Ok(()),
-            _ => self.engine.rename(&id.hex(), name).map(drop).map_err(|e| failure(&e)),
+            _ => self.engine.rename(&id.hex(), name).map(drop).map_err(|e| on(id, &e)),
         }
     }
 
     fn watch(&self, id: &ContainerId, sink: Sink) -> Result<(), Failure> {
-        let engine = Arc::clone(&self.engine);
-        let id = *id;
-        std::thread::Builder::new()
-            .name("watch".into())
-            .stack_size(WATCHER_STACK)
-            .spawn(move || watch(&engine, id, &sink))
-            .map(drop)
-            .map_err(|e| Failure::new(Reason::Internal, format!("start a watcher: {e}")))
-    }
-}
-
-/// Passes on what a container's monitor tells, until the run is over.
-fn watch(engine: &Engine, id: ContainerId, sink: &Sink) {
-    let hex = id.hex();
-    if let Ok(mut events) = engine.subscribe(&hex) {
-        loop {
-            let what = match events.next(Some(QUIET)) {
-                Ok(Some(event)) => event.what,
-                Err(crate::monitor::client::ClientError::TimedOut { .. }) => continue,
-                Ok(None) | Err(_) => break,
-            };
-            match what {
-                What::Now(state) if state.status.is_live() => sink(id, Seen::Running(state.health)),
-                What::Health { status, .. } => sink(id, Seen::Running(status)),
-                What::Exited(exit) => {
-                    sink(id, Seen::Ended(ended(&exit)));
-                    return;
-                }
-                _ => {}
-            }
-        }
-    }
-    // No monitor, or one that went without a word: what it left on disk tells.
-    match engine.inspect(&hex) {
-        Ok(view) => match (phase(&view), view.status) {
-            (Phase::Ended(ended), _) => sink(id, Seen::Ended(ended)),
-            (Phase::Created, _) => {}
-            (Phase::Running { .. } | Phase::Lost, _) => sink(id, Seen::Lost),
-        },
-        Err(error) if error.is_no_container() => {}
-        Err(_) => sink(id, Seen::Lost),
+        self.watcher.add(&self.engine, *id, sink).map_err(|e| on(id, &e))
     }
 }
 
@@ -235,17 +208,17 @@ fn phase(view: &ContainerView) -> Phase {
             since: view.started.unwrap_or_default(),
             health: view.health,
         },
-        (Status::Exited, Some(exit)) => Phase::Ended(ended(exit)),
+        (Status::Exited, Some(exit)) => Phase::Ended(of_exit(exit)),
         (Status::Exited | Status::Dead, _) => Phase::Lost,
     }
 }
 
-fn ended(exit: &ExitRecord) -> Ended {
-    Ended {
-        code: exit.code,
-        oom: exit.oom,
-        asked: exit.stop_asked,
-        at: exit.finished,
+/// A failure on a container that may be gone.
+fn on(id: &ContainerId, error: &EngineError) -> Failure {
+    if error.is_no_container() {
+        Failure::gone(id)
+    } else {
+        failure(error)
     }
 }
 
@@ -258,8 +231,9 @@ fn failure(error: &EngineError) -> Failure {
         EngineError::Options(_) | EngineError::BindSource { .. } | EngineError::BadName(_) => Reason::Schema,
         EngineError::Spec(_) => Reason::StartFailed,
         EngineError::Name(_) | EngineError::ImageGone { .. } => Reason::ImageMissing,
-        EngineError::Disk(disk) if disk.is_full() => Reason::Disk,
-        EngineError::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => Reason::Disk,
+        EngineError::Store(StoreError::NotFound { .. }) => Reason::ImageMissing,
+        EngineError::Disk(disk) | EngineError::Store(StoreError::Disk(disk)) if disk.is_full() => Reason::Disk,
+        EngineError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => Reason::Disk,
         EngineError::NameTaken { .. } => Reason::Conflict,
         _ => Reason::Internal,
     };

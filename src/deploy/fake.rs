@@ -52,6 +52,7 @@ fn manner(tag: &str) -> Manner {
 struct Being {
     container: Container,
     manner: Manner,
+    tag: String,
     running: Option<u64>,
     judged: HealthStatus,
 }
@@ -70,6 +71,7 @@ struct State_ {
     /// Faults of fetch and create to come, by image.
     pub faults: BTreeMap<String, VecDeque<Failure>>,
     images: BTreeMap<String, Digest>,
+    kept: Vec<Digest>,
     /// What was done, in words.
     log: Vec<String>,
 }
@@ -228,6 +230,11 @@ impl Hands for Fake {
         Ok(Fetched { image: digest, bytes })
     }
 
+    fn keep(&self, images: &[Digest]) -> Result<(), Failure> {
+        self.state().kept = images.to_vec();
+        Ok(())
+    }
+
     fn create(&self, app: &App, image: &Digest, name: &str) -> Result<Container, Failure> {
         let mut state = self.state();
         let Some(reference) = state
@@ -245,6 +252,7 @@ impl Hands for Fake {
         {
             return Err(failure);
         }
+        assert!(state.kept.contains(image), "the image of `{name}` is not kept");
         assert!(
             state.beings.values().all(|being| being.container.name != name),
             "the name `{name}` is taken"
@@ -261,10 +269,12 @@ impl Hands for Fake {
             phase: Phase::Created,
             not_enforced: Vec::new(),
         };
-        let manner = manner(reference.rsplit(':').next().unwrap_or(""));
+        let tag = reference.rsplit(':').next().unwrap_or("").to_owned();
+        let manner = manner(&tag);
         let being = Being {
             container: container.clone(),
             manner,
+            tag,
             running: None,
             judged: HealthStatus::None,
         };
@@ -294,7 +304,7 @@ impl Hands for Fake {
             since: Unix(now),
             health: being.judged,
         };
-        let line = format!("start {}", being.container.name);
+        let line = format!("start {} {}", being.container.app, being.tag);
         state.log.push(line);
         Ok(())
     }
@@ -312,7 +322,7 @@ impl Hands for Fake {
                 asked: true,
                 at: Unix(now),
             });
-            let line = format!("stop {}", being.container.name);
+            let line = format!("stop {} {}", being.container.app, being.tag);
             state.log.push(line);
         }
         Ok(())
@@ -389,6 +399,8 @@ impl World {
             budget: None,
             default_memory: 64 << 20,
             pinned: false,
+            probe_timeout: 300_000,
+            pull_attempts: 10,
         };
         World {
             fake: Arc::default(),

@@ -21,8 +21,11 @@ pub trait Hands: Send + Sync + 'static {
     /// Every container with the label [`LABEL_APP`].
     fn containers(&self) -> Result<Vec<Container>, Failure>;
 
-    /// Brings the image here and keeps it from being removed until a container uses it. `image` is a reference; `progress` hears of bytes.
+    /// Brings the image here. `image` is a reference; `progress` hears of bytes.
     fn fetch(&self, image: &str, cancel: &Cancel, progress: &mut dyn FnMut(BytesMoved)) -> Result<Fetched, Failure>;
+
+    /// Keeps these images (digests of manifests) from being removed, and no others any more.
+    fn keep(&self, images: &[Digest]) -> Result<(), Failure>;
 
     /// Checks that the image is whole and fits this host, and creates a container of the app under this name, not started.
     fn create(&self, app: &App, image: &Digest, name: &str) -> Result<Container, Failure>;

@@ -1,7 +1,8 @@
 //! Kill points: places at which a test lets the process die, as a power cut or a kill would.
 //!
 //! `DUNLIN_KILL_POINT=NAME` lets the agent end itself with SIGKILL when it reaches the point `NAME`; `NAME:N` at the N-th time
-//! (1 is the first); `NAME@stop` lets it stand still there (SIGSTOP) while somebody else is killed. Only the agent honours it, and only when it is set as it starts. Names are those of [`POINTS`]: every write
+//! (1 is the first). With `@stop` at the end it stops itself (SIGSTOP) there instead, and goes on when it is continued, so that others
+//! can be killed meanwhile. Only the agent honours it, and only when it is set as it starts. Names are those of [`POINTS`]: every write
 //! of the journal and of the records beside it, in each state, before, in the middle of and after it reaches the disk, and every
 //! effect on containers before and after it.
 
@@ -86,36 +87,42 @@ pub const POINTS: &[&str] = &[
 struct Armed {
     name: String,
     left: AtomicU32,
-    stop: bool,
+    signal: i32,
 }
+
+const SIGKILL: i32 = 9;
+const SIGSTOP: i32 = 19;
 
 static ARMED: OnceLock<Armed> = OnceLock::new();
 
 /// A value of the variable that names no point.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{VARIABLE}={0}`: no such kill point; write `NAME` or `NAME:N`, the names are in `deploy::kill::POINTS`")]
+#[error(
+    "`{VARIABLE}={0}`: no such kill point; write `NAME`, `NAME:N` or `NAME@stop`, the names are in `deploy::kill::POINTS`"
+)]
 pub struct UnknownPoint(String);
 
 /// Arms the point that `value` names. Called once by the agent as it starts, with the variable's value.
 pub fn arm(value: &str) -> Result<(), UnknownPoint> {
-    let (place, stop) = value
-        .strip_suffix("@stop")
-        .map_or((value, false), |place| (place, true));
-    let (name, count) = parse(place).ok_or_else(|| UnknownPoint(value.chars().take(80).collect()))?;
+    let (name, count, signal) = parse(value).ok_or_else(|| UnknownPoint(value.chars().take(80).collect()))?;
     let _ = ARMED.set(Armed {
         name: name.to_owned(),
         left: AtomicU32::new(count),
-        stop,
+        signal,
     });
     Ok(())
 }
 
-fn parse(value: &str) -> Option<(&str, u32)> {
+fn parse(value: &str) -> Option<(&str, u32, i32)> {
+    let (value, signal) = match value.strip_suffix("@stop") {
+        Some(value) => (value, SIGSTOP),
+        None => (value, SIGKILL),
+    };
     let (name, count) = match value.split_once(':') {
         Some((name, count)) => (name, count.parse().ok().filter(|n| *n > 0)?),
         None => (value, 1),
     };
-    POINTS.contains(&name).then_some((name, count))
+    POINTS.contains(&name).then_some((name, count, signal))
 }
 
 /// Whether any point is armed: writes are then done in two halves, so that dying between them can be tried.
@@ -127,7 +134,7 @@ pub fn armed() -> bool {
     ARMED.get().is_some()
 }
 
-/// Dies here when this is the armed point; else nothing.
+/// Dies or stops here when this is the armed point; else nothing.
 pub fn point(name: &str) {
     debug_assert!(POINTS.contains(&name), "kill point `{name}` is not in the list");
     #[cfg(test)]
@@ -136,26 +143,19 @@ pub fn point(name: &str) {
         && armed.name == name
         && armed.left.fetch_sub(1, Ordering::Relaxed) == 1
     {
-        if !armed.stop {
-            die();
-        }
-        const SIGSTOP: i32 = 19;
-        signal_self(SIGSTOP);
+        signal_self(armed.signal);
     }
 }
 
+/// Sends this process a signal. With SIGKILL no destructor and no buffer runs.
 fn signal_self(signal: i32) {
     let own = i32::try_from(std::process::id()).unwrap_or(0);
-    if let Ok(own) = crate::sys::process::pidfd_open(own) {
-        let _ = crate::sys::process::send_signal(own.as_fd(), signal);
+    let sent =
+        crate::sys::process::pidfd_open(own).and_then(|own| crate::sys::process::send_signal(own.as_fd(), signal));
+    if sent.is_err() || signal == SIGKILL {
+        // The signal is on its way; nothing more may happen here.
+        std::process::abort();
     }
-}
-
-/// Ends this process with SIGKILL, so that no destructor and no buffer runs.
-fn die() -> ! {
-    const SIGKILL: i32 = 9;
-    signal_self(SIGKILL);
-    std::process::abort();
 }
 
 /// Dying inside a test's own thread: the point unwinds with [`rehearsal::Died`] instead of ending the process.
@@ -215,8 +215,9 @@ mod tests {
 
     #[test]
     fn only_known_points_are_taken() {
-        assert_eq!(parse("start-before"), Some(("start-before", 1)));
-        assert_eq!(parse("start-before:3"), Some(("start-before", 3)));
+        assert_eq!(parse("start-before"), Some(("start-before", 1, SIGKILL)));
+        assert_eq!(parse("start-before:3"), Some(("start-before", 3, SIGKILL)));
+        assert_eq!(parse("start-before:3@stop"), Some(("start-before", 3, SIGSTOP)));
         for bad in [
             "",
             "start",

@@ -25,8 +25,10 @@ mod stage;
 mod switch;
 mod thread;
 mod trial;
+mod watch;
 pub mod work;
 
 pub use core::{Command, Conditions, Report, Settings, Wish};
+pub use engine::EngineHands;
 pub use files::Source;
 pub use thread::{Deployer, Reports, StartError};

@@ -369,7 +369,7 @@ fn an_exit_while_no_agent_looked_is_noticed() {
     assert_eq!(world.fake.listing(), ["web exit-30000-1 stopped"]);
     world.boot().unwrap();
     world.pass(1_000).unwrap();
-    assert_eq!(world.fake.log(), ["start web"]);
+    assert_eq!(world.fake.log(), ["start web exit-30000-1"]);
 }
 
 #[test]
@@ -411,7 +411,7 @@ fn after_a_power_cut_everything_starts_in_order_without_a_fetch() {
     world.die(Death::PowerCut);
     world.boot().unwrap();
     world.pass(5_000).unwrap();
-    assert_eq!(world.fake.log(), ["start c", "start b", "start a"]);
+    assert_eq!(world.fake.log(), ["start c good-1", "start b good-1", "start a good-1"]);
 }
 
 #[test]

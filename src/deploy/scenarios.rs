@@ -39,7 +39,10 @@ fn a_good_update_goes_through_every_state_and_is_committed() {
         world.now - began
     );
     assert_eq!(world.fake.listing(), ["web good-2 running"], "the old one is removed");
-    assert_eq!(world.fake.log(), ["fetch web:good-2", "stop web", "start web"]);
+    assert_eq!(
+        world.fake.log(),
+        ["fetch web:good-2", "stop web good-1", "start web good-2"]
+    );
     let last = world.records.last().unwrap();
     assert_eq!((last.apps.len(), last.bytes.fetched, last.attempt), (1, 100, 1));
     assert!(last.apps[0].from.is_some() && last.apps[0].to.is_some_and(|to| to.image.is_some()));
@@ -185,14 +188,14 @@ fn two_apps_of_which_one_fails_both_go_back() {
         .map(String::as_str)
         .collect();
     let expected = [
-        "stop web",
-        "stop db",
-        "start db",
-        "start web",
-        "stop web",
-        "stop db",
-        "start db",
-        "start web",
+        "stop web good-1",
+        "stop db good-1",
+        "start db good-2",
+        "start web sick",
+        "stop web sick",
+        "stop db good-2",
+        "start db good-1",
+        "start web good-1",
     ];
     assert_eq!(
         order, expected,
@@ -223,7 +226,7 @@ fn a_dependency_that_is_never_healthy_turns_the_set_back() {
         "nothing ran before, nothing is left"
     );
     assert!(
-        !world.fake.log().contains(&"start web".to_owned()),
+        !world.fake.log().contains(&"start web good-1".to_owned()),
         "its dependent was never started"
     );
 }
@@ -242,7 +245,12 @@ fn when_the_old_version_fails_too_its_restart_policy_goes_on() {
     world.settle().unwrap();
     assert_eq!(world.end(), (State::RolledBack, Some(Reason::Unhealthy)));
     world.pass(60_000).unwrap();
-    let starts = world.fake.log().into_iter().filter(|line| line == "start web").count();
+    let starts = world
+        .fake
+        .log()
+        .into_iter()
+        .filter(|line| line == "start web exit-11000-1")
+        .count();
     assert!(starts >= 4, "it is started again and again: {starts}");
 }
 
@@ -253,7 +261,7 @@ fn removing_an_app_removes_its_container_when_committed() {
     world.settle().unwrap();
     assert_eq!(world.end(), (State::Committed, None));
     assert_eq!(world.fake.listing(), ["web good-1 running"]);
-    assert_eq!(world.fake.log(), ["stop db"], "the other app was not touched");
+    assert_eq!(world.fake.log(), ["stop db good-1"], "the other app was not touched");
 }
 
 #[test]
@@ -512,17 +520,16 @@ fn start_first_keeps_the_old_one_running_until_the_new_one_is_healthy() {
     world.apply(wish(2, vec![beside("good-2")])).unwrap();
     world.settle().unwrap();
     assert_eq!(world.end(), (State::Committed, None));
-    let old = super::work::previous_name("web", &beside("good-1").spec_digest());
     assert_eq!(
         world.fake.log(),
-        ["fetch web:good-2", "start web", &format!("stop {old}")]
+        ["fetch web:good-2", "start web good-2", "stop web good-1"]
     );
     world.apply(wish(3, vec![beside("sick")])).unwrap();
     world.settle().unwrap();
     assert_eq!(world.end(), (State::RolledBack, Some(Reason::Unhealthy)));
     assert_eq!(
         world.fake.log(),
-        ["fetch web:sick", "start web", "stop web"],
+        ["fetch web:sick", "start web sick", "stop web sick"],
         "the old one ran all the time"
     );
     assert_eq!(world.fake.listing(), ["web good-2 running"]);
@@ -584,7 +591,7 @@ fn a_restart_by_command_stops_and_starts_and_answers() {
     world.command(Command::Restart("web".into(), reply(&sender))).unwrap();
     world.command(Command::Restart("nope".into(), reply(&sender))).unwrap();
     assert_eq!(answers.try_iter().collect::<Vec<_>>(), [true, false]);
-    assert_eq!(world.fake.log(), ["stop web", "start web"]);
+    assert_eq!(world.fake.log(), ["stop web good-1", "start web good-1"]);
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Preparation: fetch the images, check them, create the containers, write the set to come. Nothing that runs is touched.
 
 use crate::plan::update::Event;
-use crate::types::deployment::{BytesMoved, Cause, State};
+use crate::types::deployment::{BytesMoved, Cause, Reason, State};
+use crate::types::digest::Digest;
 
 use super::core::{Care, Core, Now};
 use super::files::Source;
@@ -90,8 +91,9 @@ impl Core {
         if apps.is_empty() {
             return self.everything_staged(source, now);
         }
+        let keep = self.needed_images();
         let ticket = self.work(source);
-        self.job(Job::Stage { ticket, apps });
+        self.job(Job::Stage { ticket, apps, keep });
     }
 
     pub(super) fn staged(&mut self, ticket: &Ticket, made: Vec<Container>, result: Result<(), AppFailure>, now: Now) {
@@ -118,7 +120,7 @@ impl Core {
         match self.files.write_next(source, set) {
             Ok(()) => self.advance(source, Event::Staged, now),
             Err(error) => {
-                let cause = Cause::new(crate::types::deployment::Reason::Disk, error.to_string());
+                let cause = Cause::new(Reason::Disk, error.to_string());
                 self.advance(source, Event::Later(cause, now.dice), now);
             }
         }
@@ -126,7 +128,9 @@ impl Core {
 
     fn not_prepared(&mut self, source: Source, app: &str, failure: Failure, now: Now) {
         let cause = Cause::new(failure.cause.code, format!("app `{app}`: {}", failure.cause.detail));
-        if failure.later {
+        let tries = self.active(source).map_or(0, |active| active.update.tries);
+        let given_up = failure.cause.code == Reason::Net && tries + 1 >= self.settings.pull_attempts;
+        if failure.later && !given_up {
             self.advance(source, Event::Later(cause, now.dice), now);
         } else {
             if let Some(active) = self.active_mut(source) {
@@ -134,6 +138,21 @@ impl Core {
             }
             self.advance(source, Event::Impossible(cause), now);
         }
+    }
+
+    /// The images of every committed set and of every set to come.
+    pub(super) fn needed_images(&self) -> Vec<Digest> {
+        let coming = self.flights.values().filter_map(|flight| flight.set.as_ref());
+        let mut images: Vec<Digest> = self
+            .sets
+            .values()
+            .chain(coming)
+            .flat_map(|set| &set.apps)
+            .filter_map(|one| one.image)
+            .collect();
+        images.sort_unstable();
+        images.dedup();
+        images
     }
 
     /// Notes that a job of this source begins.

@@ -7,7 +7,7 @@ use crate::types::deployment::{Cause, Reason, State};
 use crate::types::health::HealthStatus;
 use crate::types::time::Mono;
 
-use super::core::{Core, Flight, Now};
+use super::core::{Care, Core, Flight, Now};
 use super::files::{Set, Source};
 use super::hands::Failure;
 use super::work::{Job, previous_name, staged_name, start_failure};
@@ -196,15 +196,23 @@ impl Core {
             self.turn_back(source, app, cause, now);
             return false;
         };
-        if self
-            .cares
-            .get(&id)
-            .is_some_and(|care| care.running && care.container.name == app && !care.stopping)
-        {
+        // Its name is worth one try; a disk too full for that must not hold up the version itself.
+        let tried = self.flights.get(&source).is_some_and(|flight| flight.step_tries > 0);
+        let runs = |care: &Care| care.running && !care.stopping && (care.container.name == app || tried);
+        if self.cares.get(&id).is_some_and(runs) {
             return true;
         }
         self.start_job(app, id);
         false
+    }
+
+    /// The start of an app came back well: its step has had its try.
+    pub(super) fn step_was_started(&mut self, app: &str) {
+        if let Some(flight) = self.flying(app).and_then(|source| self.flights.get_mut(&source))
+            && matches!(flight.steps.get(flight.at), Some(Step::Start(name)) if name == app)
+        {
+            flight.step_tries += 1;
+        }
     }
 
     /// Starts a container under its app's name.
@@ -230,13 +238,7 @@ impl Core {
                 },
             )
         });
-        if let Some((other, name)) = &away
-            && let Some(care) = self.cares.get_mut(other)
-        {
-            care.container.name.clone_from(name);
-        }
         if let Some(care) = self.cares.get_mut(&id) {
-            app.clone_into(&mut care.container.name);
             care.stopping = false;
         }
         self.busy.insert(app.to_owned());

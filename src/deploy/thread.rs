@@ -242,6 +242,8 @@ mod tests {
             budget: None,
             default_memory: 1 << 20,
             pinned: false,
+            probe_timeout: 300_000,
+            pull_attempts: 10,
         };
         let (sender, states) = channel();
         let reports: Reports = Box::new(move |report| {

@@ -134,9 +134,12 @@ impl Core {
             .and_then(|id| self.cares.get(&id));
         let check = care.and_then(|care| care.container.health_check.as_ref());
         check.map_or(SEEN_WITHIN_MS, |health| {
-            crate::plan::health::Rules::from(health)
-                .judged_within()
-                .saturating_add(PROBE_GRACE_MS)
+            let rules = crate::plan::health::Rules::from(health);
+            let most = self
+                .settings
+                .probe_timeout
+                .max(rules.start_period.saturating_add(rules.timeout));
+            rules.judged_within().min(most).saturating_add(PROBE_GRACE_MS)
         })
     }
 

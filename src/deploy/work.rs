@@ -27,7 +27,11 @@ pub enum Job {
         ticket: Ticket,
         /// Apps with the digests of their images.
         apps: Vec<(App, Digest)>,
+        /// Every image that is needed from now on: of what runs, of what comes, and of the way back.
+        keep: Vec<Digest>,
     },
+    /// Keep no other images than these.
+    Keep(Vec<Digest>),
     /// Stop a container.
     Stop {
         /// Its app.
@@ -35,7 +39,7 @@ pub enum Job {
         /// Which.
         id: ContainerId,
     },
-    /// Give a container its app's name, after whichever has it now was given another, and start it.
+    /// Start a container, and give it its app's name, after whichever has it now was given another.
     Start {
         /// Its app.
         app: String,
@@ -76,10 +80,12 @@ pub enum Done {
     Fetched(Ticket, Result<Images, AppFailure>),
     /// Of [`Job::Stage`]: what was created, also when not all could be.
     Staged(Ticket, Vec<Container>, Result<(), AppFailure>),
+    /// Of [`Job::Keep`].
+    Kept(Result<(), Failure>),
     /// Of [`Job::Stop`].
     Stopped(String, ContainerId, Result<(), Failure>),
-    /// Of [`Job::Start`].
-    Started(String, ContainerId, Result<(), Failure>),
+    /// Of [`Job::Start`]: the names that containers have now.
+    Started(String, ContainerId, Result<Vec<(ContainerId, String)>, Failure>),
     /// Of [`Job::Remove`].
     Removed(String, ContainerId, Result<(), Failure>),
     /// Of [`Job::Mend`].
@@ -115,9 +121,10 @@ pub fn run(job: Job, hands: &dyn Hands, progress: &mut dyn FnMut(&Ticket, BytesM
             let result = fetch(hands, &images, &cancel, &mut |bytes| progress(&ticket, bytes));
             Done::Fetched(ticket, result)
         }
-        Job::Stage { ticket, apps } => {
+        Job::Keep(images) => Done::Kept(hands.keep(&images)),
+        Job::Stage { ticket, apps, keep } => {
             let mut made = Vec::new();
-            let result = stage(hands, &apps, &mut made);
+            let result = stage(hands, &apps, &keep, &mut made);
             Done::Staged(ticket, made, result)
         }
         Job::Stop { app, id } => {
@@ -175,8 +182,14 @@ fn add(a: BytesMoved, b: BytesMoved) -> BytesMoved {
     }
 }
 
-fn stage(hands: &dyn Hands, apps: &[(App, Digest)], made: &mut Vec<Container>) -> Result<(), AppFailure> {
+fn stage(
+    hands: &dyn Hands,
+    apps: &[(App, Digest)],
+    keep: &[Digest],
+    made: &mut Vec<Container>,
+) -> Result<(), AppFailure> {
     let first = apps.first().map(|(app, _)| app.name.clone()).unwrap_or_default();
+    hands.keep(keep).map_err(|failure| (first.clone(), failure))?;
     let existing = hands.containers().map_err(|failure| (first, failure))?;
     for (app, image) in apps {
         let spec = app.spec_digest();
@@ -204,22 +217,45 @@ fn stage(hands: &dyn Hands, apps: &[(App, Digest)], made: &mut Vec<Container>) -
     Ok(())
 }
 
-fn start(hands: &dyn Hands, app: &str, id: &ContainerId, away: Option<&(ContainerId, String)>) -> Result<(), Failure> {
+/// Starts first and renames then: the gap without the app is as short as it can be, and a disk too full for new names does not keep a
+/// version from coming back.
+fn start(
+    hands: &dyn Hands,
+    app: &str,
+    id: &ContainerId,
+    away: Option<&(ContainerId, String)>,
+) -> Result<Vec<(ContainerId, String)>, Failure> {
+    kill::point("start-before");
+    hands.start(id)?;
+    kill::point("start-after");
+    let mut named = Vec::new();
     if let Some((other, name)) = away {
         kill::point("rename-away-before");
         match hands.rename(other, name) {
+            Ok(()) => named.push((*other, name.clone())),
             Err(failure) if failure.gone => {}
-            result => result?,
+            Err(failure) => {
+                crate::warn!(
+                    "container `{}` keeps the name `{app}`: {}",
+                    other.short(),
+                    failure.cause
+                );
+                return Ok(named);
+            }
         }
         kill::point("rename-away-after");
     }
     kill::point("rename-in-before");
-    hands.rename(id, app)?;
+    match hands.rename(id, app) {
+        Ok(()) => named.push((*id, app.to_owned())),
+        Err(failure) => crate::warn!(
+            "container `{}` does not get the name `{app}`: {}",
+            id.short(),
+            failure.cause
+        ),
+    }
     kill::point("rename-in-after");
-    kill::point("start-before");
-    let result = hands.start(id);
-    kill::point("start-after");
-    result
+    Ok(named)
 }
 
 fn mend(hands: &dyn Hands, app: &App, image: Option<Digest>) -> Result<Container, Failure> {

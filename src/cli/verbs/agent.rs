@@ -23,14 +23,10 @@ pub fn agent(engine: Engine) -> Result<u8, Failure> {
         Tree::None { .. } => "none",
     };
     let disk = File::open(layout.data()).and_then(|data| fs::size(&data)).unwrap_or(0);
-    let hands = Arc::new(EngineHands::new(Arc::new(engine)));
-    let start = Start {
-        settings,
-        layout,
-        hands,
-        cgroup: cgroup.to_owned(),
-        disk,
-    };
+    let hands = EngineHands::new(Arc::new(engine))
+        .map_err(|error| Failure::new(format!("start the thread that listens to containers: {error}")))?;
+    let hands = Arc::new(hands);
+    let start = Start { settings, layout, hands, cgroup: cgroup.to_owned(), disk };
     agent::run(start).map_err(|error| Failure::new(error.to_string()))?;
     Ok(0)
 }
