@@ -26,7 +26,13 @@ pub fn agent(engine: Engine) -> Result<u8, Failure> {
     let hands = EngineHands::new(Arc::new(engine))
         .map_err(|error| Failure::new(format!("start the thread that listens to containers: {error}")))?;
     let hands = Arc::new(hands);
-    let start = Start { settings, layout, hands, cgroup: cgroup.to_owned(), disk };
+    let start = Start {
+        settings,
+        layout,
+        hands,
+        cgroup: cgroup.to_owned(),
+        disk,
+    };
     agent::run(start).map_err(|error| Failure::new(error.to_string()))?;
     Ok(0)
 }
