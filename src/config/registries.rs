@@ -310,8 +310,10 @@ impl Registries {
     /// Whether `host[:port]` may be spoken to without verified TLS, as itself or as somebody's mirror or location.
     pub fn insecure(&self, host: &str) -> bool {
         let of = |location: &str| location.split('/').next() == Some(host);
-        self.find(host)
-            .is_some_and(|entry| entry.insecure && entry.location.as_deref().is_none_or(of))
+        self.insecure.iter().any(|known| known == host)
+            || self
+                .find(host)
+                .is_some_and(|entry| entry.insecure && entry.location.as_deref().is_none_or(of))
             || self.registries.iter().any(|entry| {
                 (entry.insecure && entry.location.as_deref().is_some_and(of))
                     || entry

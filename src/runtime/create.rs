@@ -7,6 +7,7 @@ use super::error::{Errno, RuntimeError};
 use super::init;
 use super::launch::Launch;
 use super::message::{self, ParentEnd, ToChild, ToParent};
+use super::mounts;
 use crate::sys::ns::{self, MapLine, Namespaces};
 use crate::sys::process::{self, Child, CloneArgs, Cloned};
 use crate::types::idmap::{Extent, IdMap};
@@ -28,9 +29,12 @@ pub struct Created {
 /// it but a writable layer's contents and the control group, which the caller made.
 ///
 /// The caller must have one thread and all capabilities in its user namespace, whose ids must contain those of
-/// [`Launch::id_map`].
+/// [`Launch::id_map`]. With [`Launch::sibling`] it may find itself in another mount namespace with the same files.
 pub fn create(launch: Launch<'_>) -> Result<Created, RuntimeError> {
     let namespaces = init::check(launch.spec)?;
+    if launch.sibling {
+        mounts::leave_first_mount_apart()?;
+    }
     let (parent_end, child_end) = message::pair()?;
     let group = group_dir(launch.cgroup)?;
     let args = CloneArgs {

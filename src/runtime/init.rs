@@ -144,7 +144,11 @@ fn enter_root(launch: Launch<'_>, namespaces: Namespaces, parent: &ChildEnd) -> 
 
     mount::set_root_propagation(mounts::host_propagation(&tree))
         .map_err(RuntimeError::process("keep mounts from spreading"))?;
-    mounts::leave_first_mount()?;
+    if mounts::leave_first_mount()? && process::may_mount(process) {
+        // It could unmount its root and see the host's; a copy made by another process would be locked.
+        let problem = "CAP_SYS_ADMIN on an initramfs is for containers made by a process of their own";
+        return Err(RuntimeError::spec("process.capabilities", problem));
+    }
     let root = mounts::mount_root(&launch.rootfs)?;
     let proc = mounts::build(root.as_fd(), &tree)?;
     if let Some(settings) = linux.and_then(|linux| linux.sysctl().as_ref()) {

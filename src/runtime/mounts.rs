@@ -13,6 +13,7 @@ use super::remount;
 use super::rootfs::{Node, Step, Tree, What};
 use crate::sys::errno;
 use crate::sys::mount::{self, NewFs, Propagation, attr};
+use crate::sys::ns::{self, Namespaces};
 use crate::sys::path::{self, FsKind, Missing, Resolve};
 
 /// Mounts the root file system and returns its topmost directory.
@@ -133,21 +134,35 @@ pub fn restrict(root: BorrowedFd<'_>, tree: &Tree) -> Result<(), RuntimeError> {
 }
 
 /// On an initramfs, `/` is the first of all mounts and cannot be pivoted away from: binds it onto itself and makes that
-/// the root. Does nothing elsewhere.
-///
-/// Whoever owns a long-lived mount namespace (the keeper) calls this once in it: what containers get is then a locked copy,
-/// below which their roots cannot look.
-pub fn leave_first_mount() -> Result<(), RuntimeError> {
+/// the root. Returns whether it did; elsewhere there is nothing to do.
+pub fn leave_first_mount() -> Result<bool, RuntimeError> {
     let fail = || RuntimeError::process("bind `/` onto itself");
-    let first = path::open_root(Path::new("/")).map_err(fail())?;
-    if path::fs_kind(first.as_fd()).map_err(fail())? != FsKind::Ram
-        || !remount::root_is_the_first_mount().map_err(fail())?
-    {
-        return Ok(());
+    if !on_first_mount()? {
+        return Ok(false);
     }
+    let first = path::open_root(Path::new("/")).map_err(fail())?;
     let copy = mount::copy_tree(first.as_fd(), c"", true).map_err(fail())?;
     mount::attach(copy.as_fd(), first.as_fd()).map_err(fail())?;
-    mount::change_root(copy.as_fd()).map_err(fail())
+    mount::change_root(copy.as_fd()).map_err(fail())?;
+    Ok(true)
+}
+
+/// Where `/` is the first of all mounts: moves the caller into a mount namespace of its own, without it. What a container
+/// then gets is a copy whose mounts are locked, so that not even one with `CAP_SYS_ADMIN` can look below its root.
+pub fn leave_first_mount_apart() -> Result<(), RuntimeError> {
+    if on_first_mount()? {
+        ns::unshare(Namespaces::MOUNT).map_err(RuntimeError::process("make a mount namespace"))?;
+        leave_first_mount()?;
+    }
+    Ok(())
+}
+
+fn on_first_mount() -> Result<bool, RuntimeError> {
+    let fail = || RuntimeError::process("look at `/`");
+    let root = path::open_root(Path::new("/")).map_err(fail())?;
+    // The list of mounts is only read where it may be one.
+    let ram = path::fs_kind(root.as_fd()).map_err(fail())? == FsKind::Ram;
+    Ok(ram && remount::root_is_the_first_mount().map_err(fail())?)
 }
 
 /// Binds a terminal's end to `/dev/console`.

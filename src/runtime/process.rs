@@ -141,6 +141,11 @@ impl Prepared {
     }
 }
 
+/// Whether the program can get the capability to mount.
+pub fn may_mount(process: &Process) -> bool {
+    wanted(process.capabilities().as_ref()).bounding.has(Caps::SYS_ADMIN)
+}
+
 /// Gives pipes and sockets among the first three descriptors to the user, so that it can open them again by name.
 pub fn own_stdio(identity: &Identity) -> Result<(), RuntimeError> {
     if identity.uid == 0 && identity.gid == 0 {
