@@ -152,9 +152,10 @@ impl Clients {
     }
 
     /// Forgets and closes it.
-    pub fn remove(&mut self, index: usize) {
-        if let Some(slot) = self.table.get_mut(index) {
-            *slot = None;
+    pub fn remove(&mut self, epoll: &Epoll, index: usize) {
+        if let Some(client) = self.table.get_mut(index).and_then(Option::take) {
+            // A child that is just being made has a copy of it, so closing alone would not take it out of the set.
+            let _ = epoll.remove(client.socket.as_fd());
         }
     }
 
@@ -216,7 +217,7 @@ impl Clients {
     }
 
     /// Answers a request and goes on asking; a connection that does not read its answers is closed.
-    pub fn answer(&mut self, index: usize, answer: &Answer, now: Mono) {
+    pub fn answer(&mut self, epoll: &Epoll, index: usize, answer: &Answer, now: Mono) {
         let Some(Some(client)) = self.table.get_mut(index) else {
             return;
         };
@@ -226,12 +227,12 @@ impl Clients {
             Err(_) => Sent::Gone,
         };
         if sent != Sent::Done {
-            self.remove(index);
+            self.remove(epoll, index);
         }
     }
 
     /// Says why and closes the connection: as a frame to sessions, as an answer to others.
-    pub fn refuse(&mut self, index: usize, refusal: Refusal) {
+    pub fn refuse(&mut self, epoll: &Epoll, index: usize, refusal: Refusal) {
         let Some(Some(client)) = self.table.get_mut(index) else {
             return;
         };
@@ -242,7 +243,7 @@ impl Clients {
         if !packet.is_empty() {
             client.send(&packet);
         }
-        self.remove(index);
+        self.remove(epoll, index);
     }
 
     /// Tells all subscribers.
@@ -289,7 +290,7 @@ impl Clients {
                 client.role = Role::Subscriber(lost + 1);
                 client.mark(epoll, index, now);
             }
-            Sent::Gone => self.remove(index),
+            Sent::Gone => self.remove(epoll, index),
         }
     }
 
@@ -313,7 +314,7 @@ impl Clients {
             Sent::Done => client.role = Role::Subscriber(0),
             Sent::Full => {}
             Sent::Gone => {
-                self.remove(index);
+                self.remove(epoll, index);
                 return Sent::Gone;
             }
         }

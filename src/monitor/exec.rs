@@ -4,8 +4,9 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use super::clients::Role;
 use super::launch;
+use super::life::Phase;
 use super::main::Monitor;
-use super::starter::{Report, SIGKILL, Starter};
+use super::starter::{self, Report, SIGKILL, Starter};
 use super::stdio::{Owner, Pumped, Stdio, members};
 use super::token::Part;
 use super::wire::{Answer, ExecRequest, FromMonitor, Refusal};
@@ -110,10 +111,17 @@ impl Monitor {
                 self.config.name,
                 self.life.status().as_str()
             );
-            return self.clients.refuse(client, Refusal::new(text));
+            return self.clients.refuse(&self.epoll, client, Refusal::new(text));
+        }
+        if self.life.phase == Phase::Paused {
+            let text = format!(
+                "container `{}` is paused; type `dunlin unpause {0}` first",
+                self.config.name
+            );
+            return self.clients.refuse(&self.epoll, client, Refusal::new(text));
         }
         if let Err(problem) = check(&request) {
-            return self.clients.refuse(client, Refusal::new(problem));
+            return self.clients.refuse(&self.epoll, client, Refusal::new(problem));
         }
         let whose = if request.detach {
             For::Detached
@@ -123,7 +131,7 @@ impl Monitor {
         match self.begin_exec(&request, whose, now.plus(EXEC_START_MS)) {
             // A detached one keeps its client until it runs.
             Ok(index) => self.clients.set_role(client, Role::Exec(index)),
-            Err(refusal) => self.clients.refuse(client, refusal),
+            Err(refusal) => self.clients.refuse(&self.epoll, client, refusal),
         }
     }
 
@@ -179,7 +187,7 @@ impl Monitor {
             Report::Made { .. } => return,
             Report::Failed(refusal) => return self.exec_failed(index, refusal),
         };
-        exec.starter = None;
+        starter::end(&self.epoll, &mut exec.starter);
         let (Some(pidfd), console) = (fds.next(), fds.next()) else {
             return self.exec_failed(index, Refusal::new("the exec's process came without its descriptor"));
         };
@@ -213,16 +221,22 @@ impl Monitor {
         self.exec_progress(index, now);
     }
 
+    /// Takes an exec out of the table and its descriptors out of the set.
+    fn take_exec(&mut self, index: usize) -> Option<Box<Exec>> {
+        let mut exec = self.execs.table.get_mut(index)?.take()?;
+        starter::end(&self.epoll, &mut exec.starter);
+        exec.stdio.close(&self.epoll);
+        Some(exec)
+    }
+
     fn exec_failed(&mut self, index: usize, refusal: Refusal) {
-        let Some(exec) = self.execs.table.get_mut(index).and_then(Option::take) else {
-            return;
-        };
+        let Some(exec) = self.take_exec(index) else { return };
         match exec.whose {
-            For::Session(Some(client)) => self.clients.refuse(client, refusal),
+            For::Session(Some(client)) => self.clients.refuse(&self.epoll, client, refusal),
             For::Session(None) => {}
             For::Detached => {
                 for client in members(self.clients.which(|role| role == Role::Exec(index))) {
-                    self.clients.refuse(client, refusal.clone());
+                    self.clients.refuse(&self.epoll, client, refusal.clone());
                 }
             }
             For::Probe => self.exec_probe_ended(i32::from(refusal.code), false, refusal.message.as_bytes()),
@@ -288,11 +302,11 @@ impl Monitor {
     }
 
     fn exec_over(&mut self, index: usize, now: Mono) {
-        let Some(mut exec) = self.execs.table.get_mut(index).and_then(Option::take) else {
-            return;
-        };
+        if let Some(stdio) = self.execs.stdio(index) {
+            stdio.input_broke(&self.epoll, &mut self.clients, now);
+        }
+        let Some(exec) = self.take_exec(index) else { return };
         let Some(ended) = exec.ended else { return };
-        exec.stdio.input_broke(&self.epoll, &mut self.clients, now);
         let signal = match ended {
             Ended::Signal(signal) => Some(signal),
             Ended::Code(_) => None,
@@ -343,7 +357,7 @@ impl Monitor {
             exec.whose = For::Session(None);
             exec.stdio.forget(&self.epoll, client);
             if exec.process.is_some() {
-                exec.stdio.close();
+                exec.stdio.close(&self.epoll);
             }
         }
     }
@@ -359,9 +373,7 @@ impl Monitor {
 
     /// Ends a probe that took too long, with its children; what it said.
     pub fn exec_probe_timed_out(&mut self, index: usize) {
-        let Some(exec) = self.execs.table.get_mut(index).and_then(Option::take) else {
-            return;
-        };
+        let Some(exec) = self.take_exec(index) else { return };
         if let Some((pid, pidfd)) = &exec.process {
             // It leads a session of its own; both may have ended.
             let _ = process::signal_group(*pid, SIGKILL);

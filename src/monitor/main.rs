@@ -15,6 +15,7 @@ use super::starter::Starter;
 use super::stdio::{Pumped, Stdio, members};
 use super::token::{Part, Token};
 use super::wire::{self, FromMonitor, MonitorConfig, Refusal, StartReport, What};
+use crate::disk::lock::{Lock, Mode};
 use crate::disk::record;
 use crate::runtime::cgroup::Handle;
 use crate::sys::event::{self, Epoll, Interest, Ready, SignalFd};
@@ -31,6 +32,8 @@ pub(super) const MAIN_STARTER: usize = EXECS;
 const STRAYS: usize = 16;
 /// Descriptors handled in one round.
 const ROUND: usize = 32;
+/// Name of the lock in a container's run directory.
+const LOCK: &str = "lock";
 /// Time for the start request to come.
 const CONFIG_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -73,6 +76,8 @@ pub(super) struct Monitor {
     /// For what clients say.
     pub(super) inbox: Box<[u8]>,
     pub(super) over: bool,
+    /// No other monitor has this container.
+    _lock: Lock,
     signals: SignalFd,
     listener: OwnedFd,
     report: Option<OwnedFd>,
@@ -124,6 +129,11 @@ impl Monitor {
             SignalFd::new(&[SIGCHLD, SIGTERM, SIGINT, SIGHUP]).map_err(|error| failed("take signals", error))?;
         let epoll = Epoll::new().map_err(|error| failed("epoll", error))?;
         let dir = std::fs::File::open(&config.run_dir).map_err(|error| failed("open its run directory", error))?;
+        let lock = Lock::try_take(&config.run_dir.join(LOCK), Mode::Exclusive)
+            .map_err(|error| Refusal::new(error.to_string()))?;
+        let Some(lock) = lock else {
+            return Err(Refusal::new(format!("container `{}` runs already", config.name)));
+        };
         let listener = socket::listen_at(dir.as_fd(), wire::SOCKET).map_err(|error| failed("listen", error))?;
         for (fd, token) in [(signals.as_fd(), Token::Signals), (listener.as_fd(), Token::Listener)] {
             epoll
@@ -146,6 +156,7 @@ impl Monitor {
             scratch: vec![0; wire::FRAME_BYTES].into_boxed_slice(),
             inbox: vec![0; wire::PACKET_BYTES].into_boxed_slice(),
             over: false,
+            _lock: lock,
             signals,
             listener,
             report: None,
@@ -222,7 +233,7 @@ impl Monitor {
     fn due(&self) -> Option<Mono> {
         let (late, client) = self.clients.overdue(self.mono());
         let late = (late != 0).then_some(Mono(0));
-        let probe = self.prober.as_ref().filter(|_| self.is_running()).map(Prober::due);
+        let probe = self.prober.as_ref().and_then(|prober| prober.due(self.may_probe()));
         let start = self.run.starter.as_ref().map(|starter| starter.deadline);
         [
             late,
@@ -383,8 +394,8 @@ impl Monitor {
     pub(super) fn drop_client(&mut self, index: usize, why: Option<Refusal>) {
         let role = self.clients.role(index);
         match why {
-            Some(refusal) => self.clients.refuse(index, refusal),
-            None => self.clients.remove(index),
+            Some(refusal) => self.clients.refuse(&self.epoll, index, refusal),
+            None => self.clients.remove(&self.epoll, index),
         }
         match role {
             Some(Role::Exec(exec)) => self.exec_lost_client(exec, index),

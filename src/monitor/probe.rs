@@ -10,12 +10,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use super::clients::Role;
 use super::exec::For;
 use super::http;
+use super::life::Phase;
 use super::main::Monitor;
 use super::stdio::members;
 use super::token::Token;
 use super::wire::{Answer, ExecRequest, ProbeRecord, Refusal, What};
 use crate::plan::health::{Probe, Rules, Window};
-use crate::sys::event::Interest;
+use crate::sys::event::{Epoll, Interest};
 use crate::sys::socket;
 use crate::types::bounds::{PROBE_ANSWER_BYTES, PROBE_OUTPUT_BYTES, PROBES_KEPT};
 use crate::types::health::{Health, HealthStatus};
@@ -55,6 +56,16 @@ enum Way {
     },
 }
 
+impl Current {
+    /// Takes its socket out of the set: closing alone would not, while a child that is just being made has a copy.
+    fn unwatch(&self, epoll: &Epoll) {
+        if let Way::Connect(socket) | Way::Http { socket, .. } = &self.way {
+            // It was added when the probe began.
+            let _ = epoll.remove(socket.as_fd());
+        }
+    }
+}
+
 impl Prober {
     /// Begins to watch a run that began now.
     pub fn new(health: &Health, now: Mono) -> Prober {
@@ -88,11 +99,12 @@ impl Prober {
         self.records.iter()
     }
 
-    /// When it must be looked at.
-    pub fn due(&self) -> Mono {
-        self.current
-            .as_ref()
-            .map_or(self.window.due(), |current| current.deadline)
+    /// When it must be looked at; a new probe only where one may begin.
+    pub fn due(&self, may_begin: bool) -> Option<Mono> {
+        match &self.current {
+            Some(current) => Some(current.deadline),
+            None => may_begin.then(|| self.window.due()),
+        }
     }
 }
 
@@ -101,25 +113,25 @@ impl Monitor {
     pub fn probe_for(&mut self, client: usize, now: Mono) {
         let problem = match &self.prober {
             None => "has no health check",
-            Some(_) if !self.is_running() => "does not run",
+            Some(_) if !self.may_probe() => "does not run, or is paused",
             Some(_) => {
                 self.clients.set_role(client, Role::Probing);
                 return self.probe_begin(now);
             }
         };
         let answer = Answer::Refused(Refusal::new(format!("container `{}` {problem}", self.config.name)));
-        self.clients.answer(client, &answer, now);
+        self.clients.answer(&self.epoll, client, &answer, now);
     }
 
     /// Begins a probe that is due, ends one that takes too long.
     pub fn probe_tick(&mut self, now: Mono) {
+        let may_begin = self.may_probe();
         let Some(prober) = &self.prober else { return };
-        if prober.due() > now {
+        if prober.due(may_begin).is_none_or(|due| due > now) {
             return;
         }
         match &prober.current {
-            None if self.is_running() => self.probe_begin(now),
-            None => {}
+            None => self.probe_begin(now),
             Some(Current {
                 way: Way::Exec(index), ..
             }) => self.exec_probe_timed_out(*index),
@@ -137,6 +149,11 @@ impl Monitor {
                 _ => self.probe_ended(Probe::TimedOut, 1, b"no answer came in time"),
             },
         }
+    }
+
+    /// Whether a probe may begin: what is frozen or asked to end is not judged.
+    pub fn may_probe(&self) -> bool {
+        self.is_running() && self.life.phase == Phase::Running
     }
 
     fn probe_begin(&mut self, now: Mono) {
@@ -264,6 +281,7 @@ impl Monitor {
         let (now, ended) = (self.mono(), self.unix());
         let Some(prober) = &mut self.prober else { return };
         let Some(current) = prober.current.take() else { return };
+        current.unwatch(&self.epoll);
         let changed = prober.window.observe(result, current.began, now);
         let output = String::from_utf8_lossy(&said[..said.len().min(PROBE_OUTPUT_BYTES)]).into_owned();
         let timed_out = result == Probe::TimedOut;
@@ -281,7 +299,8 @@ impl Monitor {
         let _ = prober.records.push_back(record.clone());
         let (status, failing_streak) = (prober.status(), prober.failing_streak());
         for client in members(self.clients.which(|role| role == Role::Probing)) {
-            self.clients.answer(client, &Answer::Probe(record.clone(), status), now);
+            self.clients
+                .answer(&self.epoll, client, &Answer::Probe(record.clone(), status), now);
         }
         self.emit(What::Probe(record));
         if changed.is_some() {
@@ -292,13 +311,13 @@ impl Monitor {
 
     /// The run is over: no probe goes on.
     pub fn probe_stop(&mut self, now: Mono) {
-        if let Some(prober) = &mut self.prober {
-            prober.current = None;
+        if let Some(current) = self.prober.as_mut().and_then(|prober| prober.current.take()) {
+            current.unwatch(&self.epoll);
         }
         let text = format!("container `{}` ended", self.config.name);
         for client in members(self.clients.which(|role| role == Role::Probing)) {
             self.clients
-                .answer(client, &Answer::Refused(Refusal::new(text.clone())), now);
+                .answer(&self.epoll, client, &Answer::Refused(Refusal::new(text.clone())), now);
         }
     }
 }

@@ -9,7 +9,7 @@ use super::life::{Act, Input, Phase};
 use super::log::Stream;
 use super::main::{MAIN_STARTER, Monitor, Run};
 use super::memory::MemoryEvents;
-use super::starter::{Report, SIGKILL, Starter};
+use super::starter::{self, Report, SIGKILL, Starter};
 use super::state::unseen;
 use super::stdio::{Ends, Owner, Stdio, members};
 use super::token::Part;
@@ -145,7 +145,7 @@ impl Monitor {
         let outcome = match report {
             Report::Made { pid } => self.run_made(pid, fds, now),
             Report::Ran { .. } => {
-                self.run.starter = None;
+                starter::end(&self.epoll, &mut self.run.starter);
                 self.run_began(now);
                 Ok(())
             }
@@ -225,7 +225,7 @@ impl Monitor {
 
     /// The run did not begin.
     fn run_failed(&mut self, refusal: Refusal, now: Mono) {
-        self.run.starter = None;
+        starter::end(&self.epoll, &mut self.run.starter);
         if let Some((_, pidfd)) = self.run.process.take() {
             // It may be gone already.
             let _ = process::send_signal(pidfd.as_fd(), SIGKILL);
@@ -246,7 +246,7 @@ impl Monitor {
         self.run.exit = Some(exit);
         if first {
             for client in members(self.clients.which(|role| matches!(role, Role::Attached { .. }))) {
-                self.clients.refuse(client, refusal.clone());
+                self.clients.refuse(&self.epoll, client, refusal.clone());
             }
             self.life.phase = Phase::Over;
             self.over = true;
@@ -321,7 +321,7 @@ impl Monitor {
             }
         }
         self.run.drain_until = None;
-        self.run.stdio.close();
+        self.run.stdio.close(&self.epoll);
         let at = unix_ns();
         self.log.end(Stream::Stdout, at);
         self.log.end(Stream::Stderr, at);
@@ -344,7 +344,8 @@ impl Monitor {
         self.emit(What::Finished(exit.clone()));
         self.owe_exit(&exit, now);
         for client in members(self.clients.which(|role| role == Role::Stopping)) {
-            self.clients.answer(client, &Answer::Exit(exit.clone()), now);
+            self.clients
+                .answer(&self.epoll, client, &Answer::Exit(exit.clone()), now);
         }
         self.run.exit = Some(exit);
         self.finish_if_settled();
@@ -352,10 +353,8 @@ impl Monitor {
 
     /// Leaves as soon as every session has got what it is owed.
     pub(super) fn finish_if_settled(&mut self) {
-        let sessions = self
-            .clients
-            .which(|role| matches!(role, Role::Attached { .. } | Role::Exec(_)));
-        if self.life.phase == Phase::Over && members(sessions).all(|client| self.clients.is_settled(client)) {
+        let owed = self.clients.which(|role| !matches!(role, Role::Subscriber(_)));
+        if self.life.phase == Phase::Over && members(owed).all(|client| self.clients.is_settled(client)) {
             self.over = true;
         }
     }

@@ -1,7 +1,7 @@
 //! What clients ask for.
 
 use super::clients::Role;
-use super::life::Input;
+use super::life::{Input, Phase};
 use super::main::Monitor;
 use super::wire::{
     self, Answer, AttachRequest, ExecRequest, FromMonitor, Open, Refusal, Request, Size, StatusReport, ToMonitor, What,
@@ -167,7 +167,7 @@ impl Monitor {
                 false => Answer::Refused(Refusal::new(format!("container `{name}` has no terminal"))),
             },
         };
-        self.clients.answer(index, &answer, now);
+        self.clients.answer(&self.epoll, index, &answer, now);
     }
 
     fn done(&mut self, input: Input, now: Mono) -> Answer {
@@ -180,10 +180,15 @@ impl Monitor {
     fn stop(&mut self, index: usize, signal: Option<i32>, timeout_ms: Option<u64>, now: Mono) {
         if signal.is_some_and(|signal| !(1..=SIGNALS).contains(&signal)) {
             let text = format!("there is no signal {}", signal.unwrap_or_default());
-            return self.clients.answer(index, &Answer::Refused(Refusal::new(text)), now);
+            return self
+                .clients
+                .answer(&self.epoll, index, &Answer::Refused(Refusal::new(text)), now);
         }
         if let Some(signal) = signal {
             self.config.stop_signal = signal;
+        }
+        if let (Phase::Over, Some(exit)) = (self.life.phase, self.run.exit.clone()) {
+            return self.clients.answer(&self.epoll, index, &Answer::Exit(exit), now);
         }
         self.clients.set_role(index, Role::Stopping);
         let timeout_ms = timeout_ms.unwrap_or(self.config.stop_timeout_ms);

@@ -117,6 +117,14 @@ impl Starter {
     }
 }
 
+/// Ends a starter that has done its work, or must not go on.
+pub fn end(epoll: &Epoll, starter: &mut Option<Starter>) {
+    if let Some(starter) = starter.take() {
+        // A child that is just being made has a copy of it, so closing alone would not take it out of the set.
+        let _ = epoll.remove(starter.socket.as_fd());
+    }
+}
+
 impl Drop for Starter {
     fn drop(&mut self) {
         // It has ended, or must. It is waited for with all other children.

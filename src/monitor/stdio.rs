@@ -169,7 +169,7 @@ impl Stdio {
                 Err(_) => 0,
             };
             if got == 0 {
-                stream.fd = None;
+                close(epoll, &mut stream.fd);
                 return Pumped::Ended;
             }
             scratch[0] = tag;
@@ -259,12 +259,12 @@ impl Stdio {
                 }
                 Err(_) => {
                     self.unread.clear();
-                    self.input = None;
+                    close(epoll, &mut self.input);
                 }
             }
         }
         if self.close_input {
-            self.input = None;
+            close(epoll, &mut self.input);
         } else if let Some(fd) = &self.input {
             // Added with the stdio.
             let _ = epoll.modify(fd.as_fd(), self.owner.token(Part::Input), Interest::NONE);
@@ -277,7 +277,7 @@ impl Stdio {
     /// Input cannot be written any more: nobody reads it.
     pub fn input_broke(&mut self, epoll: &Epoll, clients: &mut Clients, now: Mono) {
         self.awaited = false;
-        self.input = None;
+        close(epoll, &mut self.input);
         self.unread.clear();
         self.feed(epoll, clients, now);
     }
@@ -314,12 +314,22 @@ impl Stdio {
     }
 
     /// Closes everything: a terminal's processes get `SIGHUP`, others `SIGPIPE` when they write.
-    pub fn close(&mut self) {
-        self.input = None;
+    pub fn close(&mut self, epoll: &Epoll) {
+        close(epoll, &mut self.input);
         self.unread.clear();
         for stream in &mut self.output {
+            close(epoll, &mut stream.fd);
             *stream = Output::default();
         }
+    }
+}
+
+/// Closes a descriptor. A child that is just being made has a copy of it, so closing alone would not take it out of the
+/// set.
+fn close(epoll: &Epoll, fd: &mut Option<OwnedFd>) {
+    if let Some(fd) = fd.take() {
+        // It was added when it came.
+        let _ = epoll.remove(fd.as_fd());
     }
 }
 
