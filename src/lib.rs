@@ -44,6 +44,8 @@
 //! - An update: [`agent`] takes the document in, [`plan`] decides, [`deploy`] journals and carries out.
 //! - Where everything lies: [`disk::layout`]. Every bound: [`types::bounds`]. Every environment variable: [`config::env`].
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr))]
+
 pub mod agent;
 pub mod cli;
 pub mod config;

@@ -86,6 +86,7 @@ impl LogReader {
     }
 
     /// The next entry that is there, `None` where there is none yet.
+    #[allow(clippy::should_implement_trait, reason = "it can fail")]
     pub fn next(&mut self) -> Result<Option<Entry>, DiskError> {
         loop {
             if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {

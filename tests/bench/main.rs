@@ -93,7 +93,7 @@ fn memory(table: &mut Table, device: &mut Device) {
         "N2",
         "agent idle over TLS, 0 containers, PSS (with the keeper)",
         "≤ 3.5 MB",
-        { format!("{} ({})", mb(pss(agent).0), mb(total(device).0)) },
+        format!("{} ({})", mb(pss(agent).0), mb(total(device).0)),
     );
     let apps: Vec<_> = (0..TEN)
         .map(|n| json!({"name": format!("idle{n}"), "image": image, "command": ["sleep", "100000"], "update": {"soak": "100ms"}}))
@@ -116,7 +116,7 @@ fn memory(table: &mut Table, device: &mut Device) {
         "N4",
         "monitor per running container, PSS / private dirty",
         "≤ 350 / 120 KB",
-        { format!("{} / {} KB", mean(|m| m.0) / 1000, mean(|m| m.1) / 1000) },
+        format!("{} / {} KB", mean(|m| m.0) / 1000, mean(|m| m.1) / 1000),
     );
     table.row(
         "N5",

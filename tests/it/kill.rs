@@ -72,18 +72,20 @@ impl Trial {
         let began = Instant::now();
         let reached = loop {
             let agent = self.device.agent.as_mut().unwrap();
+            let pid = agent.pid();
             if !agent.runs() {
                 break true;
             }
-            if stands_still(agent.pid()) {
+            if stands_still(pid) {
                 act(&self.device);
-                child::signal(agent.pid(), "CONT");
+                child::signal(pid, "CONT");
                 break true;
             }
             if self.final_state(&activity).is_some() {
                 break false;
             }
-            assert!(began.elapsed() < LONG, "{point}: no end\n{}", agent.output());
+            let output = || self.device.agent.as_ref().unwrap().output();
+            assert!(began.elapsed() < LONG, "{point}: no end\n{}", output());
             std::thread::sleep(Duration::from_millis(5));
         };
         (activity, reached)

@@ -71,7 +71,7 @@ fn regroup(mut arguments: Vec<OsString>) -> Vec<OsString> {
             "container",
             verb @ ("run" | "create" | "start" | "stop" | "kill" | "restart" | "pause" | "unpause" | "rm" | "logs"
             | "exec" | "top" | "stats" | "port" | "wait" | "rename"),
-        ) => &[&verb.to_owned()],
+        ) => &[verb],
         ("image", "ls" | "list") => &["images"],
         ("image", "inspect") => &["inspect", "--type", "image"],
         ("image", "pull") => &["pull"],

@@ -66,7 +66,7 @@ impl Tree {
 fn vacate(root: &Path) {
     // Up, where that is allowed; on v1 the tree's own group may hold processes too.
     let above = root.parent().map(|above| above.join("cgroup.procs"));
-    if !above.is_some_and(|procs| file::put(&procs, "0").is_ok()) && !root.join("cgroup.controllers").exists() {
+    if above.is_none_or(|procs| file::put(&procs, "0").is_err()) && !root.join("cgroup.controllers").exists() {
         let _ = file::put(&root.join("cgroup.procs"), "0");
     }
     for leaf in Leaf::ALL {
