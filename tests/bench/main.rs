@@ -160,7 +160,7 @@ fn probes(table: &mut Table, device: &Device, count: u32) {
             .dunlin()
             .args(["inspect", "--format", "{{.Id}}", &container])
             .ok();
-        let run = device.path("run").join("c").join(id.trim());
+        let run = device.scratch.join("run").join("c").join(id.trim());
         let monitor = role(device, "monitor")
             .into_iter()
             .find(|pid| fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|l| l.contains(id.trim())))

@@ -1,6 +1,5 @@
 //! A device under test: an ordinary user with ranges, an agent with its settings, an operator with a key.
 
-use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
@@ -204,11 +203,6 @@ impl Device {
             agent.wait(Duration::from_secs(15));
         }
         self.dunlin().args(["rm", "-a", "-f", "-t", "0"]).run()
-    }
-
-    /// A path in the device's folder.
-    pub fn path(&self, name: &str) -> PathBuf {
-        self.scratch.join(name)
     }
 }
 

@@ -270,6 +270,7 @@ fn exit_codes_and_errors_are_podmans() {
             };
             assert_eq!(run(&args, nothing), Ok(code), "{args:?}");
         }
+        #[allow(clippy::type_complexity)]
         let failing: [(&[&str], fn(&mut ContainerSpec), u8, &str); 8] = [
             (
                 &["nope"],
