@@ -199,9 +199,8 @@ impl Engine {
         let mark = self.layout().run().join("warned-limits");
         let first = fs::OpenOptions::new().write(true).create_new(true).open(&mark).is_ok();
         if first {
-            for missing in &record.not_enforced {
-                crate::warn!("{missing}; containers run without it, `inspect` shows it as not enforced");
-            }
+            let text = super::error::sentences(&record.not_enforced);
+            crate::warn!("{text}; containers run without, `inspect` shows it as not enforced");
         }
     }
 }

@@ -24,7 +24,13 @@ pub fn agent(engine: Engine) -> Result<u8, Failure> {
     };
     let disk = File::open(layout.data()).and_then(|data| fs::size(&data)).unwrap_or(0);
     let hands = Arc::new(EngineHands::new(Arc::new(engine)));
-    let start = Start { settings, layout, hands, cgroup: cgroup.to_owned(), disk };
+    let start = Start {
+        settings,
+        layout,
+        hands,
+        cgroup: cgroup.to_owned(),
+        disk,
+    };
     agent::run(start).map_err(|error| Failure::new(error.to_string()))?;
     Ok(0)
 }
