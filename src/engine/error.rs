@@ -2,6 +2,7 @@
 
 use super::options::OptionsError;
 use crate::config::ConfigError;
+use crate::config::subid::SubidError;
 use crate::disk::DiskError;
 use crate::image::pull::PullError;
 use crate::image::worker::WorkerError;
@@ -131,6 +132,9 @@ pub enum EngineError {
     /// The settings.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// Subordinate ids.
+    #[error(transparent)]
+    Subid(#[from] SubidError),
     /// The keeper.
     #[error(transparent)]
     Keeper(#[from] KeeperError),
