@@ -32,7 +32,7 @@ impl Engine {
         let run_dir = self.layout().monitor(&found.id);
         make_dir(&run_dir)?;
         self.own(&run_dir)?;
-        let _only_starter = Lock::take(&run_dir.join("lock"), Mode::Exclusive, PATIENCE)?;
+        let _only_starter = Lock::take(&run_dir.join("start"), Mode::Exclusive, PATIENCE)?;
         // It may have been removed or started while we waited.
         let record =
             index::load(self.layout(), &found.id)?.ok_or_else(|| EngineError::NoContainer(typed.to_owned()))?;
