@@ -14,3 +14,4 @@ mod registry;
 mod runtime;
 mod testbed;
 mod units;
+mod unpack;
