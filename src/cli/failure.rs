@@ -15,7 +15,7 @@ pub struct Failure {
     pub message: String,
     /// Stdout was closed by its reader: nothing is said.
     quiet: bool,
-    /// A container that was named does not exist.
+    /// A container or image that was named does not exist.
     missing: bool,
 }
 
@@ -35,7 +35,7 @@ impl Failure {
         }
     }
 
-    /// Whether the container that was named does not exist.
+    /// Whether the container or image that was named does not exist.
     pub fn is_missing(&self) -> bool {
         self.missing
     }
@@ -91,7 +91,7 @@ from_error!(
 
 impl From<crate::engine::EngineError> for Failure {
     fn from(error: crate::engine::EngineError) -> Failure {
-        let missing = error.is_no_container();
+        let missing = error.is_no_container() || error.is_no_image();
         Failure {
             missing,
             ..Failure::with_code(error.exit_code(), error.to_string())

@@ -127,7 +127,6 @@ fn cleanup(global: &Global, id: &str) -> Result<u8, Failure> {
     let id = id
         .parse()
         .map_err(|error: crate::types::ids::IdError| Failure::new(error.to_string()))?;
-    let engine = Engine::open(&Layout::new(root, runroot), &crate::config::agent::Settings::default())?;
-    engine.cleanup(&id)?;
+    crate::engine::remove::cleanup(&Layout::new(root, runroot), &id)?;
     Ok(0)
 }

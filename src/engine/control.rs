@@ -95,12 +95,15 @@ impl Engine {
         let deadline = Instant::now() + CLEANUP_PATIENCE;
         let id = &view.record.id;
         loop {
-            let Some(record) = super::index::load(self.layout(), id)? else {
-                return Ok(());
-            };
-            let now = super::view::look(self.layout(), record)?;
-            if !now.status.is_live() && !view.record.spec.auto_remove {
-                return self.kill_leftover(&now);
+            match super::index::load(self.layout(), id)? {
+                Some(record) => {
+                    let now = super::view::look(self.layout(), record)?;
+                    if !now.status.is_live() && !view.record.spec.auto_remove {
+                        return self.kill_leftover(&now);
+                    }
+                }
+                None if self.is_being_removed(id) => {}
+                None => return Ok(()),
             }
             if Instant::now() >= deadline {
                 let name = view.record.name.clone();

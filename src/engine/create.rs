@@ -108,7 +108,7 @@ impl Engine {
         } else {
             record::write(&path, made)?;
         }
-        Ok(())
+        self.own(&path)
     }
 
     fn free_name(&self, lock: &IndexLock) -> Result<String, EngineError> {

@@ -2,6 +2,7 @@
 
 use super::options::OptionsError;
 use crate::config::ConfigError;
+use crate::config::subid::SubidError;
 use crate::disk::DiskError;
 use crate::image::pull::PullError;
 use crate::image::worker::WorkerError;
@@ -131,6 +132,9 @@ pub enum EngineError {
     /// The settings.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// Subordinate ids.
+    #[error(transparent)]
+    Subid(#[from] SubidError),
     /// The keeper.
     #[error(transparent)]
     Keeper(#[from] KeeperError),
@@ -214,6 +218,27 @@ impl EngineError {
     }
 }
 
-fn sentences(limits: &[NotEnforced]) -> String {
-    limits.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+/// Limits that cannot be enforced, those with the same cause and fix together.
+pub(super) fn sentences(limits: &[NotEnforced]) -> String {
+    let mut groups: Vec<(Vec<String>, &NotEnforced)> = Vec::new();
+    for missing in limits {
+        let name = format!("`{}`", missing.limit);
+        match groups
+            .iter_mut()
+            .find(|(_, first)| first.cause == missing.cause && first.fix == missing.fix)
+        {
+            Some((names, _)) => names.push(name),
+            None => groups.push((vec![name], missing)),
+        }
+    }
+    let sentence = |(names, first): &(Vec<String>, &NotEnforced)| {
+        let word = if names.len() == 1 { "limit" } else { "limits" };
+        format!(
+            "{word} {} cannot be enforced: {}; {}",
+            names.join(", "),
+            first.cause,
+            first.fix
+        )
+    };
+    groups.iter().map(sentence).collect::<Vec<_>>().join("\n")
 }

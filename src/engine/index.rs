@@ -14,6 +14,7 @@ use crate::types::ids::ContainerId;
 use crate::types::text::is_container_name;
 use std::fs;
 use std::io;
+use std::os::unix::fs::{MetadataExt as _, chown};
 use std::path::Path;
 use std::time::Duration;
 
@@ -28,11 +29,25 @@ pub struct IndexLock {
 impl IndexLock {
     /// Waits for it.
     pub fn take(layout: &Layout) -> Result<IndexLock, DiskError> {
-        let path = layout.names().join(".lock");
-        Ok(IndexLock {
-            _lock: Lock::take(&path, Mode::Exclusive, PATIENCE)?,
-        })
+        let dir = layout.names();
+        let path = dir.join(".lock");
+        let lock = Lock::take(&path, Mode::Exclusive, PATIENCE)?;
+        same_owner(&path, &dir)?;
+        Ok(IndexLock { _lock: lock })
     }
+}
+
+/// Gives a file to whom its folder belongs: in a store of root's, clean-ups of monitors take the lock too.
+fn same_owner(path: &Path, dir: &Path) -> Result<(), DiskError> {
+    let (file, folder) = (fs::metadata(path), fs::metadata(dir));
+    let (file, folder) = (
+        file.map_err(DiskError::io("look at", path))?,
+        folder.map_err(DiskError::io("look at", dir))?,
+    );
+    if file.uid() == folder.uid() {
+        return Ok(());
+    }
+    chown(path, Some(folder.uid()), Some(folder.gid())).map_err(DiskError::io("change the owner of", path))
 }
 
 /// Ids of all containers, in no order.

@@ -5,7 +5,6 @@ use crate::image::worker::{self, Workers};
 use crate::keeper::start::Starter;
 use crate::keeper::{self, Info, Keeper, KeeperError};
 use crate::runtime::cgroup::Tree;
-use crate::sys::creds;
 use crate::types::ids::ContainerId;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -59,13 +58,10 @@ impl Engine {
 
     /// Gives a new file of the store to the containers' root, which is the store's owner but where that is the host's root.
     pub(super) fn own(&self, path: &Path) -> Result<(), EngineError> {
-        let (uid, _) = creds::effective_ids();
-        if uid != 0 {
+        let Some((uid, gid)) = self.tree_owner else {
             return Ok(());
-        }
-        let ids = &self.keeper_info()?.ids;
-        std::os::unix::fs::chown(path, Some(ids.uid), Some(ids.gid))
-            .map_err(EngineError::io("change the owner of", path))
+        };
+        std::os::unix::fs::chown(path, Some(uid), Some(gid)).map_err(EngineError::io("change the owner of", path))
     }
 
     /// Kills and removes what is left of a container's control group.

@@ -23,14 +23,18 @@ pub use error::EngineError;
 
 use crate::config::agent::Settings;
 use crate::config::board::Board;
+use crate::config::subid::Files;
 use crate::disk::layout::Layout;
 use crate::keeper::start::Starter;
 use crate::store::Store;
+use crate::sys::creds;
 use crate::types::bounds::{LOG_FILE_BYTES_MIN, LOG_FILES_MAX};
 use crate::types::container::{ContainerRecord, LogLimits};
 use crate::types::limits::Limits;
 use crate::types::time::Unix;
 use filter::Filter;
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::time::SystemTime;
 use view::ContainerView;
 
@@ -40,6 +44,8 @@ pub struct Engine {
     settings: Settings,
     board: Board,
     store: Store,
+    /// Whom containers' trees belong to, where that is not the store's owner: root never owns them.
+    tree_owner: Option<(u32, u32)>,
     keeping: keeping::Keeping,
 }
 
@@ -49,6 +55,24 @@ fn now() -> Unix {
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();
     Unix(since.as_millis() as u64)
+}
+
+/// For a store of root's: the ids that are root in its user namespace. What monitors change belongs to them; folders on
+/// the way may be passed through, not listed, by others.
+fn foreign_owner(layout: &Layout) -> Result<Option<(u32, u32)>, EngineError> {
+    if creds::effective_ids().0 != 0 {
+        return Ok(None);
+    }
+    let map = Files::default().store_map(0, 0)?;
+    let run = layout.run();
+    fs::set_permissions(run, fs::Permissions::from_mode(0o711)).map_err(EngineError::io("set the mode of", run))?;
+    for dir in [layout.containers(), layout.names(), layout.volumes(), layout.monitors()] {
+        let meta = fs::metadata(&dir).map_err(EngineError::io("look at", &dir))?;
+        if meta.uid() != map.uid {
+            chown(&dir, Some(map.uid), Some(map.gid)).map_err(EngineError::io("change the owner of", &dir))?;
+        }
+    }
+    Ok(Some((map.uid, map.gid)))
 }
 
 impl Engine {
@@ -61,13 +85,18 @@ impl Engine {
     pub fn open_with(layout: &Layout, settings: &Settings, starter: Option<Starter>) -> Result<Engine, EngineError> {
         let board = settings.board()?;
         index::prepare(layout)?;
-        let store = Store::open(layout)?;
+        let mut store = Store::open(layout)?;
+        let tree_owner = foreign_owner(layout)?;
+        if let Some((uid, gid)) = tree_owner {
+            store = store.with_tree_owner(uid, gid)?;
+        }
         let keeping = keeping::Keeping::new(starter);
         Ok(Engine {
             layout: layout.clone(),
             settings: settings.clone(),
             board,
             store,
+            tree_owner,
             keeping,
         })
     }
@@ -155,6 +184,8 @@ impl Engine {
 
     /// Gives a container another name.
     pub fn rename(&self, typed: &str, name: &str) -> Result<ContainerRecord, EngineError> {
-        index::rename(&self.layout, typed, name)
+        let renamed = index::rename(&self.layout, typed, name)?;
+        self.own(&self.layout.container_record(&renamed.id))?;
+        Ok(renamed)
     }
 }

@@ -4,13 +4,16 @@
 use super::index::{self, IndexLock};
 use super::view::{self, ContainerView};
 use super::{Engine, EngineError, volume};
+use crate::disk::layout::Layout;
 use crate::disk::{DiskError, durable};
+use crate::image::tree;
 use crate::types::container::{ContainerRecord, MountSource, Status};
 use crate::types::ids::ContainerId;
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Suffix of a folder whose removal has begun.
 const REMOVING: &str = ".removing";
@@ -45,61 +48,15 @@ impl Engine {
         Ok(id)
     }
 
-    /// What a monitor's clean-up does for `--rm`: removes a container that has ended.
-    pub fn cleanup(&self, id: &ContainerId) -> Result<(), EngineError> {
-        match index::load(self.layout(), id)? {
-            // The monitor that calls is this process itself, so that the container still looks live.
-            Some(record) if record.spec.auto_remove => self.discard(&view::look(self.layout(), record)?, true),
-            _ => Ok(()),
-        }
-    }
-
     fn discard(&self, view: &ContainerView, volumes: bool) -> Result<(), EngineError> {
-        let layout = self.layout();
-        let record = &view.record;
-        let gone = layout.containers().join(format!(".{}{REMOVING}", record.id.hex()));
-        {
-            let lock = IndexLock::take(layout)?;
-            match fs::rename(layout.container(&record.id), &gone) {
-                Ok(()) => {}
-                // Somebody else removed it in the meantime.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-                Err(error) => return Err(DiskError::io("remove", &gone)(error).into()),
-            }
-            if !record.spec.auto_remove {
-                durable::sync_parent(&gone)?;
-            }
-            index::unlink_name(layout, &lock, &record.name)?;
-        }
-        self.remove_run_dir(&record.id);
-        self.remove_cgroup(&record.id);
-        self.remove_tree(&gone)?;
-        if volumes {
-            self.remove_unnamed(record)?;
-        }
-        Ok(())
+        let trees = |path: &Path| self.remove_tree(path);
+        self.remove_cgroup(&view.record.id);
+        discard(self.layout(), view, volumes, &trees)
     }
 
-    fn remove_unnamed(&self, record: &ContainerRecord) -> Result<(), EngineError> {
-        for mount in &record.spec.mounts {
-            if let MountSource::Volume(name) = &mount.source
-                && volume::load(self.layout(), name)?.is_some_and(|volume| volume.unnamed)
-                && let Some(gone) = volume::take_away(self.layout(), name)?
-            {
-                self.remove_tree(&gone)?;
-            }
-        }
-        Ok(())
-    }
-
-    pub(super) fn remove_run_dir(&self, id: &ContainerId) {
-        let dir = self.layout().monitor(id);
-        match fs::remove_dir_all(&dir) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                crate::debug!("remove `{}`: {error}", dir.display())
-            }
-            _ => {}
-        }
+    /// Whether files of a removed container are left.
+    pub(super) fn is_being_removed(&self, id: &ContainerId) -> bool {
+        removing(self.layout(), id).exists()
     }
 
     /// Removes a tree of the store, through a worker where files of other ids are in the way.
@@ -147,6 +104,73 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// What a monitor becomes when a container with `--rm` has ended: removes it. Runs in the store's user namespace, where it
+/// owns everything in a container; opens neither images nor settings.
+pub fn cleanup(layout: &Layout, id: &ContainerId) -> Result<(), EngineError> {
+    match index::load(layout, id)? {
+        // The monitor that calls is this process itself, so that the container may still look live.
+        Some(record) if record.spec.auto_remove => {
+            let trees = |path: &Path| {
+                let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+                    return Ok(());
+                };
+                let dir = fs::File::open(parent).map_err(EngineError::io("open", parent))?;
+                tree::remove(&dir, name.as_bytes()).map_err(EngineError::io("remove", path))
+            };
+            discard(layout, &view::look(layout, record)?, true, &trees)
+        }
+        _ => Ok(()),
+    }
+}
+
+type RemoveTree<'a> = &'a dyn Fn(&Path) -> Result<(), EngineError>;
+
+fn removing(layout: &Layout, id: &ContainerId) -> PathBuf {
+    layout.containers().join(format!(".{}{REMOVING}", id.hex()))
+}
+
+fn discard(layout: &Layout, view: &ContainerView, volumes: bool, trees: RemoveTree) -> Result<(), EngineError> {
+    let record = &view.record;
+    let gone = removing(layout, &record.id);
+    {
+        let lock = IndexLock::take(layout)?;
+        match fs::rename(layout.container(&record.id), &gone) {
+            Ok(()) => {}
+            // Somebody else removed it in the meantime.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(DiskError::io("remove", &gone)(error).into()),
+        }
+        if !record.spec.auto_remove {
+            durable::sync_parent(&gone)?;
+        }
+        index::unlink_name(layout, &lock, &record.name)?;
+    }
+    let run_dir = layout.monitor(&record.id);
+    match fs::remove_dir_all(&run_dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            crate::debug!("remove `{}`: {error}", run_dir.display())
+        }
+        _ => {}
+    }
+    trees(&gone)?;
+    if volumes {
+        remove_unnamed(layout, record, trees)?;
+    }
+    Ok(())
+}
+
+fn remove_unnamed(layout: &Layout, record: &ContainerRecord, trees: RemoveTree) -> Result<(), EngineError> {
+    for mount in &record.spec.mounts {
+        if let MountSource::Volume(name) = &mount.source
+            && volume::load(layout, name)?.is_some_and(|volume| volume.unnamed)
+            && let Some(gone) = volume::take_away(layout, name)?
+        {
+            trees(&gone)?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes a tree with the powers of this process alone. Links are not followed; what overlayfs closed (mode 0) is opened.

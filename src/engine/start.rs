@@ -32,7 +32,7 @@ impl Engine {
         let run_dir = self.layout().monitor(&found.id);
         make_dir(&run_dir)?;
         self.own(&run_dir)?;
-        let _only_starter = Lock::take(&run_dir.join("lock"), Mode::Exclusive, PATIENCE)?;
+        let _only_starter = Lock::take(&run_dir.join("start"), Mode::Exclusive, PATIENCE)?;
         // It may have been removed or started while we waited.
         let record =
             index::load(self.layout(), &found.id)?.ok_or_else(|| EngineError::NoContainer(typed.to_owned()))?;
@@ -199,9 +199,8 @@ impl Engine {
         let mark = self.layout().run().join("warned-limits");
         let first = fs::OpenOptions::new().write(true).create_new(true).open(&mark).is_ok();
         if first {
-            for missing in &record.not_enforced {
-                crate::warn!("{missing}; containers run without it, `inspect` shows it as not enforced");
-            }
+            let text = super::error::sentences(&record.not_enforced);
+            crate::warn!("{text}; containers run without, `inspect` shows it as not enforced");
         }
     }
 }

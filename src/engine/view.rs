@@ -57,6 +57,11 @@ fn view(record: ContainerRecord, judged: Judgement) -> ContainerView {
         exit,
         leftover,
     } = judged;
+    // An end that is not on disk yet has no exit code: it is still on its way.
+    let status = match (status, &exit) {
+        (Status::Exited, None) => Status::Stopping,
+        (status, _) => status,
+    };
     let live = status.is_live();
     let state = state.filter(|_| live);
     ContainerView {

@@ -65,6 +65,7 @@ pub fn ensure(
     fs::set_permissions(making.join("_data"), open).map_err(EngineError::io("open up", &making))?;
     own(&making.join("_data"))?;
     record::write(&making.join("record"), &record)?;
+    own(&making.join("record"))?;
     match durable::rename(&making, &layout.volumes().join(name)) {
         Ok(()) => Ok(record),
         Err(error) => {

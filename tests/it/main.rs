@@ -16,3 +16,4 @@ mod registry;
 mod runtime;
 mod testbed;
 mod units;
+mod unpack;

@@ -203,8 +203,21 @@ pub fn finish(
         Ended::OutputClosed => {
             // Nobody reads any more: what ran in the foreground for its reader ends, as a program in a pipe would.
             drop(session);
-            let exit = engine.stop(&made.id.hex(), None)?;
+            let view = engine.inspect(&made.id.hex());
+            let deaf = view
+                .ok()
+                .and_then(|view| view.pid)
+                .is_some_and(|pid| !catches(pid, made.spec.stop_signal));
+            let exit = engine.stop(&made.id.hex(), deaf.then_some(0))?;
             Ok(exit.and_then(|exit| u8::try_from(exit.code).ok()).unwrap_or(0))
         }
     }
+}
+
+/// Whether a process has a handler for a signal: without one, the first process of a pid namespace does not even notice.
+fn catches(pid: i32, signal: i32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }

@@ -1,0 +1,41 @@
+//! Takes any bytes as a desired state on a device without and on one with a fleet key, and as an app document.
+#![no_main]
+
+use std::path::Path;
+use std::sync::OnceLock;
+
+use dunlin::agent::intake::{Intake, Outcome};
+use dunlin::types::app::{App, set_problems};
+use dunlin::types::time::Unix;
+use dunlin::uplink::dsse::{SigningKey, Trusted};
+use libfuzzer_sys::fuzz_target;
+
+/// 2026-01-01.
+const NOW: Unix = Unix(1_767_225_600_000);
+
+fn signed() -> &'static Trusted {
+    static TRUSTED: OnceLock<Trusted> = OnceLock::new();
+    TRUSTED.get_or_init(|| Trusted {
+        keys: vec![SigningKey::generate("operator").expect("random numbers").public()],
+        threshold: 1,
+    })
+}
+
+fuzz_target!(|data: &[u8]| {
+    let base = if Path::new("/dev/shm").is_dir() { "/dev/shm" } else { "/tmp" };
+    let record = Path::new(base).join(format!("dunlin-fuzz-desired-{}", std::process::id()));
+    let mut open = Intake::open(record.clone(), "device", Trusted::default()).expect("no record");
+    let outcome = open.desired("d/device", data, Some(NOW)).expect("memory for a record");
+    if matches!(outcome, Outcome::Desired(_)) {
+        std::fs::remove_file(&record).expect("its own record");
+    }
+    let mut closed = Intake::open(record, "device", signed().clone()).expect("no record");
+    let outcome = closed.desired("d/device", data, Some(NOW)).expect("memory for a record");
+    assert!(!matches!(outcome, Outcome::Desired(_)), "nobody has signed this");
+    if let Ok(text) = std::str::from_utf8(data)
+        && let Ok(app) = toml::from_str::<App>(text)
+    {
+        let _ = set_problems(std::slice::from_ref(&app), "app", true);
+        let _ = app.spec_digest();
+    }
+});

@@ -1,0 +1,134 @@
+//! Writes the first inputs of every target into the corpus folder: `seeds CORPUS REPOSITORY`.
+
+use std::fs;
+use std::path::Path;
+
+use tar::{Builder, EntryType, Header};
+
+fn main() {
+    let mut args = std::env::args_os().skip(1);
+    let (Some(corpus), Some(repository)) = (args.next(), args.next()) else {
+        eprintln!("usage: seeds CORPUS REPOSITORY");
+        std::process::exit(125);
+    };
+    let (corpus, repository) = (Path::new(&corpus), Path::new(&repository));
+    let put = |target: &str, name: &str, bytes: &[u8]| {
+        let folder = corpus.join(target);
+        fs::create_dir_all(&folder).expect("the corpus folder");
+        fs::write(folder.join(format!("seed-{name}")), bytes).expect("the corpus folder");
+    };
+    for (name, bytes) in archives() {
+        put("layer", name, &bytes);
+    }
+    for (number, text) in MANIFESTS.iter().enumerate() {
+        for kind in 0..6 {
+            put("manifest", &format!("{number}-{kind}"), &[&[kind], text.as_bytes()].concat());
+        }
+    }
+    put("desired", "bare", DESIRED.as_bytes());
+    put("desired", "envelope", ENVELOPE.as_bytes());
+    for entry in fs::read_dir(repository.join("config/apps")).expect("config/apps") {
+        let path = entry.expect("config/apps").path();
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        put("desired", &name, &fs::read(&path).expect("an app document"));
+    }
+    for (number, text) in REFERENCES.iter().enumerate() {
+        put("reference", &number.to_string(), text.as_bytes());
+    }
+}
+
+/// One small archive for each form that the reader knows.
+fn archives() -> Vec<(&'static str, Vec<u8>)> {
+    let file = |builder: &mut Builder<Vec<u8>>, kind, path: &str, link: &str, content: &[u8]| {
+        let mut header = Header::new_ustar();
+        header.set_entry_type(kind);
+        header.set_mode(0o755);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(1);
+        header.set_size(content.len() as u64);
+        header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
+        header.as_old_mut().linkname[..link.len()].copy_from_slice(link.as_bytes());
+        header.set_cksum();
+        builder.append(&header, content).expect("memory");
+    };
+    let build = |fill: &dyn Fn(&mut Builder<Vec<u8>>)| {
+        let mut builder = Builder::new(Vec::new());
+        fill(&mut builder);
+        builder.into_inner().expect("memory")
+    };
+    let pax = |records: &'static [(&'static str, &'static [u8])], path: &'static str, content: &'static [u8]| {
+        build(&move |b: &mut Builder<Vec<u8>>| {
+            b.append_pax_extensions(records.iter().copied()).expect("memory");
+            file(b, EntryType::Regular, path, "", content);
+        })
+    };
+    let mut sparse = Header::new_gnu();
+    sparse.set_entry_type(EntryType::GNUSparse);
+    sparse.set_path("sparse").expect("short");
+    sparse.set_mode(0o644);
+    sparse.set_size(512);
+    sparse.as_mut_bytes()[386..410].copy_from_slice(b"00000001000\000000001000\0");
+    sparse.as_mut_bytes()[483..495].copy_from_slice(b"00000010000\0");
+    sparse.set_cksum();
+    let long = "long/".repeat(30);
+    vec![
+        ("tree", build(&|b| {
+            file(b, EntryType::Directory, "./", "", b"");
+            file(b, EntryType::Directory, "etc", "", b"");
+            file(b, EntryType::Regular, "etc/file", "", b"content");
+            file(b, EntryType::Link, "etc/link", "etc/file", b"");
+            file(b, EntryType::Symlink, "etc/sym", "file", b"");
+            file(b, EntryType::Fifo, "etc/fifo", "", b"");
+            file(b, EntryType::Char, "null", "", b"");
+            file(b, EntryType::Regular, "etc/.wh.gone", "", b"");
+            file(b, EntryType::Regular, "etc/.wh..wh..opq", "", b"");
+        })),
+        ("leans", build(&|b| {
+            file(b, EntryType::Link, "etc/again", "etc/file", b"");
+            file(b, EntryType::Regular, "no/folder", "", b"x");
+        })),
+        ("through", build(&|b| {
+            file(b, EntryType::Symlink, "s", "..", b"");
+            file(b, EntryType::Regular, "s/x", "", b"x");
+            file(b, EntryType::Regular, "../x", "", b"x");
+        })),
+        ("gnulong", build(&|b| {
+            let mut header = Header::new_gnu();
+            header.set_size(1);
+            header.set_mode(0o644);
+            header.set_entry_type(EntryType::Regular);
+            b.append_data(&mut header, &long[..149], &b"x"[..]).expect("memory");
+        })),
+        ("pax", pax(&[("path", b"pax/path"), ("mtime", b"1.5"), ("uid", b"0"), ("SCHILY.xattr.user.a", b"b")], "x", b"y")),
+        ("sparse00", pax(&[("GNU.sparse.size", b"9"), ("GNU.sparse.numblocks", b"1"), ("GNU.sparse.offset", b"3"), ("GNU.sparse.numbytes", b"2")], "x", b"yy")),
+        ("sparse01", pax(&[("GNU.sparse.size", b"9"), ("GNU.sparse.name", b"n"), ("GNU.sparse.map", b"3,2")], "x", b"yy")),
+        ("sparse10", pax(&[("GNU.sparse.major", b"1"), ("GNU.sparse.minor", b"0"), ("GNU.sparse.realsize", b"9"), ("GNU.sparse.name", b"n")], "x", {
+            static MAP: [u8; 514] = { let mut map = [0; 514]; map[0] = b'1'; map[1] = b'\n'; map[2] = b'3'; map[3] = b'\n'; map[4] = b'2'; map[5] = b'\n'; map };
+            &MAP
+        })),
+        ("sparsegnu", [&sparse.as_bytes()[..], &[7; 512], &[0; 1024]].concat()),
+    ]
+}
+
+const MANIFESTS: [&str; 3] = [
+    r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","size":7},"layers":[{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","size":9}]}"#,
+    r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","size":7,"platform":{"os":"linux","architecture":"arm64","variant":"v8"},"annotations":{"vnd.docker.reference.type":"attestation-manifest"}}]}"#,
+    r#"{"schemaVersion":2,"mediaType":"application/vnd.docker.distribution.manifest.v2+json","config":{"mediaType":"application/vnd.docker.container.image.v1+json","digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","size":7},"layers":[]}"#,
+];
+
+const DESIRED: &str = r#"{"audience":"d/device","generation":1767225600,"activity":"2f9c2c0e-6f0f-4a53-8a0b-9a8ab0a5f8b1","issued_at":"2026-01-01T00:00:00Z","rollout":{"waves":[{"percent":10,"hold":"1h"}],"seed":"s"},"apps":[{"name":"web","image":"registry.example/web:1","command":["/bin/server"],"restart":{"policy":"always","backoff_max":"5m"},"volumes":["data:/var/lib/web"],"ports":["8080:80"],"network":"host","read_only":true,"limits":{"memory":"64M","cpu":"0.5","pids":64},"health":{"http":{"port":80,"path":"/healthz"},"interval":"10s","timeout":"3s","failures":3},"update":{"strategy":"stop-first","soak":"10m"}}]}"#;
+
+const ENVELOPE: &str = r#"{"payloadType":"application/vnd.dunlin.desired.v1+json","payload":"eyJhdWRpZW5jZSI6ImQvZGV2aWNlIiwiZ2VuZXJhdGlvbiI6MX0=","signatures":[{"keyid":"operator","sig":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=="}]}"#;
+
+const REFERENCES: [&str; 9] = [
+    "registry.example/team/app:1.0",
+    "localhost:5000/app@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+    "[::1]:5000/a/b__c--d.e:tag",
+    "docker.io/library/busybox",
+    "busybox:latest",
+    "quay.io/a:b@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+    "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+    "linux/arm64/v8",
+    "a.b:1/c",
+];
