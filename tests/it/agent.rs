@@ -12,7 +12,7 @@ use crate::skip;
 /// An app that sleeps and answers its health check with `health`.
 fn web(image: &str, health: &str) -> Value {
     json!({
-        "name": "web", "image": image, "command": ["sleep", "100000"],
+        "name": "web", "image": image, "command": ["sh", "-c", "trap 'exit 0' TERM; sleep 100000 & wait"],
         "health": {"exec": [health], "interval": "300ms", "start_interval": "100ms", "timeout": "5s", "failures": 3},
         "update": {"soak": "1s"},
     })

@@ -206,6 +206,14 @@ impl Device {
     }
 }
 
+impl Drop for Device {
+    fn drop(&mut self) {
+        if let (true, Some(agent)) = (std::thread::panicking(), &self.agent) {
+            eprintln!("the agent said:\n{}", agent.output());
+        }
+    }
+}
+
 /// The time now.
 pub fn now() -> Unix {
     Unix(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64)

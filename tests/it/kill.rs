@@ -49,7 +49,7 @@ impl Trial {
     fn app(&mut self, image: usize, health: &str) -> Value {
         self.count += 1;
         json!({
-            "name": "web", "image": self.images[image], "command": ["sleep", "100000"],
+            "name": "web", "image": self.images[image], "command": ["sh", "-c", "trap 'exit 0' TERM; sleep 100000 & wait"],
             "env": {"N": self.count.to_string()},
             "health": {"exec": [health], "interval": "100ms", "start_interval": "100ms", "failures": 2},
             "update": {"soak": "300ms"},
