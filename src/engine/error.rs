@@ -119,13 +119,13 @@ pub enum EngineError {
     },
     /// The name of an image.
     #[error(transparent)]
-    Name(#[from] NameError),
+    Name(Box<NameError>),
     /// The files and variables about registries.
     #[error(transparent)]
     Registry(Box<RegistryError>),
     /// A pull.
     #[error(transparent)]
-    Pull(#[from] PullError),
+    Pull(Box<PullError>),
     /// The images.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -137,14 +137,14 @@ pub enum EngineError {
     Subid(#[from] SubidError),
     /// The keeper.
     #[error(transparent)]
-    Keeper(#[from] KeeperError),
+    Keeper(Box<KeeperError>),
     /// A worker.
     #[error("`{path}`: {source}")]
     Worker {
         /// What it worked on.
         path: PathBuf,
         /// Why it failed.
-        source: WorkerError,
+        source: Box<WorkerError>,
     },
     /// The container makes no OCI bundle.
     #[error(transparent)]
@@ -185,11 +185,18 @@ pub enum EngineError {
     },
 }
 
-impl From<RegistryError> for EngineError {
-    fn from(error: RegistryError) -> EngineError {
-        EngineError::Registry(Box::new(error))
-    }
+macro_rules! boxed {
+    ($($variant:ident: $error:ty),*) => {
+        $(impl From<$error> for EngineError {
+            fn from(error: $error) -> EngineError {
+                EngineError::$variant(Box::new(error))
+            }
+        })*
+    };
 }
+
+// Large errors are kept apart, so that a result without one stays small.
+boxed!(Registry: RegistryError, Pull: PullError, Name: NameError, Keeper: KeeperError);
 
 impl EngineError {
     /// Names the operation and the object of an I/O error.
@@ -201,8 +208,11 @@ impl EngineError {
     /// The command line's exit code for it: 125, or 126 and 127 for a program that cannot be started.
     pub fn exit_code(&self) -> u8 {
         match self {
-            EngineError::Monitor(ClientError::Refused(refusal))
-            | EngineError::Keeper(KeeperError::Refused(refusal)) => refusal.code,
+            EngineError::Monitor(ClientError::Refused(refusal)) => refusal.code,
+            EngineError::Keeper(error) => match &**error {
+                KeeperError::Refused(refusal) => refusal.code,
+                _ => EXIT_OWN,
+            },
             _ => EXIT_OWN,
         }
     }
