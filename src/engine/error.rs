@@ -8,6 +8,7 @@ use crate::image::pull::PullError;
 use crate::image::worker::WorkerError;
 use crate::keeper::KeeperError;
 use crate::monitor::client::ClientError;
+use crate::monitor::wire::Refusal;
 use crate::registry::RegistryError;
 use crate::registry::names::NameError;
 use crate::runtime::spec::SpecError;
@@ -205,16 +206,21 @@ impl EngineError {
         move |source| EngineError::Io { action, path, source }
     }
 
+    /// The monitor's or the keeper's no, where this is one.
+    pub fn refusal(&self) -> Option<&Refusal> {
+        match self {
+            EngineError::Monitor(ClientError::Refused(refusal)) => Some(refusal),
+            EngineError::Keeper(error) => match &**error {
+                KeeperError::Refused(refusal) => Some(refusal),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     /// The command line's exit code for it: 125, or 126 and 127 for a program that cannot be started.
     pub fn exit_code(&self) -> u8 {
-        match self {
-            EngineError::Monitor(ClientError::Refused(refusal)) => refusal.code,
-            EngineError::Keeper(error) => match &**error {
-                KeeperError::Refused(refusal) => refusal.code,
-                _ => EXIT_OWN,
-            },
-            _ => EXIT_OWN,
-        }
+        self.refusal().map_or(EXIT_OWN, |refusal| refusal.code)
     }
 
     /// Whether an image that was named is not in the store.
