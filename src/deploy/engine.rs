@@ -10,8 +10,6 @@ use crate::engine::pull::Reach;
 use crate::engine::view::ContainerView;
 use crate::engine::{Engine, EngineError};
 use crate::image::pull::Progress;
-use crate::keeper::KeeperError;
-use crate::monitor::client::ClientError;
 use crate::registry::names::Meaning;
 use crate::store::{ImageRecord, StoreError};
 use crate::types::app::{App, parse_volume};
@@ -152,9 +150,7 @@ impl Hands for EngineHands {
     fn start(&self, id: &ContainerId) -> Result<(), Failure> {
         match self.engine.start(&id.hex(), None) {
             Ok(_) => Ok(()),
-            Err(
-                error @ (EngineError::Monitor(ClientError::Refused(_)) | EngineError::Keeper(KeeperError::Refused(_))),
-            ) => Err(Failure::new(Reason::StartFailed, error.to_string())),
+            Err(error) if error.refusal().is_some() => Err(Failure::new(Reason::StartFailed, error.to_string())),
             Err(error) => Err(on(id, &error)),
         }
     }

@@ -262,6 +262,7 @@ impl Engine {
             while let Ok(Some(event)) = events.next(Some(left.map_or(LISTEN, |left| left.min(LISTEN)))) {
                 match event.what {
                     What::Finished(exit) => finished = Some(exit.code),
+                    What::Exited(exit) => return Some(exit.code),
                     What::Now(state) if first && state.status == view.status && state.health == view.health => {}
                     What::Probe(_) | What::Gap { .. } => {}
                     _ => return finished,

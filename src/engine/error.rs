@@ -8,6 +8,7 @@ use crate::image::pull::PullError;
 use crate::image::worker::WorkerError;
 use crate::keeper::KeeperError;
 use crate::monitor::client::ClientError;
+use crate::monitor::wire::Refusal;
 use crate::registry::RegistryError;
 use crate::registry::names::NameError;
 use crate::runtime::spec::SpecError;
@@ -119,13 +120,13 @@ pub enum EngineError {
     },
     /// The name of an image.
     #[error(transparent)]
-    Name(#[from] NameError),
+    Name(Box<NameError>),
     /// The files and variables about registries.
     #[error(transparent)]
     Registry(Box<RegistryError>),
     /// A pull.
     #[error(transparent)]
-    Pull(#[from] PullError),
+    Pull(Box<PullError>),
     /// The images.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -137,14 +138,14 @@ pub enum EngineError {
     Subid(#[from] SubidError),
     /// The keeper.
     #[error(transparent)]
-    Keeper(#[from] KeeperError),
+    Keeper(Box<KeeperError>),
     /// A worker.
     #[error("`{path}`: {source}")]
     Worker {
         /// What it worked on.
         path: PathBuf,
         /// Why it failed.
-        source: WorkerError,
+        source: Box<WorkerError>,
     },
     /// The container makes no OCI bundle.
     #[error(transparent)]
@@ -185,11 +186,18 @@ pub enum EngineError {
     },
 }
 
-impl From<RegistryError> for EngineError {
-    fn from(error: RegistryError) -> EngineError {
-        EngineError::Registry(Box::new(error))
-    }
+macro_rules! boxed {
+    ($($variant:ident: $error:ty),*) => {
+        $(impl From<$error> for EngineError {
+            fn from(error: $error) -> EngineError {
+                EngineError::$variant(Box::new(error))
+            }
+        })*
+    };
 }
+
+// Large errors are kept apart, so that a result without one stays small.
+boxed!(Registry: RegistryError, Pull: PullError, Name: NameError, Keeper: KeeperError);
 
 impl EngineError {
     /// Names the operation and the object of an I/O error.
@@ -198,13 +206,21 @@ impl EngineError {
         move |source| EngineError::Io { action, path, source }
     }
 
+    /// The monitor's or the keeper's no, where this is one.
+    pub fn refusal(&self) -> Option<&Refusal> {
+        match self {
+            EngineError::Monitor(ClientError::Refused(refusal)) => Some(refusal),
+            EngineError::Keeper(error) => match &**error {
+                KeeperError::Refused(refusal) => Some(refusal),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     /// The command line's exit code for it: 125, or 126 and 127 for a program that cannot be started.
     pub fn exit_code(&self) -> u8 {
-        match self {
-            EngineError::Monitor(ClientError::Refused(refusal))
-            | EngineError::Keeper(KeeperError::Refused(refusal)) => refusal.code,
-            _ => EXIT_OWN,
-        }
+        self.refusal().map_or(EXIT_OWN, |refusal| refusal.code)
     }
 
     /// Whether an image that was named is not in the store.

@@ -3,7 +3,7 @@
 use super::{Engine, EngineError};
 use crate::image::worker::{self, Workers};
 use crate::keeper::start::Starter;
-use crate::keeper::{self, Info, Keeper, KeeperError};
+use crate::keeper::{self, Info, Keeper};
 use crate::runtime::cgroup::Tree;
 use crate::types::ids::ContainerId;
 use std::io;
@@ -86,7 +86,7 @@ impl Engine {
     pub(super) fn remove_by_worker(&self, path: &Path) -> Result<(), EngineError> {
         let failed = |source| EngineError::Worker {
             path: path.to_owned(),
-            source,
+            source: Box::new(source),
         };
         worker::remove_tree(&self.workers()?, path).map_err(failed)
     }
@@ -103,9 +103,4 @@ impl Workers for KeeperWorkers {
         keeper.start_worker(control.as_fd()).map_err(io::Error::other)?;
         Ok(None)
     }
-}
-
-/// Whether an error only says that no keeper runs.
-pub fn is_not_running(error: &EngineError) -> bool {
-    matches!(error, EngineError::Keeper(KeeperError::NotRunning { .. }))
 }

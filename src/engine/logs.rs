@@ -86,8 +86,7 @@ impl LogReader {
     }
 
     /// The next entry that is there, `None` where there is none yet.
-    #[allow(clippy::should_implement_trait, reason = "it can fail")]
-    pub fn next(&mut self) -> Result<Option<Entry>, DiskError> {
+    pub fn next_entry(&mut self) -> Result<Option<Entry>, DiskError> {
         loop {
             if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.buffer.drain(..=end).collect();
@@ -164,7 +163,7 @@ pub fn read(dir: &Path, options: &LogOptions) -> Result<(Vec<Entry>, LogReader),
     let mut reader = LogReader::open(dir)?;
     let mut kept: VecDeque<Entry> = VecDeque::new();
     let mut lines = 0;
-    while let Some(entry) = reader.next()? {
+    while let Some(entry) = reader.next_entry()? {
         if !fits(&entry, options) {
             continue;
         }
@@ -281,7 +280,7 @@ mod tests {
     fn a_reader_follows_across_rotation() {
         let dir = scratch("follow");
         let mut reader = LogReader::open(&dir).unwrap();
-        assert_eq!(reader.next().unwrap(), None);
+        assert_eq!(reader.next_entry().unwrap(), None);
         let mut seen = Vec::new();
         let mut wanted = Vec::new();
         for round in 0..5u32 {
@@ -291,7 +290,7 @@ mod tests {
                 file.write_all(line(n, &text).as_bytes()).unwrap();
                 wanted.push(text);
                 if n == 1 {
-                    while let Some(entry) = reader.next().unwrap() {
+                    while let Some(entry) = reader.next_entry().unwrap() {
                         seen.push(String::from_utf8(entry.text).unwrap());
                     }
                 }
@@ -299,12 +298,12 @@ mod tests {
             let _ = fs::rename(dir.join("1.log"), dir.join("2.log"));
             let _ = fs::rename(dir.join("0.log"), dir.join("1.log"));
         }
-        while let Some(entry) = reader.next().unwrap() {
+        while let Some(entry) = reader.next_entry().unwrap() {
             seen.push(String::from_utf8(entry.text).unwrap());
         }
         // Between two rotations 0.log is missing for a moment; the last file is found once a newer one exists.
         fs::write(dir.join("0.log"), line(9, "end")).unwrap();
-        while let Some(entry) = reader.next().unwrap() {
+        while let Some(entry) = reader.next_entry().unwrap() {
             seen.push(String::from_utf8(entry.text).unwrap());
         }
         wanted.push("end".to_owned());

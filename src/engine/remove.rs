@@ -208,7 +208,7 @@ mod tests {
         fs::write(root.join("kept/file"), "x").unwrap();
         fs::write(root.join("tree/a/b/file"), "x").unwrap();
         std::os::unix::fs::symlink(root.join("kept"), root.join("tree/link")).unwrap();
-        fs::set_permissions(root.join("tree/a/b"), fs::Permissions::from_mode(0o000)).unwrap();
+        fs::set_permissions(root.join("tree/a/b"), fs::Permissions::from_mode(0o0)).unwrap();
         remove_own(&root.join("tree")).unwrap();
         assert!(!root.join("tree").exists() && root.join("kept/file").exists());
         assert_eq!(

@@ -174,7 +174,7 @@ impl Engine {
         let (to, all) = (open(&making)?, open(&self.layout().layers())?);
         let failed = |source| EngineError::Worker {
             path: making.clone(),
-            source,
+            source: Box::new(source),
         };
         worker::copy(&self.workers()?, all.as_fd(), layers, to.as_fd()).map_err(failed)?;
         durable::rename(&making, &folder.join("flat"))?;

@@ -298,6 +298,7 @@ fn serve(control: &OwnedFd) -> u8 {
 
 fn receive(control: &OwnedFd) -> Result<(Order, Vec<OwnedFd>), WorkerError> {
     let mut buffer = vec![0; bounds::PACKET_BYTES];
+    wait(control, bounds::WORKER_ORDER_MS, "read the order")?;
     let (length, fds) =
         socket::recv_with_fds(control.as_fd(), &mut buffer).map_err(WorkerError::os("read the order"))?;
     let packet = &buffer[..length];
@@ -308,6 +309,13 @@ fn receive(control: &OwnedFd) -> Result<(Order, Vec<OwnedFd>), WorkerError> {
         }),
         _ => Ok((decode(packet)?, fds)),
     }
+}
+
+/// Waits for a packet, but not for ever.
+fn wait(control: &OwnedFd, millis: u64, action: &str) -> Result<(), WorkerError> {
+    let ready = socket::wait_readable(control.as_fd(), Duration::from_millis(millis));
+    let ready = ready.and_then(|ready| ready.then_some(()).ok_or_else(|| io::ErrorKind::TimedOut.into()));
+    ready.map_err(WorkerError::os(action))
 }
 
 fn work(control: &OwnedFd, order: Order, fds: Vec<OwnedFd>) -> Result<Reply, WorkerError> {
@@ -380,6 +388,7 @@ fn unpack(
     if unpacker.leans() {
         send(control.as_fd(), &Reply::Leans, &[]).map_err(WorkerError::os("ask for the lower layers"))?;
         let mut buffer = vec![0; bounds::PACKET_BYTES];
+        wait(control, bounds::LAYER_BUSY_MS, "wait for the lower layers")?;
         let length =
             socket::recv(control.as_fd(), &mut buffer).map_err(WorkerError::os("wait for the lower layers"))?;
         let Parents(names) = decode(&buffer[..length])?;

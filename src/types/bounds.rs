@@ -211,3 +211,5 @@ pub const KEEPER_STOP_MS: u64 = 80_000;
 pub const KEEPER_ANSWER_MS: u64 = 10_000;
 /// Bytes of a layer that are still fetched, after its archive turned out to be unusable, to learn whether the link was to blame.
 pub const BLAME_BYTES: u64 = 4 << 20;
+/// Milliseconds that a worker waits for its order once it runs.
+pub const WORKER_ORDER_MS: u64 = 60_000;

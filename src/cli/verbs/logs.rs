@@ -96,7 +96,7 @@ fn follow(engine: &Engine, sources: &mut [Source], options: &LogOptions, printer
                 Err(error) if error.is_no_container() => false,
                 Err(error) => return Err(error.into()),
             };
-            while let Some(entry) = source.reader.next()? {
+            while let Some(entry) = source.reader.next_entry()? {
                 if logs::fits(&entry, options) {
                     printer.show(&source.prefix, &entry)?;
                 }
