@@ -312,7 +312,7 @@ impl Daemon {
 
     fn judge_presence(&mut self, message: &[u8]) {
         let ours = self.presence(true);
-        match self.watch.judge(message, &ours, now()) {
+        match self.watch.judge(message, &ours, &self.identity.sessions, now()) {
             Verdict::Nothing => {}
             Verdict::Again => self.outbox.again_topic(&self.topics.own("presence")),
             Verdict::Duplicate => {

@@ -23,7 +23,12 @@ pub struct Boots {
     pub count: u64,
     /// The kernel's boot id of the last one.
     pub id: String,
+    /// Sessions of this device's agents, the newest last.
+    pub sessions: Vec<String>,
 }
+
+/// Sessions that a device remembers as its own: more than an hour of restarts every two minutes.
+const SESSIONS: usize = 32;
 
 impl Record for Boots {
     const KIND: u16 = kinds::BOOT;
@@ -54,6 +59,8 @@ pub struct Identity {
     pub boot_id: String,
     /// One per agent start.
     pub session: String,
+    /// This one and those of earlier agents of this device.
+    pub sessions: Vec<String>,
 }
 
 impl Identity {
@@ -83,21 +90,24 @@ impl Identity {
                 Boots::default()
             }
         };
-        let fresh_boot = boots.id != id;
-        if fresh_boot {
-            boots = Boots {
-                count: boots.count + 1,
-                id,
-            };
-            record::write(&path, &boots)?;
+        if boots.id != id {
+            boots.count += 1;
+            boots.id = id;
         }
         let mut random = [0; 16];
         clock::random(&mut random).map_err(|e| IdentityError::Kernel(format!("random bytes: {e}")))?;
+        let session = digest::hex(&random);
+        boots.sessions.push(session.clone());
+        let old = boots.sessions.len().saturating_sub(SESSIONS);
+        boots.sessions.drain(..old);
+        record::write(&path, &boots)?;
+        let Boots { count, id, sessions } = boots;
         Ok(Identity {
             device,
-            boot: boots.count,
-            boot_id: boots.id,
-            session: digest::hex(&random),
+            boot: count,
+            boot_id: id,
+            session,
+            sessions,
         })
     }
 }

@@ -30,8 +30,9 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Judges one message; `ours` is what this agent published.
-    pub fn judge(&mut self, message: &[u8], ours: &Presence, now: Mono) -> Verdict {
+    /// Judges one message; `ours` is what this agent published, `sessions` are those of this device's agents: what an
+    /// earlier one said may still arrive.
+    pub fn judge(&mut self, message: &[u8], ours: &Presence, sessions: &[String], now: Mono) -> Verdict {
         let Ok(theirs) = serde_json::from_slice::<Presence>(message) else {
             // Empty or rubbish: whatever overwrote ours, ours must stand there.
             return Verdict::Again;
@@ -40,7 +41,7 @@ impl Watch {
             return Verdict::Nothing;
         }
         // A will, or an older agent of the same device, is no other device.
-        if !theirs.up || theirs.session == ours.session || theirs.boot < ours.boot {
+        if !theirs.up || sessions.contains(&theirs.session) || theirs.boot < ours.boot {
             return Verdict::Again;
         }
         while self.take_overs.front().is_some_and(|at| now.since(*at) > WINDOW_MS) {
@@ -75,23 +76,26 @@ mod tests {
     #[test]
     fn wills_are_overwritten_and_doubles_are_noticed() {
         let ours = presence(true, 5, "a");
+        let sessions = ["before".to_owned(), "a".to_owned()];
         let mut watch = Watch::default();
         for (theirs, at, expected) in [
             (presence(true, 5, "a"), 0, Verdict::Nothing),
             (presence(false, 5, "a"), 1, Verdict::Again),
             (presence(false, 4, "z"), 2, Verdict::Again),
             (presence(true, 4, "z"), 3, Verdict::Again),
+            (presence(true, 5, "before"), 3, Verdict::Again),
+            (presence(true, 5, "before"), 3, Verdict::Again),
             (presence(true, 5, "b"), 4, Verdict::Again),
             (presence(true, 9, "b"), 700_000, Verdict::Again),
             (presence(true, 9, "b"), 800_000, Verdict::Duplicate),
             (presence(true, 9, "b"), 800_001, Verdict::Again),
         ] {
             assert_eq!(
-                watch.judge(&json(&theirs), &ours, Mono(at)),
+                watch.judge(&json(&theirs), &ours, &sessions, Mono(at)),
                 expected,
                 "{theirs:?} at {at}"
             );
         }
-        assert_eq!(watch.judge(b"", &ours, Mono(0)), Verdict::Again);
+        assert_eq!(watch.judge(b"", &ours, &sessions, Mono(0)), Verdict::Again);
     }
 }

@@ -167,7 +167,6 @@ impl Session {
         filters.chunks(FILTERS).all(|chunk| {
             let filters = chunk.iter().map(|path| Filter {
                 retain_forward_rule: RetainForwardRule::OnEverySubscribe,
-                preserve_retain: true,
                 ..Filter::new(path.clone(), QoS::AtLeastOnce)
             });
             self.client.try_subscribe_many(filters.collect::<Vec<_>>()).is_ok()
