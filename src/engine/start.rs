@@ -2,7 +2,7 @@
 
 use super::index;
 use super::view::{self, ContainerView};
-use super::{Engine, EngineError};
+use super::{Engine, EngineError, now, volume};
 use crate::disk::durable;
 use crate::disk::lock::{Lock, Mode};
 use crate::image::worker;
@@ -11,7 +11,7 @@ use crate::runtime::etc;
 use crate::runtime::spec::{self, HostFacts};
 use crate::store::ImageRecord;
 use crate::sys::path;
-use crate::types::container::{ContainerRecord, Network, Status};
+use crate::types::container::{ContainerRecord, MountSource, Network, Status};
 use std::fs;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
@@ -88,7 +88,8 @@ impl Engine {
         let root = self.root(record, &image)?;
         let config = self.store().config(&image)?;
         let host = HostFacts::new(&info.ids.map);
-        let bundle = spec::build(record, Some(&config), &host, layout)?;
+        let fresh = self.fresh_volumes(record)?;
+        let bundle = spec::build(&filled(record, &fresh), Some(&config), &host, layout)?;
         for (name, content) in etc::files(record, &host) {
             self.put_file(&layout.bundle(&record.id).join(name), content.as_bytes(), 0o644)?;
         }
@@ -130,8 +131,28 @@ impl Engine {
             host_network: spec.network == Network::Host,
             cleanup: if spec.auto_remove { cleanup } else { Vec::new() },
         };
-        let mut keeper = self.keeper()?;
-        Ok(keeper.start_monitor(config, attach.as_ref().map(|fd| fd.as_fd()))?)
+        let pid = self
+            .keeper()?
+            .start_monitor(config, attach.as_ref().map(|fd| fd.as_fd()))?;
+        for volume in fresh {
+            volume::settle(layout, &volume, record.spec.auto_remove)?;
+            self.own(&volume::record_path(layout, &volume))?;
+        }
+        Ok(pid)
+    }
+
+    /// Names of the container's volumes that were not mounted yet, and so begin with what the image has at their place.
+    fn fresh_volumes(&self, record: &ContainerRecord) -> Result<Vec<String>, EngineError> {
+        let mut fresh = Vec::new();
+        for mount in &record.spec.mounts {
+            if let MountSource::Volume(name) = &mount.source {
+                let volume = volume::ensure(self.layout(), name, false, now(), &|path| self.own(path))?;
+                if volume.fresh && !mount.options.iter().any(|option| option == "nocopy") {
+                    fresh.push(name.clone());
+                }
+            }
+        }
+        Ok(fresh)
     }
 
     /// Writes a file of the bundle. It is made anew at every start: nothing is lost with a power cut.
@@ -203,6 +224,18 @@ impl Engine {
             crate::warn!("{text}; containers run without, `inspect` shows it as not enforced");
         }
     }
+}
+
+/// The record with the runtime's word for filling these volumes.
+fn filled(record: &ContainerRecord, fresh: &[String]) -> ContainerRecord {
+    let mut record = record.clone();
+    for mount in &mut record.spec.mounts {
+        mount.options.retain(|option| option != "nocopy");
+        if matches!(&mount.source, MountSource::Volume(name) if fresh.contains(name)) {
+            mount.options.push("copy".to_owned());
+        }
+    }
+    record
 }
 
 fn open(path: &Path) -> Result<OwnedFd, EngineError> {

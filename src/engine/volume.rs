@@ -76,9 +76,30 @@ pub fn ensure(
     }
 }
 
+/// Where a volume's record is.
+pub fn record_path(layout: &Layout, name: &str) -> PathBuf {
+    layout.volumes().join(name).join("record")
+}
+
 /// A volume's record; `None` where there is none.
 pub fn load(layout: &Layout, name: &str) -> Result<Option<VolumeRecord>, DiskError> {
-    record::read_optional(&layout.volumes().join(name).join("record"))
+    record::read_optional(&record_path(layout, name))
+}
+
+/// Remembers that a volume was mounted: it is not filled again. `brief`: what need not outlive a power cut is not synced.
+pub fn settle(layout: &Layout, name: &str, brief: bool) -> Result<(), DiskError> {
+    match load(layout, name)? {
+        Some(found) if found.fresh => {
+            let settled = VolumeRecord { fresh: false, ..found };
+            let path = record_path(layout, name);
+            if brief && settled.unnamed {
+                record::write_volatile(&path, &settled)
+            } else {
+                record::write(&path, &settled)
+            }
+        }
+        _ => Ok(()),
+    }
 }
 
 /// All volumes, by name.

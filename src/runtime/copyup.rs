@@ -1,4 +1,4 @@
-//! `tmpcopyup`: a new tmpfs begins with what the image has at its place.
+//! `tmpcopyup` and `copy`: a new tmpfs, or a new volume, begins with what the image has at its place.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

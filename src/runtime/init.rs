@@ -133,6 +133,8 @@ fn enter_root(launch: Launch<'_>, namespaces: Namespaces, parent: &ChildEnd) -> 
     become_root()?;
     process::set_oom_score(process.oom_score_adj())?;
     crate::sys::process::new_session().map_err(RuntimeError::process("make a session"))?;
+    // What is made in the root has the modes that are asked for, not what the caller's mask leaves of them.
+    crate::sys::process::set_umask(0);
     if namespaces.has(Namespaces::CGROUP) {
         // Only now, since its root is the group that the process is in.
         ns::unshare(Namespaces::CGROUP).map_err(RuntimeError::process("make a cgroup namespace"))?;

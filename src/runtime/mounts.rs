@@ -205,6 +205,8 @@ fn mount_new(root: BorrowedFd<'_>, step: &Step, kind: &str, source: &str) -> Res
             hint,
         }
     };
+    let in_image =
+        step.options.copy_up && path::open_at(root, &step.target, O_PATH_DIRECTORY, 0, Resolve::InRoot).is_ok();
     let place = if matches!(kind, "proc" | "sysfs") {
         // An image that makes these a link would have them, and what is hidden in them, somewhere else.
         match path::open_at(root, &step.target, O_PATH_DIRECTORY, 0, Resolve::InRootNoLinks) {
@@ -225,11 +227,20 @@ fn mount_new(root: BorrowedFd<'_>, step: &Step, kind: &str, source: &str) -> Res
         attrs
     };
     let made = new_fs(kind, source, &step.options.data, at_first).map_err(fail)?;
-    if step.options.copy_up {
-        copyup::copy(root, &step.target, made.as_fd()).map_err(|e| RuntimeError::Target {
+    if in_image {
+        let failed = |e: std::io::Error| RuntimeError::Target {
             path: step.target.display().to_string(),
             errno: e.into(),
-        })?;
+        };
+        copyup::copy(root, &step.target, made.as_fd()).map_err(failed)?;
+        // The image's mode holds where none was asked for.
+        let asked = step.options.data.iter().rev().find(|(key, _)| key == "mode");
+        let asked = asked.and_then(|(_, mode)| u32::from_str_radix(mode.as_deref()?, 8).ok());
+        if let Some(mode) = asked {
+            let flags = path::O_RDONLY | path::O_DIRECTORY;
+            let top = path::open_at(made.as_fd(), Path::new("."), flags, 0, Resolve::Beneath).map_err(failed)?;
+            path::set_mode(top.as_fd(), mode & 0o7777).map_err(failed)?;
+        }
     }
     if let Some((propagation, recursive)) = step.options.propagation.filter(|(p, _)| *p != Propagation::Private) {
         mount::set_propagation(made.as_fd(), recursive, propagation).map_err(fail)?;
@@ -285,8 +296,11 @@ fn mount_bind(
             hint: hint.to_owned(),
         }
     };
-    let copy = mount::copy_tree(opened.as_fd(), c"", recursive).map_err(fail)?;
     let options = &step.options;
+    if options.fill && is_dir {
+        fill(root, opened.as_fd(), step)?;
+    }
+    let copy = mount::copy_tree(opened.as_fd(), c"", recursive).map_err(fail)?;
     let mut late = Vec::new();
     for (below, set, clear) in [
         (false, options.set, options.clear),
@@ -312,6 +326,20 @@ fn mount_bind(
         remount::set(copy.as_fd(), below, set, 0).map_err(fail)?;
     }
     Ok(copy)
+}
+
+/// Gives an empty volume what the image has at its place, with owner and mode.
+fn fill(root: BorrowedFd<'_>, volume: BorrowedFd<'_>, step: &Step) -> Result<(), RuntimeError> {
+    let failed = |e: std::io::Error| RuntimeError::Target {
+        path: step.target.display().to_string(),
+        errno: e.into(),
+    };
+    let flags = path::O_RDONLY | path::O_DIRECTORY;
+    let readable = path::open_at(volume, Path::new("."), flags, 0, Resolve::Beneath).map_err(failed)?;
+    if path::entries(readable.as_fd()).map_err(failed)?.next().is_some() {
+        return Ok(());
+    }
+    copyup::copy(root, &step.target, volume).map_err(failed)
 }
 
 fn source_error(source: &Path, target: &Path, error: std::io::Error) -> RuntimeError {

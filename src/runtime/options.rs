@@ -19,6 +19,8 @@ pub struct MountOptions {
     pub propagation: Option<(Propagation, bool)>,
     /// The new file system gets a copy of what the image has at that place.
     pub copy_up: bool,
+    /// An empty source of a bind mount gets a copy of what the image has at that place: podman's `copy` of new volumes.
+    pub fill: bool,
     /// What is left: options of the file system, with their value if they have one.
     pub data: Vec<(String, Option<String>)>,
 }
@@ -94,6 +96,8 @@ impl MountOptions {
                 "rbind" => self.bind = Some(true),
                 "tmpcopyup" => self.copy_up = true,
                 "notmpcopyup" => self.copy_up = false,
+                "copy" => self.fill = true,
+                "nocopy" => self.fill = false,
                 ignored if IGNORED.contains(&ignored) => {}
                 data => self.data.push(match data.split_once('=') {
                     Some((key, value)) => (key.to_owned(), Some(value.to_owned())),

@@ -159,7 +159,7 @@ pub const WORKER_REPLY_MS: u64 = 1_800_000;
 pub const DECODE_BUFFER_BYTES: usize = 64 << 10;
 /// Largest zstd window, as a power of two: 8 MiB, what level 19 and all common tools use; larger ones are refused by name.
 pub const ZSTD_WINDOW_LOG: u32 = 23;
-/// Entries that `tmpcopyup` copies into one tmpfs (it lives in the container's memory).
+/// Entries that `tmpcopyup` copies into one tmpfs (it lives in the container's memory), or `copy` into a new volume.
 pub const COPY_UP_ENTRIES: usize = 16 << 10;
 /// Directories that `tmpcopyup` descends.
 pub const COPY_UP_DEPTH: usize = 64;

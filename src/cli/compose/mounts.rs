@@ -121,7 +121,10 @@ fn bind_options<'a>(
     for option in options {
         match option {
             "ro" | "readonly" => read_only = true,
-            "rw" | "copy" | "nocopy" => read_only = false,
+            "rw" => read_only = false,
+            // A new volume is filled from the image; this says not to.
+            "nocopy" => passed.push(option.to_owned()),
+            "copy" => {}
             // SELinux labels: nothing to do where there is no SELinux.
             "z" | "Z" => {}
             "U" => {
@@ -190,9 +193,6 @@ fn tmpfs_mount(flag: &'static str, text: &str, target: &str, wanted: Vec<String>
             },
             Some(_) => return Err(wrong(flag, text, format!("option `{option}` is not known"))),
         }
-    }
-    if !options.iter().any(|option| option.starts_with("mode=")) {
-        options.push("mode=1777".into());
     }
     Ok(Mount {
         source: MountSource::Tmpfs,

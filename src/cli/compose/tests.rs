@@ -50,16 +50,11 @@ fn mounts_are_read_as_podman_reads_them() {
         ),
         (
             "--mount type=tmpfs,target=/t,tmpfs-size=1m",
-            mount(
-                MountSource::Tmpfs,
-                "/t",
-                false,
-                &["nosuid", "nodev", "size=1048576", "mode=1777"],
-            ),
+            mount(MountSource::Tmpfs, "/t", false, &["nosuid", "nodev", "size=1048576"]),
         ),
         (
             "--tmpfs /t",
-            mount(MountSource::Tmpfs, "/t", false, &["nosuid", "nodev", "mode=1777"]),
+            mount(MountSource::Tmpfs, "/t", false, &["nosuid", "nodev"]),
         ),
         (
             "--tmpfs /t:size=64k,mode=700,noexec",

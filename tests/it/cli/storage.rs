@@ -1,6 +1,8 @@
 //! Volumes, binds, memory file systems, files that flags name.
 
 use super::{EVERYBODY, Who, World, names};
+use crate::fixture::images::{Compression, Format, Index};
+use crate::fixture::tree::Tree;
 use crate::skip;
 use std::fs;
 
@@ -54,6 +56,11 @@ fn volumes_outlive_containers_and_binds_are_shared() {
                 )
                 .ok(),
             "700\n1024",
+            "{who:?}"
+        );
+        assert_eq!(
+            world.sh("run --rm --tmpfs /open", "stat -c %a /open").ok(),
+            "1777",
             "{who:?}"
         );
         let (data, _) = world.roots();
@@ -118,6 +125,47 @@ fn files_that_flags_name_are_read_and_written() {
     run().fails(125).says(&["container id file"]);
     world.cmd("rm --cidfile").arg(&cid).ok();
     assert_eq!(world.cmd("ps -aq").ok(), "");
+}
+
+#[test]
+fn a_new_volume_begins_with_what_the_image_has_there() {
+    let tar = Tree::new()
+        .dir("srv")
+        .owned_file("srv/greeting", 0o640, 1000, "hello")
+        .dir("srv/deeper")
+        .symlink("srv/deeper/link", "../greeting")
+        .finish();
+    let index = Index::each(Format::Oci, |recipe| {
+        recipe
+            .layer(tar.clone(), Compression::Gzip)
+            .config("Volumes", serde_json::json!({"/srv": {}}))
+    });
+    let world = match World::with(Who::Ranges, index) {
+        Ok(world) => world,
+        Err(reason) => skip!("{reason}"),
+    };
+    let look = "stat -c %u:%a /srv/greeting; cat /srv/deeper/link; stat -c %a /srv";
+    assert_eq!(
+        world.sh("run --rm", look).ok(),
+        "1000:640\nhello755",
+        "the image's own volume"
+    );
+    assert_eq!(world.sh("run --rm -v named:/srv", look).ok(), "1000:640\nhello755");
+    // Only at first: what somebody removed stays away.
+    world
+        .sh("run --rm -v named:/srv", "rm -r /srv/greeting /srv/deeper")
+        .ok();
+    assert_eq!(world.sh("run --rm -v named:/srv", "ls /srv").ok(), "");
+    assert_eq!(world.sh("run --rm -v plain:/srv:nocopy", "ls /srv").ok(), "");
+    assert_eq!(
+        world
+            .sh(
+                "run --rm -v other:/new/place -u app",
+                "ls -ld /new | cut -c 1-10; ls /new/place"
+            )
+            .ok(),
+        "drwxr-xr-x"
+    );
 }
 
 #[test]
