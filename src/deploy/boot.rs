@@ -62,6 +62,8 @@ impl Core {
         if let Err(error) = core.write_journal(true, files::BOOT) {
             core.disk_event(&error, now);
         }
+        // What ended last is told again: it may have been written down without being heard.
+        core.report_deployment(Source::Fleet);
         for text in loaded.damage {
             crate::error!("{text}");
             core.event(Reason::Disk, None, text, now);

@@ -40,7 +40,11 @@ async fn run(program: &str, server: &str) -> Result<Option<Credential>, String> 
         .map_err(|error| failed(format!("cannot be started: {error}")))?;
     let talking = async {
         if let Some(mut input) = child.stdin.take() {
-            input.write_all(format!("{server}\n").as_bytes()).await?;
+            match input.write_all(format!("{server}\n").as_bytes()).await {
+                // It may answer without asking which server is meant.
+                Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
+                other => other?,
+            }
         }
         let mut text = Vec::new();
         if let Some(output) = child.stdout.take() {
