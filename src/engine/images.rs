@@ -2,7 +2,9 @@
 
 use super::index::{self, IndexLock};
 use super::{Engine, EngineError};
-use crate::store::{Collected, ImageRecord};
+use crate::config::registries::Registries;
+use crate::registry::names::{self, Meaning};
+use crate::store::{Collected, ImageRecord, StoreError};
 use crate::types::digest::Digest;
 use crate::types::reference::{Named, Reference};
 
@@ -18,7 +20,18 @@ pub struct RemovedImage {
 impl Engine {
     /// The image that is meant: a name with or without its registry, a digest, an id or the beginning of one.
     pub fn image(&self, typed: &str) -> Result<ImageRecord, EngineError> {
-        Ok(self.store().find(typed.strip_prefix("docker://").unwrap_or(typed))?)
+        let text = typed.strip_prefix("docker://").unwrap_or(typed);
+        match self.store().find(text) {
+            // Docker Hub's official images are kept by their whole name.
+            Err(StoreError::NotFound { .. }) if text.starts_with("docker.io/") => {
+                let whole = match names::meaning(&Registries::default(), text)? {
+                    Meaning::One(reference) => reference.to_string(),
+                    Meaning::Ambiguous(_) => text.to_owned(),
+                };
+                Ok(self.store().find(&whole)?)
+            }
+            other => Ok(other?),
+        }
     }
 
     /// The image with this id.

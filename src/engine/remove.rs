@@ -76,6 +76,7 @@ impl Engine {
         let layout = self.layout();
         let leftover = |name: &String| name.starts_with('.') && (name.ends_with(REMOVING) || name.ends_with(NEW));
         let any = |dir: &Path| Ok::<_, DiskError>(index::entries(dir)?.iter().any(leftover));
+        self.sweep_after_boot()?;
         if !any(&layout.containers())? && !any(&layout.volumes())? {
             return Ok(());
         }
@@ -91,19 +92,43 @@ impl Engine {
         Ok(())
     }
 
-    /// At the first command after a boot: containers with `--rm` that the reboot ended are removed.
-    pub fn sweep_ended(&self) -> Result<(), EngineError> {
-        for record in index::all(self.layout())? {
-            if record.spec.auto_remove {
-                let view = view::look(self.layout(), record)?;
-                if view.status == Status::Dead || view.status == Status::Exited {
-                    self.kill_leftover(&view)?;
-                    self.discard(&view, true)?;
+    /// Once a boot: containers with `--rm` that the reboot ended are removed, and those whose record never reached the disk.
+    fn sweep_after_boot(&self) -> Result<(), EngineError> {
+        let layout = self.layout();
+        let mark = layout.run().join("swept");
+        if mark.exists() {
+            return Ok(());
+        }
+        for id in index::ids(layout)? {
+            match index::load(layout, &id) {
+                Ok(Some(record)) if record.spec.auto_remove => {
+                    let view = view::look(layout, record)?;
+                    if matches!(view.status, Status::Dead | Status::Exited) {
+                        self.kill_leftover(&view)?;
+                        self.discard(&view, true)?;
+                    }
                 }
+                Ok(None) => self.remove_nameless(&id)?,
+                Err(DiskError::Damaged { .. }) if is_empty(&layout.container_record(&id)) => {
+                    self.remove_nameless(&id)?
+                }
+                _ => {}
             }
         }
-        Ok(())
+        fs::write(&mark, "").map_err(EngineError::io("write", &mark))
     }
+
+    /// Removes a folder that never became a container: nothing of a container with `--rm` is forced to the disk.
+    fn remove_nameless(&self, id: &ContainerId) -> Result<(), EngineError> {
+        let gone = removing(self.layout(), id);
+        let from = self.layout().container(id);
+        fs::rename(&from, &gone).map_err(EngineError::io("remove", &from))?;
+        self.remove_tree(&gone)
+    }
+}
+
+fn is_empty(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|meta| meta.len() == 0)
 }
 
 /// What a monitor becomes when a container with `--rm` has ended: removes it. Runs in the store's user namespace, where it

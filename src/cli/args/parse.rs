@@ -133,6 +133,14 @@ mod tests {
     }
 
     #[test]
+    fn the_help_of_every_verb_has_examples() {
+        for verb in Cli::command().get_subcommands().filter(|verb| !verb.is_hide_set()) {
+            let help = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.starts_with("Examples:\n  dunlin "), "{}", verb.get_name());
+        }
+    }
+
+    #[test]
     fn letters_bundle_and_the_rest_belongs_to_the_container() {
         let args = run_args("run -it --rm --name x alpine sh -c -it --rm");
         assert!(args.create.interactive && args.create.tty && args.create.rm && !args.detach);

@@ -9,7 +9,9 @@ use super::print;
 use super::usage::meminfo;
 use crate::engine::Engine;
 use crate::engine::filter::Filter;
+use crate::runtime::cgroup::Controller;
 use crate::sys::creds;
+use crate::sys::landlock;
 use crate::types::container::Status;
 use crate::types::idmap::Extent;
 use crate::types::limits::LimitKind;
@@ -69,6 +71,17 @@ fn gather(engine: &Engine) -> Result<Value, Failure> {
             (kind.key().to_owned(), value)
         })
         .collect();
+    let able = |controller: &Controller| {
+        let mut kinds = LimitKind::ALL
+            .into_iter()
+            .filter(|kind| Controller::of(*kind) == *controller);
+        kinds.any(|kind| missing.iter().all(|missing| missing.limit != kind))
+    };
+    let controllers: Vec<&str> = Controller::LIMITING
+        .iter()
+        .filter(|one| able(one))
+        .map(|one| one.name())
+        .collect();
     let (uid, _) = creds::effective_ids();
     Ok(json!({
         "host": {
@@ -76,6 +89,7 @@ fn gather(engine: &Engine) -> Result<Value, Failure> {
             "cgroupVersion": known.cgroup.version(),
             "cgroupManager": "dunlin",
 
+            "cgroupControllers": controllers,
             "cgroupRoots": known.cgroup.roots(),
             "cpus": std::thread::available_parallelism().map_or(1, usize::from),
             "distribution": distribution(),
@@ -108,6 +122,10 @@ fn gather(engine: &Engine) -> Result<Value, Failure> {
         "registries": {"search": engine.registries()?.search()},
         "dunlin": {
             "board": engine.board().name,
+            "kernel": {
+                "overlay": engine.overlay_works(),
+                "landlock": landlock::abi(),
+            },
             "keeper": {"pid": known.pid, "version": known.version, "unit": known.unit},
             "limits": limits,
         },

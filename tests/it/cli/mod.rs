@@ -2,6 +2,7 @@
 
 mod flow;
 mod listing;
+mod machines;
 mod ownership;
 mod processes;
 mod storage;

@@ -190,12 +190,20 @@ fn an_interrupted_removal_is_finished_later() {
         .user()
         .expect("an ordinary user")
         .give(&containers.join(format!(".{}.new", "0".repeat(64))));
+    // What a container with `--rm` may look like after that; the reboot has cleared the run root.
+    fs::create_dir(containers.join("1".repeat(64))).unwrap();
+    fs::write(containers.join("1".repeat(64)).join("record"), "").unwrap();
+    world
+        .user()
+        .expect("an ordinary user")
+        .give(&containers.join("1".repeat(64)));
+    let _ = fs::remove_file(world.roots().1.join("swept"));
     assert_eq!(world.cmd("ps -aq").ok(), "");
     // The name is free again, and the next container that is made sweeps up.
     world.sh("create --name box", "true").ok();
     let left: Vec<String> = names(&containers)
         .into_iter()
-        .filter(|name| name.starts_with('.'))
+        .filter(|name| name.starts_with('.') || name.starts_with("111"))
         .collect();
     assert!(left.is_empty(), "{left:?}");
 }
