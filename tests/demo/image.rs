@@ -79,6 +79,7 @@ impl Images {
                 "os": "linux",
                 "config": {
                     "Entrypoint": ["/app"],
+                    "StopSignal": "SIGKILL",
                     "Env": [format!("VERSION={tag}"), format!("HEALTHY={}", if healthy { "yes" } else { "no" })],
                 },
                 "rootfs": {"type": "layers", "diff_ids": [diff_id]},

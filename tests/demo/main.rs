@@ -296,6 +296,14 @@ impl Demo {
             }
             let _ = agent.wait();
         }
+        // The apps' images are kept for a rollback; nothing is left to go back to.
+        for pin in std::fs::read_dir(self.scratch.join("data/pins"))
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let _ = std::fs::remove_file(pin.path());
+        }
         // Removing the last container lets the keeper go; files of mapped ids are removed by its worker.
         for args in [&["rm", "-a", "-f", "-t", "1"][..], &["rmi", "-a", "-f"]] {
             match self.command(args).output() {
