@@ -1,6 +1,8 @@
 //! Takes any bytes as a desired state on a device without and on one with a fleet key, and as an app document.
 #![no_main]
 
+mod seeds;
+
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -21,7 +23,7 @@ fn signed() -> &'static Trusted {
     })
 }
 
-fuzz_target!(|data: &[u8]| {
+fuzz_target!(init: seeds::write("desired"), |data: &[u8]| {
     let base = if Path::new("/dev/shm").is_dir() { "/dev/shm" } else { "/tmp" };
     let record = Path::new(base).join(format!("dunlin-fuzz-desired-{}", std::process::id()));
     let mut open = Intake::open(record.clone(), "device", Trusted::default()).expect("no record");

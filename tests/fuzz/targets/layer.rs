@@ -2,6 +2,8 @@
 //! folders first (landlock), so that a finding does no harm.
 #![no_main]
 
+mod seeds;
+
 use std::ffi::OsString;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -12,7 +14,11 @@ use dunlin::image::unpack::{Limits, Owners, Unpacker};
 use dunlin::sys::{fs, landlock};
 use libfuzzer_sys::{fuzz_mutator, fuzz_target};
 
-const LIMITS: Limits = Limits { bytes: 1 << 20, archive: 4 << 20, entries: 1000 };
+const LIMITS: Limits = Limits {
+    bytes: 1 << 20,
+    archive: 4 << 20,
+    entries: 1000,
+};
 
 struct Field {
     folder: PathBuf,
@@ -22,7 +28,11 @@ struct Field {
 fn field() -> &'static Field {
     static FIELD: OnceLock<Field> = OnceLock::new();
     FIELD.get_or_init(|| {
-        let base = if Path::new("/dev/shm").is_dir() { "/dev/shm" } else { "/tmp" };
+        let base = if Path::new("/dev/shm").is_dir() {
+            "/dev/shm"
+        } else {
+            "/tmp"
+        };
         let folder = Path::new(base).join(format!("dunlin-fuzz-layer-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&folder);
         for name in ["root", "below/etc"] {
@@ -42,11 +52,14 @@ fn lock_in(scratch: &Path) {
     let open = |path: &Path| fs::open_dir(path).expect("the folder is there");
     let (scratch, corpus) = (open(scratch), open(Path::new(&corpus)));
     dunlin::sys::process::set_no_new_privileges().expect("always allowed");
-    let rules = [(scratch.as_fd(), landlock::Access::Write), (corpus.as_fd(), landlock::Access::Write)];
+    let rules = [
+        (scratch.as_fd(), landlock::Access::Write),
+        (corpus.as_fd(), landlock::Access::Write),
+    ];
     landlock::restrict(&rules).expect("landlock, or a kernel without it");
 }
 
-fuzz_target!(|data: &[u8]| {
+fuzz_target!(init: seeds::write("layer"), |data: &[u8]| {
     let field = field();
     let root_path = field.folder.join("root");
     let root = fs::open_dir(&root_path).expect("its own folder");
@@ -80,7 +93,11 @@ fn mend(archive: &mut [u8]) {
         let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
         header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
         let digits = header[124..135].iter().take_while(|b| matches!(b, b'0'..=b'7'));
-        let size = digits.fold(0usize, |size, digit| size.saturating_mul(8).saturating_add(usize::from(digit - b'0')));
-        at = at.saturating_add(512).saturating_add(size.min(1 << 20).next_multiple_of(512));
+        let size = digits.fold(0usize, |size, digit| {
+            size.saturating_mul(8).saturating_add(usize::from(digit - b'0'))
+        });
+        at = at
+            .saturating_add(512)
+            .saturating_add(size.min(1 << 20).next_multiple_of(512));
     }
 }

@@ -1,12 +1,14 @@
 //! Reads any bytes as a manifest or an index, as its envelope might call them; what is accepted keeps its promises.
 #![no_main]
 
+mod seeds;
+
 use dunlin::registry::{Document, Kind, parse_manifest};
 use dunlin::types::bounds;
 use dunlin::types::platform::Platform;
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|data: &[u8]| {
+fuzz_target!(init: seeds::write("manifest"), |data: &[u8]| {
     let Some((first, body)) = data.split_first() else { return };
     let kinds = [Kind::OciManifest, Kind::OciIndex, Kind::DockerManifest, Kind::DockerList];
     let media_type = kinds.get(usize::from(*first) % 6).map_or("", |kind| kind.media_type());

@@ -1,12 +1,14 @@
 //! Reads any text as an image reference; what is accepted prints as something that reads as the same again.
 #![no_main]
 
+mod seeds;
+
 use dunlin::types::digest::Digest;
 use dunlin::types::platform::Platform;
 use dunlin::types::reference::{Named, Reference};
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|data: &[u8]| {
+fuzz_target!(init: seeds::write("reference"), |data: &[u8]| {
     let Ok(text) = std::str::from_utf8(data) else { return };
     if let Ok(reference) = text.parse::<Reference>() {
         let printed = reference.to_string();
@@ -30,5 +32,11 @@ fuzz_target!(|data: &[u8]| {
 
 /// A reference without tag and digest prints as `latest`.
 fn reference_with_tag(reference: &Reference) -> Reference {
-    Reference::new(reference.registry(), reference.repository(), reference.tag(), reference.digest()).expect("its parts")
+    Reference::new(
+        reference.registry(),
+        reference.repository(),
+        reference.tag(),
+        reference.digest(),
+    )
+    .expect("its parts")
 }

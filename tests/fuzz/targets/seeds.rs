@@ -1,40 +1,49 @@
-//! Writes the first inputs of every target into the corpus folder: `seeds CORPUS REPOSITORY`.
+//! The first inputs of every target, written into its corpus before the fuzzer reads it.
 
 use std::fs;
-use std::path::Path;
+use std::path::PathBuf;
 
 use tar::{Builder, EntryType, Header};
 
-fn main() {
-    let mut args = std::env::args_os().skip(1);
-    let (Some(corpus), Some(repository)) = (args.next(), args.next()) else {
-        eprintln!("usage: seeds CORPUS REPOSITORY");
-        std::process::exit(125);
+/// Writes the seeds of `target` below the folder that `DUNLIN_FUZZ_FOLDER` names.
+pub fn write(target: &str) {
+    let Some(folder) = std::env::var_os("DUNLIN_FUZZ_FOLDER").map(PathBuf::from) else {
+        return;
     };
-    let (corpus, repository) = (Path::new(&corpus), Path::new(&repository));
-    let put = |target: &str, name: &str, bytes: &[u8]| {
-        let folder = corpus.join(target);
-        fs::create_dir_all(&folder).expect("the corpus folder");
-        fs::write(folder.join(format!("seed-{name}")), bytes).expect("the corpus folder");
-    };
-    for (name, bytes) in archives() {
-        put("layer", name, &bytes);
+    let corpus = folder.join("corpus").join(target);
+    fs::create_dir_all(&corpus).expect("the corpus folder");
+    for (name, bytes) in of(target, &folder) {
+        fs::write(corpus.join(format!("seed-{name}")), bytes).expect("the corpus folder");
     }
-    for (number, text) in MANIFESTS.iter().enumerate() {
-        for kind in 0..6 {
-            put("manifest", &format!("{number}-{kind}"), &[&[kind], text.as_bytes()].concat());
+}
+
+fn of(target: &str, folder: &std::path::Path) -> Vec<(String, Vec<u8>)> {
+    let mut seeds = Vec::new();
+    match target {
+        "layer" => seeds.extend(archives().into_iter().map(|(name, bytes)| (name.to_owned(), bytes))),
+        "manifest" => {
+            for (number, text) in MANIFESTS.iter().enumerate() {
+                // The first byte picks the media type of the envelope.
+                seeds.extend((0..6).map(|kind| (format!("{number}-{kind}"), [&[kind], text.as_bytes()].concat())));
+            }
         }
+        "desired" => {
+            seeds.push(("bare".to_owned(), DESIRED.into()));
+            seeds.push(("envelope".to_owned(), ENVELOPE.into()));
+            for entry in fs::read_dir(folder.join("../../config/apps")).expect("config/apps") {
+                let path = entry.expect("config/apps").path();
+                let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+                seeds.push((name, fs::read(&path).expect("an app document")));
+            }
+        }
+        _ => seeds.extend(
+            REFERENCES
+                .iter()
+                .enumerate()
+                .map(|(n, text)| (n.to_string(), (*text).into())),
+        ),
     }
-    put("desired", "bare", DESIRED.as_bytes());
-    put("desired", "envelope", ENVELOPE.as_bytes());
-    for entry in fs::read_dir(repository.join("config/apps")).expect("config/apps") {
-        let path = entry.expect("config/apps").path();
-        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        put("desired", &name, &fs::read(&path).expect("an app document"));
-    }
-    for (number, text) in REFERENCES.iter().enumerate() {
-        put("reference", &number.to_string(), text.as_bytes());
-    }
+    seeds
 }
 
 /// One small archive for each form that the reader knows.
@@ -73,40 +82,108 @@ fn archives() -> Vec<(&'static str, Vec<u8>)> {
     sparse.set_cksum();
     let long = "long/".repeat(30);
     vec![
-        ("tree", build(&|b| {
-            file(b, EntryType::Directory, "./", "", b"");
-            file(b, EntryType::Directory, "etc", "", b"");
-            file(b, EntryType::Regular, "etc/file", "", b"content");
-            file(b, EntryType::Link, "etc/link", "etc/file", b"");
-            file(b, EntryType::Symlink, "etc/sym", "file", b"");
-            file(b, EntryType::Fifo, "etc/fifo", "", b"");
-            file(b, EntryType::Char, "null", "", b"");
-            file(b, EntryType::Regular, "etc/.wh.gone", "", b"");
-            file(b, EntryType::Regular, "etc/.wh..wh..opq", "", b"");
-        })),
-        ("leans", build(&|b| {
-            file(b, EntryType::Link, "etc/again", "etc/file", b"");
-            file(b, EntryType::Regular, "no/folder", "", b"x");
-        })),
-        ("through", build(&|b| {
-            file(b, EntryType::Symlink, "s", "..", b"");
-            file(b, EntryType::Regular, "s/x", "", b"x");
-            file(b, EntryType::Regular, "../x", "", b"x");
-        })),
-        ("gnulong", build(&|b| {
-            let mut header = Header::new_gnu();
-            header.set_size(1);
-            header.set_mode(0o644);
-            header.set_entry_type(EntryType::Regular);
-            b.append_data(&mut header, &long[..149], &b"x"[..]).expect("memory");
-        })),
-        ("pax", pax(&[("path", b"pax/path"), ("mtime", b"1.5"), ("uid", b"0"), ("SCHILY.xattr.user.a", b"b")], "x", b"y")),
-        ("sparse00", pax(&[("GNU.sparse.size", b"9"), ("GNU.sparse.numblocks", b"1"), ("GNU.sparse.offset", b"3"), ("GNU.sparse.numbytes", b"2")], "x", b"yy")),
-        ("sparse01", pax(&[("GNU.sparse.size", b"9"), ("GNU.sparse.name", b"n"), ("GNU.sparse.map", b"3,2")], "x", b"yy")),
-        ("sparse10", pax(&[("GNU.sparse.major", b"1"), ("GNU.sparse.minor", b"0"), ("GNU.sparse.realsize", b"9"), ("GNU.sparse.name", b"n")], "x", {
-            static MAP: [u8; 514] = { let mut map = [0; 514]; map[0] = b'1'; map[1] = b'\n'; map[2] = b'3'; map[3] = b'\n'; map[4] = b'2'; map[5] = b'\n'; map };
-            &MAP
-        })),
+        (
+            "tree",
+            build(&|b| {
+                file(b, EntryType::Directory, "./", "", b"");
+                file(b, EntryType::Directory, "etc", "", b"");
+                file(b, EntryType::Regular, "etc/file", "", b"content");
+                file(b, EntryType::Link, "etc/link", "etc/file", b"");
+                file(b, EntryType::Symlink, "etc/sym", "file", b"");
+                file(b, EntryType::Fifo, "etc/fifo", "", b"");
+                file(b, EntryType::Char, "null", "", b"");
+                file(b, EntryType::Regular, "etc/.wh.gone", "", b"");
+                file(b, EntryType::Regular, "etc/.wh..wh..opq", "", b"");
+            }),
+        ),
+        (
+            "leans",
+            build(&|b| {
+                file(b, EntryType::Link, "etc/again", "etc/file", b"");
+                file(b, EntryType::Regular, "no/folder", "", b"x");
+            }),
+        ),
+        (
+            "through",
+            build(&|b| {
+                file(b, EntryType::Symlink, "s", "..", b"");
+                file(b, EntryType::Regular, "s/x", "", b"x");
+                file(b, EntryType::Regular, "../x", "", b"x");
+            }),
+        ),
+        (
+            "gnulong",
+            build(&|b| {
+                let mut header = Header::new_gnu();
+                header.set_size(1);
+                header.set_mode(0o644);
+                header.set_entry_type(EntryType::Regular);
+                b.append_data(&mut header, &long[..149], &b"x"[..]).expect("memory");
+            }),
+        ),
+        (
+            "pax",
+            pax(
+                &[
+                    ("path", b"pax/path"),
+                    ("mtime", b"1.5"),
+                    ("uid", b"0"),
+                    ("SCHILY.xattr.user.a", b"b"),
+                ],
+                "x",
+                b"y",
+            ),
+        ),
+        (
+            "sparse00",
+            pax(
+                &[
+                    ("GNU.sparse.size", b"9"),
+                    ("GNU.sparse.numblocks", b"1"),
+                    ("GNU.sparse.offset", b"3"),
+                    ("GNU.sparse.numbytes", b"2"),
+                ],
+                "x",
+                b"yy",
+            ),
+        ),
+        (
+            "sparse01",
+            pax(
+                &[
+                    ("GNU.sparse.size", b"9"),
+                    ("GNU.sparse.name", b"n"),
+                    ("GNU.sparse.map", b"3,2"),
+                ],
+                "x",
+                b"yy",
+            ),
+        ),
+        (
+            "sparse10",
+            pax(
+                &[
+                    ("GNU.sparse.major", b"1"),
+                    ("GNU.sparse.minor", b"0"),
+                    ("GNU.sparse.realsize", b"9"),
+                    ("GNU.sparse.name", b"n"),
+                ],
+                "x",
+                {
+                    static MAP: [u8; 514] = {
+                        let mut map = [0; 514];
+                        map[0] = b'1';
+                        map[1] = b'\n';
+                        map[2] = b'3';
+                        map[3] = b'\n';
+                        map[4] = b'2';
+                        map[5] = b'\n';
+                        map
+                    };
+                    &MAP
+                },
+            ),
+        ),
         ("sparsegnu", [&sparse.as_bytes()[..], &[7; 512], &[0; 1024]].concat()),
     ]
 }
