@@ -1,7 +1,7 @@
 //! `--filter KEY=VALUE` over containers, as podman has it: values of one key are alternatives, keys must all fit.
 
 use super::view::ContainerView;
-use crate::types::container::{MountSource, Network, Status};
+use crate::types::container::{MountSource, Network, RestartPolicy, Status};
 use crate::types::time::{Span, Unix};
 use std::collections::BTreeMap;
 
@@ -19,9 +19,22 @@ pub struct FilterError {
     reason: String,
 }
 
-const KEYS: [&str; 14] = [
-    "ancestor", "before", "command", "exited", "health", "id", "is-infra", "label", "name", "network", "since",
-    "status", "until", "volume",
+const KEYS: [&str; 15] = [
+    "ancestor",
+    "before",
+    "command",
+    "exited",
+    "health",
+    "id",
+    "is-infra",
+    "label",
+    "name",
+    "network",
+    "restart-policy",
+    "since",
+    "status",
+    "until",
+    "volume",
 ];
 
 impl Filter {
@@ -117,6 +130,12 @@ fn fits_one(view: &ContainerView, key: &str, value: &str, now: Unix, created: &d
             Network::None => value == "none",
             Network::Host => value == "host",
             Network::Private => value == "private",
+        },
+        "restart-policy" => match record.spec.restart {
+            RestartPolicy::No => value == "no",
+            RestartPolicy::OnFailure(_) => value == "on-failure",
+            RestartPolicy::Always => value == "always",
+            RestartPolicy::UnlessStopped => value == "unless-stopped",
         },
         "command" => record.spec.args.first().is_some_and(|program| program == value),
         "before" => created(value).is_some_and(|other| record.created < other),

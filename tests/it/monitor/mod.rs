@@ -591,7 +591,7 @@ fn a_signal_to_all_reaches_execs() {
     let Some(groups) = RealGroups::new() else {
         skip!("no v1 control groups, or no right to make some")
     };
-    let place = limited(&groups, "trap '' USR1; while :; do sleep 0.1; done").start();
+    let mut place = limited(&groups, "trap '' USR1; while :; do sleep 0.1; done").start();
     let request = ExecRequest {
         args: sh("trap 'exit 12' USR1; echo up; while :; do sleep 0.05; done"),
         ..Default::default()
@@ -603,6 +603,7 @@ fn a_signal_to_all_reaches_execs() {
     place.connect().signal(10, true).unwrap();
     assert_eq!(collect(&mut session, b"").unwrap().0, 12);
     place.connect().stop(None, Some(0), WAIT).unwrap();
+    place.wait_gone();
     drop((place, groups));
 }
 
