@@ -340,12 +340,24 @@ pub fn new_session() -> io::Result<()> {
     Ok(())
 }
 
-/// Every signal is unblocked and has its default action.
+/// Every signal is unblocked and has its default action; also the two that C libraries keep to themselves (32, 33) and
+/// hide from `sigaction(3)`: glibc's `posix_spawn` may leave them ignored, and a container would inherit that.
 pub fn reset_signals() -> io::Result<()> {
     const LAST_SIGNAL: libc::c_int = 64;
+    /// `struct sigaction` of the kernel: handler, flags, restorer, mask; all zero is the default action.
+    const DEFAULT: [u64; 4] = [0; 4];
     for signal in 1..=LAST_SIGNAL {
-        // SAFETY: the default action runs no code of ours. KILL, STOP and those of the C library refuse; they have it.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // SAFETY: the kernel reads its `struct sigaction` (32 bytes on 64-bit architectures) with a mask of 8 bytes; the
+        // default action runs no code of ours. KILL and STOP refuse; they have it.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                DEFAULT.as_ptr(),
+                std::ptr::null_mut::<u64>(),
+                size_of::<u64>(),
+            )
+        };
     }
     // SAFETY: all fields are integers, for which zero is a value; sigemptyset then writes it.
     let mut none: libc::sigset_t = unsafe { std::mem::zeroed() };
