@@ -48,8 +48,8 @@ impl Core {
                 handled.generation = wish.generation;
                 return;
             }
-        } else if wish.apps.is_empty() && !self.sets.contains_key(&source) {
-            // Nothing is wanted and nothing ever was: not worth a record.
+        } else if source == Source::Local && wish.apps.is_empty() && !self.sets.contains_key(&source) {
+            // An empty folder that was always empty: nobody asked, so nobody is answered.
             return;
         }
         self.begin(wish, now);

@@ -4,8 +4,9 @@
 pub const NAME_BYTES: usize = 63;
 /// Bytes of a container name (podman's rule plus a bound that fits one path component).
 pub const CONTAINER_NAME_BYTES: usize = 128;
-/// Bytes of an image reference (registry, repository, tag and digest together).
-pub const REFERENCE_BYTES: usize = 512;
+/// Bytes of an image reference: host name and port 253 + 6, repository 255, tag 128, digest 71, separators. The sum of the bounds of
+/// its parts, so that whatever is accepted can also be pinned.
+pub const REFERENCE_BYTES: usize = 716;
 /// Bytes of a manifest or an index (the common registries' own bound).
 pub const MANIFEST_BYTES: usize = 4 << 20;
 /// Bytes of an image configuration.

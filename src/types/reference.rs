@@ -250,9 +250,9 @@ fn is_registry(host: &str) -> bool {
             && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
     };
     let port_fits = port.is_empty()
-        || port
-            .strip_prefix(':')
-            .is_some_and(|p| p.bytes().all(|b| b.is_ascii_digit()) && p.parse::<u16>().is_ok_and(|p| p > 0));
+        || port.strip_prefix(':').is_some_and(|p| {
+            p.len() <= 5 && p.bytes().all(|b| b.is_ascii_digit()) && p.parse::<u16>().is_ok_and(|p| p > 0)
+        });
     name.len() <= 253 && name.split('.').all(label) && port_fits
 }
 
@@ -354,6 +354,23 @@ mod tests {
         ] {
             assert!(bad.parse::<Named>().is_err(), "{bad}");
         }
-        assert_eq!("x".repeat(600).parse::<Named>(), Err(ReferenceError::Long));
+        let long = "x".repeat(REFERENCE_BYTES + 1);
+        assert_eq!(long.parse::<Named>(), Err(ReferenceError::Long));
+    }
+
+    #[test]
+    fn whatever_is_accepted_can_be_pinned_and_read_again() {
+        let host = format!(
+            "{}.example:65535",
+            ["x".repeat(61).as_str(); 4].join(".")[..245].trim_end_matches('.')
+        );
+        let longest = format!("{host}/{}:{}", "y".repeat(255), "z".repeat(128));
+        let reference: Reference = longest.parse().unwrap();
+        let pinned = reference.pinned(Digest::of(b""));
+        assert_eq!(pinned.to_string().parse(), Ok(pinned));
+        let both = format!("{longest}@{}", Digest::of(b""));
+        assert_eq!(both.parse::<Reference>().unwrap().to_string(), both);
+        assert_eq!(both.len(), REFERENCE_BYTES);
+        assert!("r.example:05000/a".parse::<Named>().is_ok() && "r.example:005000/a".parse::<Named>().is_err());
     }
 }
