@@ -194,20 +194,25 @@ impl<'a> Poll<'a> {
     }
 }
 
-/// Most descriptors of one [`poll`].
-pub const POLL_MAX: usize = 8;
+/// Up to this many descriptors, [`poll`] allocates nothing.
+pub const POLL_FEW: usize = 8;
 
-/// Waits until one of at most [`POLL_MAX`] descriptors is ready or `timeout` passed (`None`: for ever) and fills in what
-/// is ready; an interruption counts as nothing ready.
+/// Waits until one of the descriptors is ready or `timeout` passed (`None`: for ever) and fills in what is ready; an
+/// interruption counts as nothing ready.
 pub fn poll(all: &mut [Poll<'_>], timeout: Option<Duration>) -> io::Result<()> {
-    let mut list = [libc::pollfd {
+    const NONE: libc::pollfd = libc::pollfd {
         fd: -1,
         events: 0,
         revents: 0,
-    }; POLL_MAX];
-    if all.len() > POLL_MAX {
-        return Err(io::Error::from(io::ErrorKind::InvalidInput));
-    }
+    };
+    let mut few = [NONE; POLL_FEW];
+    let mut many = Vec::new();
+    let list = if all.len() <= POLL_FEW {
+        &mut few[..]
+    } else {
+        many.resize(all.len(), NONE);
+        &mut many[..]
+    };
     for (to, from) in list.iter_mut().zip(&*all) {
         to.fd = from.fd.map_or(-1, |fd| fd.as_raw_fd());
         to.events |= if from.interest.read { libc::POLLIN } else { 0 };
@@ -223,7 +228,7 @@ pub fn poll(all: &mut [Poll<'_>], timeout: Option<Duration>) -> io::Result<()> {
         }
         Err(error) => return Err(error),
     }
-    for (to, from) in all.iter_mut().zip(&list) {
+    for (to, from) in all.iter_mut().zip(list) {
         to.ready = Ready {
             token: 0,
             read: from.revents & libc::POLLIN != 0,

@@ -204,7 +204,7 @@ fn the_last_good_set_starts_offline_before_any_network_is_tried() {
     child::signal(agent.pid(), "KILL");
     drop(agent);
     for (pid, _) in device.scratch.processes() {
-        child::signal(pid, "KILL");
+        child::end(pid);
     }
     device.broker.stop();
     device.registry.stop();
@@ -213,6 +213,37 @@ fn the_last_good_set_starts_offline_before_any_network_is_tried() {
     while device.running() != [format!("web {v1}")] {
         assert!(began.elapsed() < LONG, "{}", device.agent.as_ref().unwrap().output());
         std::thread::sleep(Duration::from_millis(50));
+    }
+    device.clean();
+}
+
+#[test]
+fn each_of_many_apps_is_watched_and_started_again() {
+    const APPS: usize = 12;
+    let mut device = device!("agent-many", Setup::default());
+    let v1 = image(&device, "v1");
+    device.start();
+    let apps: Vec<Value> = (0..APPS)
+        .map(|n| {
+            json!({"name": format!("app{n}"), "image": v1, "command": ["sleep", "100000"], "update": {"soak": "100ms"},
+                   "restart": {"policy": "always"}})
+        })
+        .collect();
+    let deployed = device.deploy(json!(apps));
+    device.wait_state(&deployed, "COMMITTED");
+    let pids = |device: &Device| -> Vec<u32> { (0..APPS).map(|n| device.pid(&format!("app{n}"))).collect() };
+    let before = pids(&device);
+    for pid in &before {
+        child::signal(*pid, "KILL");
+    }
+    let began = Instant::now();
+    loop {
+        let now = pids(&device);
+        if now.iter().zip(&before).all(|(now, before)| *now != 0 && now != before) {
+            break;
+        }
+        assert!(began.elapsed() < LONG, "{now:?}, before {before:?}");
+        std::thread::sleep(Duration::from_millis(100));
     }
     device.clean();
 }

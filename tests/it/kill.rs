@@ -224,7 +224,7 @@ fn a_keeper_or_monitors_killed_in_any_state_leave_the_old_version_or_the_new_one
             let point = format!("journal-{state}-after@stop");
             let (activity, stood) = trial.update(&point, good, |device| {
                 for pid in role(device, victim) {
-                    child::signal(pid, "KILL");
+                    child::end(pid);
                 }
             });
             // A monitor's end is a container's end: that may or may not spoil the new version, both are right.

@@ -12,6 +12,7 @@ mod machines;
 mod malicious;
 mod monitor;
 mod pull;
+mod readme;
 mod registry;
 mod runtime;
 mod testbed;
