@@ -109,7 +109,7 @@ fn memory(table: &mut Table, device: &mut Device) {
         "≤ 4 MB",
         mb(pss(agent).0),
     );
-    let monitors: Vec<(u64, u64)> = role(device, "monitor").into_iter().map(pss).collect();
+    let monitors: Vec<(u64, u64)> = device.role("monitor").into_iter().map(pss).collect();
     assert_eq!(monitors.len(), TEN, "a monitor each");
     let mean = |f: fn(&(u64, u64)) -> u64| monitors.iter().map(f).sum::<u64>() / TEN as u64;
     table.row(
@@ -161,10 +161,11 @@ fn probes(table: &mut Table, device: &Device, count: u32) {
             .args(["inspect", "--format", "{{.Id}}", &container])
             .ok();
         let run = device.scratch.join("run").join("c").join(id.trim());
-        let monitor = role(device, "monitor")
+        let monitor = device
+            .role("monitor")
             .into_iter()
             .find(|pid| fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|l| l.contains(id.trim())))
-            .or_else(|| role(device, "monitor").pop());
+            .or_else(|| device.role("monitor").pop());
         let before = cpu_ticks(monitor.unwrap());
         let began = Instant::now();
         let mut failed = 0;
@@ -244,18 +245,11 @@ fn median(all: &mut [Duration]) -> Option<Duration> {
     all.get(all.len() / 2).copied()
 }
 
-fn role(device: &Device, role: &str) -> Vec<u32> {
-    let all = device.scratch.processes().into_iter();
-    all.filter(|(_, line)| line.split_whitespace().nth(1) == Some(role))
-        .map(|(pid, _)| pid)
-        .collect()
-}
-
 /// PSS and private dirty of every dunlin process of the device, bytes.
 fn total(device: &Device) -> (u64, u64) {
     let mut pids: Vec<u32> = ["keeper", "monitor", "worker", "decode"]
         .iter()
-        .flat_map(|r| role(device, r))
+        .flat_map(|r| device.role(r))
         .collect();
     pids.extend(device.agent.as_ref().map(|a| a.pid()));
     pids.into_iter()

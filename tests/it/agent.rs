@@ -176,13 +176,7 @@ fn a_killed_keeper_leaves_containers_running_and_is_replaced() {
     let first = device.deploy(json!([web(&v1, "/bin/true")]));
     device.wait_state(&first, "COMMITTED");
     let pid = device.pid("web");
-    let keepers: Vec<u32> = device
-        .scratch
-        .processes()
-        .into_iter()
-        .filter(|(_, line)| line.split_whitespace().any(|w| w == "keeper"))
-        .map(|(pid, _)| pid)
-        .collect();
+    let keepers = device.role("keeper");
     assert_eq!(keepers.len(), 1, "{:?}", device.scratch.processes());
     child::signal(keepers[0], "KILL");
     assert_eq!(device.pid("web"), pid, "it runs without a keeper");

@@ -196,6 +196,14 @@ impl Device {
             .unwrap()
     }
 
+    /// Processes of the device's user that have this role: `keeper`, `monitor`, `worker`, `decode`.
+    pub fn role(&self, role: &str) -> Vec<u32> {
+        let all = self.user.processes().into_iter();
+        all.filter(|(_, line)| line.split_whitespace().nth(1) == Some(role))
+            .map(|(pid, _)| pid)
+            .collect()
+    }
+
     /// Ends everything that runs.
     pub fn clean(&mut self) -> Out {
         if let Some(mut agent) = self.agent.take() {

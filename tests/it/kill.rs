@@ -149,15 +149,6 @@ fn stands_still(pid: u32) -> bool {
         .is_some_and(|(_, rest)| rest.trim_start().starts_with('T'))
 }
 
-/// Processes of the device whose arguments name this role.
-fn role(device: &Device, role: &str) -> Vec<u32> {
-    let all = device.scratch.processes();
-    all.into_iter()
-        .filter(|(_, line)| line.split_whitespace().any(|w| w == role))
-        .map(|(pid, _)| pid)
-        .collect()
-}
-
 #[test]
 fn an_agent_killed_at_any_point_leaves_the_old_version_or_the_new_one() {
     let mut trial = match Trial::new("kill-agent") {
@@ -223,9 +214,9 @@ fn a_keeper_or_monitors_killed_in_any_state_leave_the_old_version_or_the_new_one
             let good = state != "rolling-back";
             let point = format!("journal-{state}-after@stop");
             let (activity, stood) = trial.update(&point, good, |device| {
-                for pid in role(device, victim) {
-                    child::end(pid);
-                }
+                let victims = device.role(victim);
+                assert!(!victims.is_empty(), "no {victim} at {point}");
+                victims.into_iter().for_each(child::end);
             });
             // A monitor's end is a container's end: that may or may not spoil the new version, both are right.
             trial.settle(&format!("{victim} at {point}"), &activity, good);
