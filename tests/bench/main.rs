@@ -131,11 +131,11 @@ fn probes(table: &mut Table, device: &Device, count: u32) {
     let image = device.registry.push("probed", "1", &Index::busybox(Format::Oci));
     for (name, budget, health) in [
         ("exec", "≤ 2 ms", Health::exec(vec!["/bin/true".into()])),
-        ("http", "≤ 0.5 ms", Health::http(8080, "/")),
+        ("http", "≤ 0.5 ms", Health::http(8080, "/hostname")),
     ] {
         let flags: Vec<String> = match &health.exec {
             Some(_) => vec!["--health-cmd".into(), "[\"/bin/true\"]".into()],
-            None => vec!["--health-http".into(), "8080/".into()],
+            None => vec!["--health-http".into(), "8080/hostname".into()],
         };
         let container = format!("probe-{name}");
         let command = ["sh", "-c", "httpd -f -p 127.0.0.1:8080 -h /etc"];
@@ -205,11 +205,14 @@ fn runs(table: &mut Table, device: &Device, count: usize) {
         assert_eq!(out.code, 0, "{}", out.stderr);
         ours.push(out.wall);
         if crun {
-            let line = format!(
-                "crun --root {0}/r --cgroup-manager=disabled run -b {0}/b x{n}",
-                bundle.path().display()
-            );
-            let out = device.user.shell(&line).run();
+            let out = Cmd::new("crun")
+                .user(&device.user)
+                .arg("--root")
+                .arg(bundle.join("r"))
+                .args(["--cgroup-manager=disabled", "run", "-b"])
+                .arg(bundle.join("b"))
+                .arg(format!("x{n}"))
+                .run();
             if out.code == 0 {
                 theirs.push(out.wall);
             }
