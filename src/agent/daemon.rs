@@ -13,7 +13,7 @@ use super::presence::{AWAY_MS, Verdict, Watch};
 use super::{AgentError, local, sources};
 use crate::config::agent::{Mqtt, Settings};
 use crate::deploy::{Command, Conditions, Deployer, Report, Source, Wish};
-use crate::sys::{clock, event};
+use crate::sys::{clock, event, footprint};
 use crate::types::app::App;
 use crate::types::deployment::{Cause, Reason};
 use crate::types::digest::Digest;
@@ -35,6 +35,8 @@ pub(super) const REPORTS: usize = 256;
 const FLUSH: Duration = Duration::from_millis(50);
 /// The clock and the folder of local apps are looked at this often when nothing else happens.
 const LOOK: Duration = Duration::from_secs(60);
+/// So long after events, memory that only they need is let go.
+const QUIET: Duration = Duration::from_secs(2);
 /// Changes in the folder of local apps settle for this long.
 const SETTLE: Duration = Duration::from_millis(300);
 
@@ -52,6 +54,8 @@ enum Event {
     Watchdog,
     /// Something was to be done at this time.
     Due,
+    /// Events have come a while ago.
+    Quiet,
 }
 
 /// The agent.
@@ -127,6 +131,7 @@ impl Daemon {
         let mut folder = watch_folder(&self.settings.apps.dir);
         let mut feed = feed_interval().map(tokio::time::interval);
         self.begin()?;
+        let mut trim_at = Some(tokio::time::Instant::now() + QUIET);
         loop {
             self.flush();
             let due = self.next_due();
@@ -140,10 +145,19 @@ impl Daemon {
                 incoming = next(&mut self.session) => Event::Uplink(incoming),
                 () = changed(&mut folder) => Event::Reread,
                 () = tokio::time::sleep(due) => Event::Due,
+                () = until(trim_at) => Event::Quiet,
             };
             match event {
                 Event::Stop => break,
-                other => self.handle(other),
+                Event::Quiet => {
+                    footprint::trim();
+                    trim_at = None;
+                }
+                Event::Watchdog => self.handle(event),
+                other => {
+                    trim_at = trim_at.or_else(|| Some(tokio::time::Instant::now() + QUIET));
+                    self.handle(other);
+                }
             }
         }
         // Nobody listens to the deployer any more: it must not wait for us while we wait for its end.
@@ -189,7 +203,7 @@ impl Daemon {
                 }
                 self.publish_reported();
             }
-            Event::Stop => {}
+            Event::Stop | Event::Quiet => {}
         }
     }
 
@@ -534,6 +548,13 @@ async fn next(session: &mut Option<Session>) -> Incoming {
 async fn tick(feed: &mut Option<tokio::time::Interval>) {
     match feed {
         Some(feed) => drop(feed.tick().await),
+        None => std::future::pending().await,
+    }
+}
+
+async fn until(at: Option<tokio::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
     }
 }

@@ -12,7 +12,7 @@ use crate::config::subid::StoreMap;
 use crate::monitor::wire::{self as monitor, MonitorConfig, Refusal, StartReport};
 use crate::runtime::cgroup::Tree;
 use crate::sys::event::{self, Epoll, Interest, Ready, SignalFd};
-use crate::sys::{creds, process, socket};
+use crate::sys::{creds, footprint, process, socket};
 use crate::types::bounds::{KEEPER_CHILDREN, KEEPER_CLIENTS, KEEPER_MONITOR_MS, PACKET_BYTES};
 use crate::types::ids::ContainerId;
 
@@ -23,6 +23,9 @@ pub(super) const SIGTERM: i32 = 15;
 /// Tokens of the two descriptors that are always there; everything else gets a number above.
 const LISTENER: u64 = 0;
 const SIGNALS: u64 = 1;
+
+/// After this long without a request, memory that only requests need is let go.
+const QUIET: Duration = Duration::from_millis(500);
 
 /// One connection.
 pub(super) struct Client {
@@ -127,15 +130,27 @@ impl Server {
 
     /// Serves until there is a reason to leave.
     pub fn serve(&mut self) -> io::Result<Leave> {
+        let mut trimmed = false;
         loop {
             let mut ready = [None; 16];
             let mut count = 0;
-            self.epoll.wait(self.patience(), |event| {
+            let patience = match self.patience() {
+                Some(patience) if trimmed || patience < QUIET => Some(patience),
+                None if trimmed => None,
+                _ => Some(QUIET),
+            };
+            self.epoll.wait(patience, |event| {
                 if let Some(slot) = ready.get_mut(count) {
                     *slot = Some(event);
                     count += 1;
                 }
             })?;
+            if count > 0 {
+                trimmed = false;
+            } else if !trimmed && patience == Some(QUIET) {
+                footprint::trim();
+                trimmed = true;
+            }
             for event in ready.into_iter().flatten() {
                 match self.handle(event) {
                     Next::Go => {}

@@ -20,7 +20,7 @@ use crate::disk::record;
 use crate::runtime::cgroup::Handle;
 use crate::sys::event::{self, Epoll, Interest, Ready, SignalFd};
 use crate::sys::process::{self, Ended};
-use crate::sys::socket;
+use crate::sys::{footprint, socket};
 use crate::types::bounds::EXECS;
 use crate::types::container::{ExitRecord, MonitorState, ProcessId};
 use crate::types::health::HealthStatus;
@@ -34,6 +34,8 @@ const STRAYS: usize = 16;
 const ROUND: usize = 32;
 /// Name of the lock in a container's run directory.
 const LOCK: &str = "lock";
+/// Milliseconds after a start in which memory that only starting needs is let go.
+const TRIM_MS: u64 = 1_000;
 /// Time for the start request to come.
 const CONFIG_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -76,6 +78,8 @@ pub(super) struct Monitor {
     /// For what clients say.
     pub(super) inbox: Box<[u8]>,
     pub(super) over: bool,
+    /// When memory that only starting needs is let go.
+    pub(super) trim_at: Option<Mono>,
     /// No other monitor has this container.
     _lock: Lock,
     signals: SignalFd,
@@ -156,6 +160,7 @@ impl Monitor {
             scratch: vec![0; wire::FRAME_BYTES].into_boxed_slice(),
             inbox: vec![0; wire::PACKET_BYTES].into_boxed_slice(),
             over: false,
+            trim_at: None,
             _lock: lock,
             signals,
             listener,
@@ -244,6 +249,7 @@ impl Monitor {
             self.run.drain_until,
             self.execs.due(),
             self.memory.due(),
+            self.trim_at,
         ]
         .into_iter()
         .flatten()
@@ -265,6 +271,10 @@ impl Monitor {
         self.run_tick(now);
         if self.life.due().is_some_and(|due| due <= now) {
             self.act_on(Input::Tick, now);
+        }
+        if self.trim_at.is_some_and(|at| at <= now) {
+            self.trim_at = None;
+            footprint::trim();
         }
     }
 
@@ -344,6 +354,11 @@ impl Monitor {
 
     pub(super) fn unix(&self) -> Unix {
         Unix(event::unix_ns() / 1_000_000)
+    }
+
+    /// A run has begun: soon there is nothing to do but wait.
+    pub(super) fn trim_soon(&mut self, now: Mono) {
+        self.trim_at = Some(now.plus(TRIM_MS));
     }
 
     /// Tells all subscribers.

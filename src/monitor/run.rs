@@ -201,6 +201,7 @@ impl Monitor {
                 .map(|(_, ended)| *ended)
         });
         self.run.ran = true;
+        self.trim_soon(now);
         self.act_on(Input::Started, now);
         if let Some(prober) = &mut self.prober {
             prober.restart(now);

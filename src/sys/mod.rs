@@ -5,6 +5,7 @@ pub mod clock;
 pub mod creds;
 pub mod errno;
 pub mod event;
+pub mod footprint;
 pub mod fs;
 pub mod landlock;
 pub mod mount;

@@ -87,13 +87,13 @@ fn memory(table: &mut Table, device: &mut Device) {
     let image = device.registry.push("idle", "1", &Index::busybox(Format::Oci));
     let empty = device.deploy(json!([]));
     device.wait_state(&empty, "COMMITTED");
-    std::thread::sleep(Duration::from_secs(3));
+    std::thread::sleep(Duration::from_secs(10));
     let agent = device.agent.as_ref().unwrap().pid();
     table.row(
         "N2",
         "agent idle over TLS, 0 containers, PSS (with the keeper)",
         "≤ 3.5 MB",
-        format!("{} ({})", mb(pss(agent).0), mb(total(device).0)),
+        format!("{} ({})", mb(device::pss(agent).0), mb(device.memory().0)),
     );
     let apps: Vec<_> = (0..TEN)
         .map(|n| json!({"name": format!("idle{n}"), "image": image, "command": ["sleep", "100000"], "update": {"soak": "100ms"}}))
@@ -101,15 +101,16 @@ fn memory(table: &mut Table, device: &mut Device) {
     let ten = device.deploy(json!(apps));
     device.wait_state(&ten, "COMMITTED");
     let _ = Cmd::new("sync").run();
-    std::thread::sleep(Duration::from_secs(3));
+    // The last `reported` comes within five seconds.
+    std::thread::sleep(Duration::from_secs(10));
     let agent = device.agent.as_ref().unwrap().pid();
     table.row(
         "N2",
         "agent idle over TLS, 10 containers, PSS (agent alone)",
         "≤ 4 MB",
-        mb(pss(agent).0),
+        mb(device::pss(agent).0),
     );
-    let monitors: Vec<(u64, u64)> = device.role("monitor").into_iter().map(pss).collect();
+    let monitors: Vec<(u64, u64)> = device.role("monitor").into_iter().map(device::pss).collect();
     assert_eq!(monitors.len(), TEN, "a monitor each");
     let mean = |f: fn(&(u64, u64)) -> u64| monitors.iter().map(f).sum::<u64>() / TEN as u64;
     table.row(
@@ -122,7 +123,7 @@ fn memory(table: &mut Table, device: &mut Device) {
         "N5",
         "everything of dunlin with 10 idle containers, PSS",
         "≤ 8 MB",
-        mb(total(device).0),
+        mb(device.memory().0),
     );
 }
 
@@ -246,29 +247,6 @@ fn crun_bundle(device: &Device, bundle: &Scratch) -> bool {
 fn median(all: &mut [Duration]) -> Option<Duration> {
     all.sort();
     all.get(all.len() / 2).copied()
-}
-
-/// PSS and private dirty of every dunlin process of the device, bytes.
-fn total(device: &Device) -> (u64, u64) {
-    let mut pids: Vec<u32> = ["keeper", "monitor", "worker", "decode"]
-        .iter()
-        .flat_map(|r| device.role(r))
-        .collect();
-    pids.extend(device.agent.as_ref().map(|a| a.pid()));
-    pids.into_iter()
-        .map(pss)
-        .fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
-}
-
-fn pss(pid: u32) -> (u64, u64) {
-    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
-    let field = |name: &str| {
-        let line = text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':'));
-        line.and_then(|l| l.trim().strip_suffix(" kB")?.parse::<u64>().ok())
-            .unwrap_or(0)
-            * 1024
-    };
-    (field("Pss"), field("Private_Dirty"))
 }
 
 /// User and system time of a process and its reaped children, in hundredths of a second.

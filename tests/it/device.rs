@@ -204,6 +204,18 @@ impl Device {
             .collect()
     }
 
+    /// PSS and private dirty bytes of all its dunlin processes.
+    pub fn memory(&self) -> (u64, u64) {
+        let mut pids: Vec<u32> = ["keeper", "monitor", "worker", "decode"]
+            .iter()
+            .flat_map(|role| self.role(role))
+            .collect();
+        pids.extend(self.agent.as_ref().map(Running::pid));
+        pids.into_iter()
+            .map(pss)
+            .fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+    }
+
     /// Ends everything that runs.
     pub fn clean(&mut self) -> Out {
         if let Some(mut agent) = self.agent.take() {
@@ -220,6 +232,18 @@ impl Drop for Device {
             eprintln!("the agent said:\n{}", agent.output());
         }
     }
+}
+
+/// PSS and private dirty bytes of a process.
+pub fn pss(pid: u32) -> (u64, u64) {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    let field = |name: &str| {
+        let line = text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':'));
+        line.and_then(|l| l.trim().strip_suffix("kB")?.trim().parse::<u64>().ok())
+            .unwrap_or(0)
+            * 1024
+    };
+    (field("Pss"), field("Private_Dirty"))
 }
 
 /// The time now.

@@ -5,6 +5,7 @@ mod agent;
 mod cli;
 mod device;
 mod fixture;
+mod footprint;
 mod house;
 mod keeper;
 mod kill;

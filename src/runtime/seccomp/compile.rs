@@ -82,7 +82,8 @@ fn interfaces(seccomp: &LinuxSeccomp, native: Abi) -> Vec<Abi> {
 
 /// The settings' rules for `abi`, sorted by call number.
 fn collect(seccomp: &LinuxSeccomp, abi: Abi) -> Result<Vec<Call>, SeccompError> {
-    let mut calls: Vec<Call> = Vec::new();
+    let mut rules = Vec::new();
+    let mut named = Vec::new();
     for rule in seccomp.syscalls().iter().flatten() {
         let first = rule.names().first().map_or("", String::as_str);
         let verdict = outcome(first, rule.action(), rule.errno_ret())?;
@@ -93,29 +94,33 @@ fn collect(seccomp: &LinuxSeccomp, abi: Abi) -> Result<Vec<Call>, SeccompError> 
                 index: bad.index(),
             });
         }
-        for number in rule.names().iter().filter_map(|name| abi.number(name)) {
-            let at = calls
-                .binary_search_by_key(&number, |call| call.number)
-                .unwrap_or_else(|free| {
-                    calls.insert(
-                        free,
-                        Call {
-                            number,
-                            cases: Vec::new(),
-                            otherwise: None,
-                        },
-                    );
-                    free
-                });
-            let call = &mut calls[at];
-            if conditions.is_empty() {
-                call.otherwise = call.otherwise.or(Some(verdict));
-            } else if repeats(conditions) {
-                call.cases
-                    .extend(conditions.iter().map(|condition| (vec![*condition], verdict)));
-            } else {
-                call.cases.push((conditions.to_vec(), verdict));
-            }
+        named.extend(
+            rule.names()
+                .iter()
+                .filter_map(|name| Some((abi.number(name)?, rules.len()))),
+        );
+        rules.push((conditions, verdict));
+    }
+    // By number, and for each number in the order of the rules.
+    named.sort_unstable();
+    let mut calls: Vec<Call> = Vec::with_capacity(named.len());
+    for (number, at) in named {
+        let (conditions, verdict) = rules[at];
+        if calls.last().is_none_or(|last| last.number != number) {
+            calls.push(Call {
+                number,
+                cases: Vec::new(),
+                otherwise: None,
+            });
+        }
+        let Some(call) = calls.last_mut() else { continue };
+        if conditions.is_empty() {
+            call.otherwise = call.otherwise.or(Some(verdict));
+        } else if repeats(conditions) {
+            call.cases
+                .extend(conditions.iter().map(|condition| (vec![*condition], verdict)));
+        } else {
+            call.cases.push((conditions.to_vec(), verdict));
         }
     }
     Ok(calls)
