@@ -42,6 +42,7 @@
 //! - A container comes up: [`engine`] writes its record and bundle, [`keeper`] starts a [`monitor`], that launches
 //!   through [`runtime`].
 //! - An update: [`agent`] takes the document in, [`plan`] decides, [`deploy`] journals and carries out.
+//! - The OCI's documents, which containers and images are described by: [`types::oci`].
 //! - Where everything lies: [`disk::layout`]. Every bound: [`types::bounds`]. Every environment variable: [`config::env`].
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr))]

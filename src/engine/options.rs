@@ -6,6 +6,8 @@ use crate::types::bounds;
 use crate::types::container::{ContainerSpec, Device, LogLimits, Mount, MountSource, Network, RestartPolicy, Seccomp};
 use crate::types::health::Health;
 use crate::types::limits::Limits;
+use crate::types::oci::image::Config;
+use crate::types::oci::read::{Malformed, read};
 use crate::types::platform::Platform;
 use crate::types::time::Span;
 use std::collections::BTreeMap;
@@ -100,31 +102,9 @@ pub struct HealthOptions {
 }
 
 /// What an image says about its containers: the `config` of an OCI or Docker image configuration.
-#[derive(Debug, Clone, Default, serde::Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[derive(Debug, Clone, Default)]
 pub struct ImageDefaults {
-    entrypoint: Option<Vec<String>>,
-    cmd: Option<Vec<String>>,
-    env: Option<Vec<String>>,
-    working_dir: String,
-    user: String,
-    stop_signal: String,
-    labels: Option<BTreeMap<String, String>>,
-    volumes: Option<BTreeMap<String, serde::de::IgnoredAny>>,
-    exposed_ports: Option<BTreeMap<String, serde::de::IgnoredAny>>,
-    healthcheck: Option<Healthcheck>,
-}
-
-/// Docker's extension of the image configuration; times are nanoseconds.
-#[derive(Debug, Clone, Default, serde::Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-struct Healthcheck {
-    test: Vec<String>,
-    interval: u64,
-    timeout: u64,
-    start_period: u64,
-    start_interval: u64,
-    retries: u32,
+    config: Config,
 }
 
 /// Why the wishes make no container.
@@ -157,32 +137,35 @@ pub enum OptionsError {
 
 impl ImageDefaults {
     /// Reads an image configuration (application/vnd.oci.image.config.v1+json).
-    pub fn parse(config: &[u8]) -> Result<ImageDefaults, serde_json::Error> {
+    pub fn parse(config: &[u8]) -> Result<ImageDefaults, Malformed> {
         #[derive(serde::Deserialize)]
         struct Outer {
-            config: Option<ImageDefaults>,
+            config: Option<Config>,
         }
-        Ok(serde_json::from_slice::<Outer>(config)?.config.unwrap_or_default())
+        let config = read::<Outer>(config)?.config.unwrap_or_default();
+        Ok(ImageDefaults { config })
     }
 
     /// Absolute paths that the image wants kept apart from its root.
     pub fn volumes(&self) -> impl Iterator<Item = &str> {
-        self.volumes
+        self.config
+            .volumes
             .iter()
             .flat_map(|volumes| volumes.keys().map(String::as_str))
     }
 
     /// Ports that the image says it serves: `80/tcp`.
     pub fn exposed_ports(&self) -> impl Iterator<Item = &str> {
-        self.exposed_ports
+        self.config
+            .exposed_ports
             .iter()
             .flat_map(|ports| ports.keys().map(String::as_str))
     }
 
     /// The image's own health check, where it has one.
     pub fn health(&self) -> Option<Health> {
-        let check = self.healthcheck.as_ref()?;
-        let (kind, rest) = check.test.split_first()?;
+        let check = self.config.healthcheck.as_ref()?;
+        let (kind, rest) = check.test.as_deref()?.split_first()?;
         let args = match (kind.as_str(), rest) {
             ("CMD-SHELL", [line]) => shell(line),
             ("CMD", [_, ..]) => rest.to_vec(),
@@ -215,9 +198,10 @@ pub fn shell(line: &str) -> Vec<String> {
 /// Joins wishes, image and `defaults` (limits where nothing is said) to what the container is. The mounts of the result
 /// contain volumes with empty names where the image or the user wants new unnamed ones.
 pub fn merge(options: &CreateOptions, image: &ImageDefaults, defaults: &Limits) -> Result<ContainerSpec, OptionsError> {
-    let args = arguments(options, image)?;
-    let env = environment(options, image);
-    let workdir = workdir(options, image)?;
+    let config = &image.config;
+    let args = arguments(options, config)?;
+    let env = environment(options, config);
+    let workdir = workdir(options, config)?;
     let mounts = mounts(options, image)?;
     bound("arguments", args.len(), bounds::ARGS)?;
     bound("environment variables", env.len(), bounds::ENV_VARS)?;
@@ -246,13 +230,18 @@ pub fn merge(options: &CreateOptions, image: &ImageDefaults, defaults: &Limits) 
         reason: "there is no such capability".into(),
     })?;
     let health = health(options, image)?;
-    let mut labels = image.labels.clone().unwrap_or_default();
+    let mut labels = config.labels.clone().unwrap_or_default();
     labels.extend(options.labels.clone());
     Ok(ContainerSpec {
         args,
         env,
         workdir,
-        user: options.user.clone().unwrap_or_else(|| image.user.clone()),
+        user: options
+            .user
+            .as_ref()
+            .or(config.user.as_ref())
+            .cloned()
+            .unwrap_or_default(),
         hostname: options.hostname.clone().unwrap_or_default(),
         tty: options.tty,
         stdin: options.stdin,
@@ -270,7 +259,7 @@ pub fn merge(options: &CreateOptions, image: &ImageDefaults, defaults: &Limits) 
         extra_hosts: options.extra_hosts.clone(),
         stop_signal: options
             .stop_signal
-            .or_else(|| signal::parse(&image.stop_signal))
+            .or_else(|| signal::parse(config.stop_signal.as_deref()?))
             .unwrap_or(signal::TERM),
         stop_timeout: options.stop_timeout.unwrap_or(bounds::STOP_TIMEOUT_S),
         restart: options.restart,
@@ -290,7 +279,7 @@ fn bound(what: &'static str, count: usize, most: usize) -> Result<(), OptionsErr
     }
 }
 
-fn arguments(options: &CreateOptions, image: &ImageDefaults) -> Result<Vec<String>, OptionsError> {
+fn arguments(options: &CreateOptions, image: &Config) -> Result<Vec<String>, OptionsError> {
     let entrypoint = match &options.entrypoint {
         Some(entrypoint) => entrypoint.clone(),
         None => image.entrypoint.clone().unwrap_or_default(),
@@ -307,7 +296,7 @@ fn arguments(options: &CreateOptions, image: &ImageDefaults) -> Result<Vec<Strin
     Ok(args)
 }
 
-fn environment(options: &CreateOptions, image: &ImageDefaults) -> Vec<String> {
+fn environment(options: &CreateOptions, image: &Config) -> Vec<String> {
     let mut env: Vec<String> = Vec::new();
     let mut set = |entry: String| {
         let name = entry.split('=').next().unwrap_or_default();
@@ -329,12 +318,9 @@ fn environment(options: &CreateOptions, image: &ImageDefaults) -> Vec<String> {
     env
 }
 
-fn workdir(options: &CreateOptions, image: &ImageDefaults) -> Result<String, OptionsError> {
-    let workdir = match &options.workdir {
-        Some(workdir) => workdir.as_str(),
-        None if image.working_dir.is_empty() => "/",
-        None => image.working_dir.as_str(),
-    };
+fn workdir(options: &CreateOptions, image: &Config) -> Result<String, OptionsError> {
+    let said = image.working_dir.as_deref().filter(|dir| !dir.is_empty());
+    let workdir = options.workdir.as_deref().or(said).unwrap_or("/");
     if !workdir.starts_with('/') || workdir.len() >= bounds::PATH_BYTES {
         return Err(OptionsError::Value {
             what: "working directory",

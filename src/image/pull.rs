@@ -20,6 +20,8 @@ use crate::store::{ImageRecord, LayerKey, NewImage, Store, StoreError, chain_ids
 use crate::types::bounds;
 use crate::types::deployment::Reason;
 use crate::types::digest::Digest;
+use crate::types::oci::image::ImageConfiguration;
+use crate::types::oci::read::read;
 use crate::types::platform::Platform;
 use crate::types::reference::Reference;
 use crate::types::time::Unix;
@@ -375,9 +377,9 @@ fn plan(found: &Found, name: &str, options: &PullOptions) -> Result<Plan, PullEr
         config: found.config_digest,
         why,
     };
-    let config: oci_spec::image::ImageConfiguration =
-        serde_json::from_slice(&found.config).map_err(|e| wrong(format!("is not valid: {e}")))?;
-    let diffs: Result<Vec<Digest>, _> = config.rootfs().diff_ids().iter().map(|diff| diff.parse()).collect();
+    let config: ImageConfiguration = read(&found.config).map_err(|e| wrong(format!("is not valid: {e}")))?;
+    let diffs = config.rootfs.diff_ids.iter().flatten();
+    let diffs: Result<Vec<Digest>, _> = diffs.map(|diff| diff.parse()).collect();
     let diffs = diffs.map_err(|e| wrong(format!("lists a layer that is none: {e}")))?;
     if diffs.len() != found.layers.len() {
         return Err(wrong(format!(
@@ -387,9 +389,9 @@ fn plan(found: &Found, name: &str, options: &PullOptions) -> Result<Plan, PullEr
         )));
     }
     let platform = Platform {
-        os: config.os().to_string(),
-        architecture: config.architecture().to_string(),
-        variant: config.variant().clone().unwrap_or_default(),
+        os: config.os,
+        architecture: config.architecture,
+        variant: config.variant.unwrap_or_default(),
     };
     // Images say their variant in the index more often than in their configuration.
     let plain = Platform {
@@ -405,7 +407,7 @@ fn plan(found: &Found, name: &str, options: &PullOptions) -> Result<Plan, PullEr
         });
     }
     let created = config
-        .created()
+        .created
         .as_deref()
         .and_then(Unix::parse_rfc3339)
         .unwrap_or(Unix(0));

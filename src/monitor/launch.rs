@@ -5,8 +5,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
-use oci_spec::runtime::{Capability, LinuxCapabilitiesBuilder, Process, Spec};
-
 use super::starter::{Report, Talk};
 use super::stdio::Ends;
 use super::wire::{ExecRequest, MonitorConfig, Refusal, Root, Size};
@@ -16,8 +14,11 @@ use crate::runtime::create;
 use crate::runtime::error::RuntimeError;
 use crate::runtime::exec as runtime_exec;
 use crate::runtime::launch::{ExecLaunch, Launch, Rootfs, Stdio};
+use crate::sys::creds::Caps;
 use crate::sys::tty::WindowSize;
 use crate::types::bounds::{BUNDLE_BYTES, RUN_START_MS};
+use crate::types::oci::read::read;
+use crate::types::oci::runtime::{LinuxCapabilities, Process, Spec};
 
 /// Which pipes a process gets; none is `/dev/null`, or a terminal.
 #[derive(Debug, Clone, Copy)]
@@ -155,22 +156,22 @@ pub fn exec(
 fn read_spec(bundle: &Path) -> Result<Spec, Refusal> {
     let path = bundle.join("config.json");
     let text = durable::read(&path, BUNDLE_BYTES).map_err(|error| Refusal::new(error.to_string()))?;
-    serde_json::from_slice(&text).map_err(|error| Refusal::new(format!("`{}`: {error}", path.display())))
+    read(&text).map_err(|error| Refusal::new(format!("`{}`: {error}", path.display())))
 }
 
 /// The container's own process, changed as asked.
 fn process_of(spec: &Spec, request: &ExecRequest) -> Result<Process, Refusal> {
     let mut process = spec
-        .process()
+        .process
         .clone()
         .ok_or_else(|| Refusal::new("the container's `config.json` has no `process`"))?;
-    process.set_args(Some(request.args.clone()));
-    process.set_terminal(Some(request.tty.is_some()));
-    process.set_console_size(None);
+    process.args = Some(request.args.clone());
+    process.terminal = Some(request.tty.is_some());
+    process.console_size = None;
     if let Some(cwd) = &request.cwd {
-        process.set_cwd(cwd.into());
+        process.cwd = cwd.into();
     }
-    let mut env = process.env().clone().unwrap_or_default();
+    let mut env = process.env.take().unwrap_or_default();
     let term = request
         .tty
         .map(|_| "TERM=xterm".to_owned())
@@ -180,30 +181,23 @@ fn process_of(spec: &Spec, request: &ExecRequest) -> Result<Process, Refusal> {
         env.retain(|have| have.split('=').next() != Some(name));
         env.push(pair.clone());
     }
-    process.set_env(Some(env));
+    process.env = Some(env);
     if request.privileged {
-        let all: std::collections::HashSet<Capability> = all_capabilities().collect();
-        let all = LinuxCapabilitiesBuilder::default()
-            .bounding(all.clone())
-            .effective(all.clone())
-            .permitted(all.clone())
-            .inheritable(all)
-            .build()
-            .map_err(|error| Refusal::new(format!("all capabilities: {error}")))?;
-        process.set_capabilities(Some(all));
-        process.set_no_new_privileges(Some(false));
+        let all = Some(Caps::ALL.long_names());
+        process.capabilities = Some(LinuxCapabilities {
+            bounding: all.clone(),
+            effective: all.clone(),
+            inheritable: all.clone(),
+            permitted: all,
+            ambient: None,
+        });
+        process.no_new_privileges = Some(false);
     }
     Ok(process)
 }
 
 fn has(env: &[String], name: &str) -> bool {
     env.iter().any(|pair| pair.split('=').next() == Some(name))
-}
-
-fn all_capabilities() -> impl Iterator<Item = Capability> {
-    crate::sys::creds::Caps::ALL
-        .names()
-        .filter_map(|name| name.parse().ok())
 }
 
 #[cfg(test)]
@@ -213,11 +207,14 @@ mod tests {
 
     #[test]
     fn an_exec_is_the_containers_process_with_changes() {
-        let mut spec = Spec::default();
-        let mut process = Process::default();
-        process.set_env(Some(vec!["PATH=/bin".into(), "A=1".into()]));
-        process.set_cwd("/srv".into());
-        spec.set_process(Some(process));
+        let mut spec = Spec {
+            process: Some(Process {
+                env: Some(vec!["PATH=/bin".into(), "A=1".into()]),
+                cwd: "/srv".into(),
+                ..Process::default()
+            }),
+            ..Spec::default()
+        };
         let request = ExecRequest {
             args: vec!["sh".into()],
             env: vec!["A=2".into(), "B=x=y".into()],
@@ -226,24 +223,14 @@ mod tests {
             ..ExecRequest::default()
         };
         let process = process_of(&spec, &request).unwrap();
-        assert_eq!(process.args().as_ref().unwrap(), &["sh"]);
+        assert_eq!(process.args.as_ref().unwrap(), &["sh"]);
         assert_eq!(
-            process.env().as_ref().unwrap(),
+            process.env.as_ref().unwrap(),
             &["PATH=/bin", "TERM=xterm", "A=2", "B=x=y"]
         );
-        assert_eq!(process.cwd(), Path::new("/srv"));
-        assert!(
-            process
-                .capabilities()
-                .as_ref()
-                .unwrap()
-                .bounding()
-                .as_ref()
-                .unwrap()
-                .len()
-                > 35
-        );
-        spec.set_process(None);
+        assert_eq!(process.cwd, Path::new("/srv"));
+        assert!(process.capabilities.as_ref().unwrap().bounding.as_ref().unwrap().len() > 35);
+        spec.process = None;
         assert!(process_of(&spec, &request).is_err());
     }
 }

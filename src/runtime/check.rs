@@ -1,38 +1,34 @@
 //! What of a specification is not supported is refused by the name of its field, before anything is made (pure).
 
-use oci_spec::runtime::{Hooks, LinuxNamespaceType, Process, Spec};
-
 use super::error::RuntimeError;
+use crate::sys::creds::Caps;
 use crate::sys::ns::Namespaces;
+use crate::sys::process::limit_by_name;
+use crate::types::oci::runtime::{Hooks, LinuxNamespaceType, Process, Spec};
 
 /// The namespaces that a specification asks for. A user and a mount namespace are needed; those of others (by path) and
 /// time namespaces are not supported.
 pub fn namespaces(spec: &Spec) -> Result<Namespaces, RuntimeError> {
     let field = "linux.namespaces";
-    let listed = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+    let listed = spec.linux.as_ref().and_then(|linux| linux.namespaces.as_ref());
     let mut found = Namespaces::NONE;
     for namespace in listed.into_iter().flatten() {
-        let kind = match namespace.typ() {
-            LinuxNamespaceType::Mount => Namespaces::MOUNT,
-            LinuxNamespaceType::Cgroup => Namespaces::CGROUP,
-            LinuxNamespaceType::Uts => Namespaces::UTS,
-            LinuxNamespaceType::Ipc => Namespaces::IPC,
-            LinuxNamespaceType::User => Namespaces::USER,
-            LinuxNamespaceType::Pid => Namespaces::PID,
-            LinuxNamespaceType::Network => Namespaces::NET,
+        let (kind, name) = match namespace.kind {
+            LinuxNamespaceType::Mount => (Namespaces::MOUNT, "mount"),
+            LinuxNamespaceType::Cgroup => (Namespaces::CGROUP, "cgroup"),
+            LinuxNamespaceType::Uts => (Namespaces::UTS, "uts"),
+            LinuxNamespaceType::Ipc => (Namespaces::IPC, "ipc"),
+            LinuxNamespaceType::User => (Namespaces::USER, "user"),
+            LinuxNamespaceType::Pid => (Namespaces::PID, "pid"),
+            LinuxNamespaceType::Network => (Namespaces::NET, "network"),
             LinuxNamespaceType::Time => return Err(RuntimeError::spec(field, "`time` is not supported")),
         };
-        if namespace.path().is_some() {
-            return Err(RuntimeError::spec(
-                field,
-                format!("joining `{}` by path is not supported", namespace.typ()),
-            ));
+        if namespace.path.is_some() {
+            let problem = format!("joining `{name}` by path is not supported");
+            return Err(RuntimeError::spec(field, problem));
         }
         if found.has(kind) {
-            return Err(RuntimeError::spec(
-                field,
-                format!("`{}` is there twice", namespace.typ()),
-            ));
+            return Err(RuntimeError::spec(field, format!("`{name}` is there twice")));
         }
         found = found | kind;
     }
@@ -46,7 +42,7 @@ pub fn namespaces(spec: &Spec) -> Result<Namespaces, RuntimeError> {
 
 /// Refuses what else a specification may ask for and is not supported.
 pub fn supported(spec: &Spec, namespaces: Namespaces) -> Result<(), RuntimeError> {
-    let version = spec.version();
+    let version = &spec.oci_version;
     if !version.starts_with("1.") {
         return Err(RuntimeError::spec("ociVersion", format!("`{version}` is not 1.x")));
     }
@@ -54,34 +50,34 @@ pub fn supported(spec: &Spec, namespaces: Namespaces) -> Result<(), RuntimeError
         true => Err(RuntimeError::spec(field, "is not supported")),
         false => Ok(()),
     };
-    refuse(spec.hooks().as_ref().is_some_and(has_hooks), "hooks")?;
-    if let Some(linux) = spec.linux() {
-        refuse(linux.intel_rdt().is_some(), "linux.intelRdt")?;
-        refuse(linux.memory_policy().is_some(), "linux.memoryPolicy")?;
-        refuse(linux.personality().is_some(), "linux.personality")?;
+    refuse(spec.hooks.as_ref().is_some_and(has_hooks), "hooks")?;
+    if let Some(linux) = &spec.linux {
+        refuse(linux.intel_rdt.is_some(), "linux.intelRdt")?;
+        refuse(linux.memory_policy.is_some(), "linux.memoryPolicy")?;
+        refuse(linux.personality.is_some(), "linux.personality")?;
         refuse(
-            linux.time_offsets().as_ref().is_some_and(|offsets| !offsets.is_empty()),
+            linux.time_offsets.as_ref().is_some_and(|offsets| !offsets.is_empty()),
             "linux.timeOffsets",
         )?;
         refuse(
-            linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()),
+            linux.net_devices.as_ref().is_some_and(|devices| !devices.is_empty()),
             "linux.netDevices",
         )?;
         refuse(
-            linux.mount_label().as_ref().is_some_and(|label| !label.is_empty()),
+            linux.mount_label.as_ref().is_some_and(|label| !label.is_empty()),
             "linux.mountLabel",
         )?;
-        for key in linux.sysctl().iter().flatten().map(|(key, _)| key) {
+        for key in linux.sysctl.iter().flatten().map(|(key, _)| key) {
             sysctl(key, namespaces)?;
         }
     }
     let uts = namespaces.has(Namespaces::UTS);
-    for (name, field) in [(spec.hostname(), "hostname"), (spec.domainname(), "domainname")] {
+    for (name, field) in [(&spec.hostname, "hostname"), (&spec.domainname, "domainname")] {
         if name.as_ref().is_some_and(|name| !name.is_empty() && !uts) {
             return Err(RuntimeError::spec(field, "needs a `uts` namespace"));
         }
     }
-    match spec.process() {
+    match &spec.process {
         Some(process) => process_supported(process),
         None => Err(RuntimeError::spec("process", "must be there")),
     }
@@ -92,41 +88,63 @@ pub fn process_supported(process: &Process) -> Result<(), RuntimeError> {
     let unsupported = [
         (
             process
-                .apparmor_profile()
+                .apparmor_profile
                 .as_ref()
                 .is_some_and(|p| !p.is_empty() && p != "unconfined"),
             "process.apparmorProfile",
         ),
         (
-            process.selinux_label().as_ref().is_some_and(|label| !label.is_empty()),
+            process.selinux_label.as_ref().is_some_and(|label| !label.is_empty()),
             "process.selinuxLabel",
         ),
-        (process.scheduler().is_some(), "process.scheduler"),
-        (process.io_priority().is_some(), "process.ioPriority"),
-        (process.exec_cpu_affinity().is_some(), "process.execCPUAffinity"),
+        (process.scheduler.is_some(), "process.scheduler"),
+        (process.io_priority.is_some(), "process.ioPriority"),
+        (process.exec_cpu_affinity.is_some(), "process.execCPUAffinity"),
     ];
     if let Some((_, field)) = unsupported.iter().find(|(asked, _)| *asked) {
         return Err(RuntimeError::spec(*field, "is not supported"));
     }
-    if !process.cwd().is_absolute() {
+    known_names(process)?;
+    if !process.cwd.is_absolute() {
         return Err(RuntimeError::spec(
             "process.cwd",
-            format!("`{}` is not absolute", process.cwd().display()),
+            format!("`{}` is not absolute", process.cwd.display()),
         ));
     }
     Ok(())
 }
 
+/// Names that no kernel knows are refused: what would be left out is not what was asked for.
+fn known_names(process: &Process) -> Result<(), RuntimeError> {
+    let unknown = |field: &str, name: &str| Err(RuntimeError::spec(field, format!("`{name}` is not known")));
+    if let Some(caps) = &process.capabilities {
+        let sets = [
+            &caps.bounding,
+            &caps.effective,
+            &caps.inheritable,
+            &caps.permitted,
+            &caps.ambient,
+        ];
+        let mut names = sets.into_iter().flatten().flatten();
+        if let Some(name) = names.find(|name| Caps::by_name(name).is_none()) {
+            return unknown("process.capabilities", name);
+        }
+    }
+    let mut limits = process.rlimits.iter().flatten();
+    match limits.find(|limit| limit_by_name(&limit.kind).is_none()) {
+        Some(limit) => unknown("process.rlimits", &limit.kind),
+        None => Ok(()),
+    }
+}
+
 fn has_hooks(hooks: &Hooks) -> bool {
-    #[allow(deprecated, reason = "bundles of older callers still carry it")]
-    let old = hooks.prestart();
     let lists = [
-        old,
-        hooks.create_runtime(),
-        hooks.create_container(),
-        hooks.start_container(),
-        hooks.poststart(),
-        hooks.poststop(),
+        &hooks.prestart,
+        &hooks.create_runtime,
+        &hooks.create_container,
+        &hooks.start_container,
+        &hooks.poststart,
+        &hooks.poststop,
     ];
     lists
         .into_iter()
@@ -220,6 +238,14 @@ mod tests {
             (with("", r#","sysctl":{"net..x":"1"}"#, ""), "linux.sysctl"),
             (with("", "", r#","apparmorProfile":"x""#), "process.apparmorProfile"),
             (with("", "", r#","selinuxLabel":"x""#), "process.selinuxLabel"),
+            (
+                with("", "", r#","capabilities":{"ambient":["CAP_KILL","CAP_FLY"]}"#),
+                "process.capabilities",
+            ),
+            (
+                with("", "", r#","rlimits":[{"type":"RLIMIT_FUN","hard":1,"soft":1}]"#),
+                "process.rlimits",
+            ),
             (with("", "", "").replace(r#""cwd":"/""#, r#""cwd":"x""#), "process.cwd"),
             (with("", "", "").replace("1.2.0", "2.0.0"), "ociVersion"),
             (with("", "", "").replace(r#"{"type":"user"},"#, ""), "linux.namespaces"),

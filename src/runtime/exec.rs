@@ -132,10 +132,10 @@ type Joined = (super::user::Identity, Option<super::seccomp::Program>);
 
 fn join(launch: ExecLaunch<'_>, namespaces: Namespaces, parent: &ChildEnd) -> Result<Joined, RuntimeError> {
     let process = launch.process;
-    let linux = launch.spec.linux().as_ref();
-    let filter = runtime_process::filter(linux.and_then(|linux| linux.seccomp().as_ref()))?;
+    let linux = launch.spec.linux.as_ref();
+    let filter = runtime_process::filter(linux.and_then(|linux| linux.seccomp.as_ref()))?;
     parent.await_message(ToChild::Go)?;
-    runtime_process::set_oom_score(process.oom_score_adj())?;
+    runtime_process::set_oom_score(process.oom_score_adj)?;
     process::new_session().map_err(RuntimeError::process("make a session"))?;
     // The pid namespace is joined already. The cgroup namespace is joined from inside the container's group.
     ns::join(launch.pidfd, namespaces.without(Namespaces::PID)).map_err(|e| RuntimeError::Join {
@@ -146,7 +146,7 @@ fn join(launch: ExecLaunch<'_>, namespaces: Namespaces, parent: &ChildEnd) -> Re
         path::open_root(std::path::Path::new("/")).map_err(RuntimeError::process("open the container's root"))?;
     become_root()?;
     let mut identity = identify(root.as_fd(), launch.user, process)?;
-    let added = process.user().additional_gids().as_deref().unwrap_or_default();
+    let added = process.user.additional_gids.as_deref().unwrap_or_default();
     runtime_process::check_ids(&mut identity, added, launch.id_map)?;
     let has_terminal = matches!(launch.stdio, Stdio::Terminal { .. });
     let streams = open_streams(root.as_fd(), launch.stdio, process, parent, false)?;

@@ -4,8 +4,6 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use oci_spec::runtime::{Process, Spec};
-
 use super::check;
 use super::error::RuntimeError;
 use super::launch::{Launch, Stdio};
@@ -18,6 +16,7 @@ use crate::sys::mount;
 use crate::sys::ns::{self, Namespaces};
 use crate::sys::path::{self, Missing, Resolve};
 use crate::sys::{creds, errno, tty};
+use crate::types::oci::runtime::{Process, Spec};
 
 /// Signal 9: what a container gets when it must not outlive its caller.
 const KILL: i32 = 9;
@@ -115,7 +114,7 @@ impl Inside {
 }
 
 fn process_of(spec: &Spec) -> Result<&Process, RuntimeError> {
-    spec.process()
+    spec.process
         .as_ref()
         .ok_or_else(|| RuntimeError::spec("process", "must be there"))
 }
@@ -125,13 +124,13 @@ fn enter_root(launch: Launch<'_>, namespaces: Namespaces, parent: &ChildEnd) -> 
     let spec = launch.spec;
     // What needs no id and no parent is done while the parent maps ids.
     let tree = Tree::plan(spec, launch.bundle)?;
-    let linux = spec.linux().as_ref();
-    let filter = process::filter(linux.and_then(|linux| linux.seccomp().as_ref()))?;
+    let linux = spec.linux.as_ref();
+    let filter = process::filter(linux.and_then(|linux| linux.seccomp.as_ref()))?;
     let process = process_of(spec)?;
     parent.await_message(ToChild::Go)?;
 
     become_root()?;
-    process::set_oom_score(process.oom_score_adj())?;
+    process::set_oom_score(process.oom_score_adj)?;
     crate::sys::process::new_session().map_err(RuntimeError::process("make a session"))?;
     // What is made in the root has the modes that are asked for, not what the caller's mask leaves of them.
     crate::sys::process::set_umask(0);
@@ -153,14 +152,14 @@ fn enter_root(launch: Launch<'_>, namespaces: Namespaces, parent: &ChildEnd) -> 
     }
     let root = mounts::mount_root(&launch.rootfs)?;
     let proc = mounts::build(root.as_fd(), &tree)?;
-    if let Some(settings) = linux.and_then(|linux| linux.sysctl().as_ref()) {
+    if let Some(settings) = linux.and_then(|linux| linux.sysctl.as_ref()) {
         sysctl::write(settings, proc)?;
     }
 
     let mut identity = identify(root.as_fd(), launch.user, process)?;
-    let added = process.user().additional_gids().as_deref().unwrap_or_default();
+    let added = process.user.additional_gids.as_deref().unwrap_or_default();
     process::check_ids(&mut identity, added, &launch.id_map)?;
-    make_cwd(root.as_fd(), process.cwd(), &identity)?;
+    make_cwd(root.as_fd(), &process.cwd, &identity)?;
 
     let has_terminal = matches!(launch.stdio, Stdio::Terminal { .. });
     let streams = open_streams(root.as_fd(), launch.stdio, process, parent, has_terminal)?;
@@ -188,10 +187,10 @@ pub fn become_root() -> Result<(), RuntimeError> {
 }
 
 fn set_names(spec: &Spec) -> Result<(), RuntimeError> {
-    if let Some(name) = spec.hostname().as_ref().filter(|name| !name.is_empty()) {
+    if let Some(name) = spec.hostname.as_ref().filter(|name| !name.is_empty()) {
         ns::set_host_name(name).map_err(RuntimeError::process(format!("set host name `{name}`")))?;
     }
-    if let Some(name) = spec.domainname().as_ref().filter(|name| !name.is_empty()) {
+    if let Some(name) = spec.domainname.as_ref().filter(|name| !name.is_empty()) {
         ns::set_domain_name(name).map_err(RuntimeError::process(format!("set domain name `{name}`")))?;
     }
     Ok(())
@@ -202,8 +201,8 @@ pub fn identify(root: BorrowedFd<'_>, user: Option<&str>, process: &Process) -> 
     if let Some(user) = user {
         return user::look_up(root, user);
     }
-    let (uid, gid) = (process.user().uid(), process.user().gid());
-    let has_home = process.env().iter().flatten().any(|var| var.starts_with("HOME="));
+    let (uid, gid) = (process.user.uid, process.user.gid);
+    let has_home = process.env.iter().flatten().any(|var| var.starts_with("HOME="));
     let home = if has_home { None } else { user::home_of(root, uid) };
     Ok(Identity {
         uid,
@@ -251,9 +250,9 @@ pub fn open_streams(
             Ok([or_null(stdin)?, or_null(stdout)?, or_null(stderr)?])
         }
         Stdio::Terminal { size } => {
-            let said = process.console_size().map(|said| tty::WindowSize {
-                rows: u16::try_from(said.height()).unwrap_or(u16::MAX),
-                cols: u16::try_from(said.width()).unwrap_or(u16::MAX),
+            let said = process.console_size.map(|said| tty::WindowSize {
+                rows: u16::try_from(said.height).unwrap_or(u16::MAX),
+                cols: u16::try_from(said.width).unwrap_or(u16::MAX),
             });
             let (master, end) = terminal::open(root, size.or(said))?;
             parent.send(&ToParent::Console, Some(master.as_fd()))?;

@@ -3,11 +3,10 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Process, Spec};
-
 use super::cgroup::Handle;
 use crate::sys::tty::WindowSize;
 use crate::types::idmap::IdMap;
+use crate::types::oci::runtime::{Process, Spec};
 
 /// A container to be made by [`super::create::create`].
 #[derive(Debug)]

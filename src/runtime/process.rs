@@ -5,8 +5,6 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
-use oci_spec::runtime::{Capabilities, LinuxCapabilities, LinuxSeccomp, Process};
-
 use super::error::RuntimeError;
 use super::program::Program;
 use super::seccomp::{self, Abi};
@@ -14,6 +12,7 @@ use super::user::Identity;
 use crate::sys::creds::{self, CapState, Caps};
 use crate::sys::{errno, path, process};
 use crate::types::idmap::IdMap;
+use crate::types::oci::runtime::{LinuxCapabilities, LinuxSeccomp, Process};
 
 /// A process that has everything but its filter and its program.
 #[derive(Debug)]
@@ -27,7 +26,7 @@ pub struct Prepared {
 /// Compiles the filter of a specification. A notify listener is not supported.
 pub fn filter(seccomp: Option<&LinuxSeccomp>) -> Result<Option<seccomp::Program>, RuntimeError> {
     let Some(seccomp) = seccomp else { return Ok(None) };
-    if seccomp.listener_path().is_some() {
+    if seccomp.listener_path.is_some() {
         return Err(RuntimeError::spec("linux.seccomp.listenerPath", "is not supported"));
     }
     let compiled = seccomp::compile(seccomp, Abi::NATIVE);
@@ -73,22 +72,19 @@ pub fn prepare(
     identity: &Identity,
     filter: Option<seccomp::Program>,
 ) -> Result<Prepared, RuntimeError> {
-    for limit in process.rlimits().iter().flatten() {
-        let name = limit.typ().to_string();
-        let number = process::limit_by_name(&name)
+    for limit in process.rlimits.iter().flatten() {
+        let (name, soft, hard) = (&limit.kind, limit.soft, limit.hard);
+        let number = process::limit_by_name(name)
             .ok_or_else(|| RuntimeError::spec("process.rlimits", format!("`{name}` is not known")))?;
-        process::set_limit(number, limit.soft(), limit.hard()).map_err(RuntimeError::process(format!(
-            "set {name} to {}:{}",
-            limit.soft(),
-            limit.hard()
-        )))?;
+        process::set_limit(number, soft, hard)
+            .map_err(RuntimeError::process(format!("set {name} to {soft}:{hard}")))?;
     }
-    process::set_umask(process.user().umask().unwrap_or(0o022));
+    process::set_umask(process.user.umask.unwrap_or(0o022));
     // Root may enter what the user may not, and the other way round on file systems that squash root.
-    let cwd = process.cwd();
+    let cwd = &process.cwd;
     let entered = enter(cwd);
-    let caps = wanted(process.capabilities().as_ref());
-    let no_new_privileges = process.no_new_privileges().unwrap_or(false);
+    let caps = wanted(process.capabilities.as_ref());
+    let no_new_privileges = process.no_new_privileges.unwrap_or(false);
     // Without no-new-privileges only CAP_SYS_ADMIN may load a filter.
     let admin = if filter.is_some() && !no_new_privileges {
         Caps::SYS_ADMIN
@@ -106,7 +102,7 @@ pub fn prepare(
     creds::set_ambient(caps.ambient).map_err(RuntimeError::process("set ambient capabilities"))?;
     entered.or_else(|_| enter(cwd))?;
     let program = Program::find(
-        process.args().as_deref().unwrap_or_default(),
+        process.args.as_deref().unwrap_or_default(),
         &environment(process, identity),
     )?;
     Ok(Prepared {
@@ -143,7 +139,7 @@ impl Prepared {
 
 /// Whether the program can get the capability to mount.
 pub fn may_mount(process: &Process) -> bool {
-    wanted(process.capabilities().as_ref()).bounding.has(Caps::SYS_ADMIN)
+    wanted(process.capabilities.as_ref()).bounding.has(Caps::SYS_ADMIN)
 }
 
 /// Gives pipes and sockets among the first three descriptors to the user, so that it can open them again by name.
@@ -181,7 +177,7 @@ fn enter(cwd: &Path) -> Result<(), RuntimeError> {
 
 fn change_ids(process: &Process, identity: &Identity) -> Result<(), RuntimeError> {
     let Identity { uid, gid, groups, .. } = identity;
-    let added = process.user().additional_gids().as_deref().unwrap_or_default();
+    let added = process.user.additional_gids.as_deref().unwrap_or_default();
     let mut all = groups.clone();
     all.extend(added.iter().filter(|group| !groups.contains(group)));
     match creds::set_groups(&all) {
@@ -205,14 +201,14 @@ fn change_ids(process: &Process, identity: &Identity) -> Result<(), RuntimeError
 
 /// The environment with a `HOME`, which the specification leaves to the image's passwd.
 fn environment(process: &Process, identity: &Identity) -> Vec<String> {
-    let mut env = process.env().clone().unwrap_or_default();
+    let mut env = process.env.clone().unwrap_or_default();
     if !env.iter().any(|var| var.starts_with("HOME=")) {
         env.push(format!("HOME={}", identity.home.as_deref().unwrap_or("/")));
     }
     env
 }
 
-/// The five sets of a specification; a set that is missing is empty.
+/// The five sets of a specification, whose names [`super::check`] has let pass; a set that is missing is empty.
 struct Wanted {
     bounding: Caps,
     ambient: Caps,
@@ -220,19 +216,16 @@ struct Wanted {
 }
 
 fn wanted(caps: Option<&LinuxCapabilities>) -> Wanted {
-    let set = |pick: fn(&LinuxCapabilities) -> &Option<Capabilities>| {
-        let names = caps.and_then(|caps| pick(caps).as_ref()).into_iter().flatten();
-        names
-            .filter_map(|cap| Caps::by_name(&cap.to_string()))
-            .fold(Caps::NONE, |all, cap| all | cap)
-    };
+    let none = LinuxCapabilities::default();
+    let caps = caps.unwrap_or(&none);
+    let set = |names: &Option<Vec<String>>| Caps::by_names(names.as_deref().unwrap_or_default());
     Wanted {
-        bounding: set(LinuxCapabilities::bounding),
-        ambient: set(LinuxCapabilities::ambient),
+        bounding: set(&caps.bounding),
+        ambient: set(&caps.ambient),
         state: CapState {
-            effective: set(LinuxCapabilities::effective),
-            permitted: set(LinuxCapabilities::permitted),
-            inheritable: set(LinuxCapabilities::inheritable),
+            effective: set(&caps.effective),
+            permitted: set(&caps.permitted),
+            inheritable: set(&caps.inheritable),
         },
     }
 }
@@ -295,7 +288,7 @@ mod tests {
     fn home_is_added_only_where_it_is_missing() {
         let process = |env: &[&str]| {
             let json = serde_json::json!({"user":{"uid":0,"gid":0},"cwd":"/","env":env});
-            serde_json::from_value::<Process>(json).expect("a process")
+            serde_json::from_str::<Process>(&json.to_string()).expect("a process")
         };
         let home = |home: Option<&str>| Identity {
             home: home.map(str::to_owned),

@@ -1,11 +1,10 @@
 //! A container's limits in the words of the runtime specification, for runtimes that write control groups themselves
 //! (pure). Ours are written by [`super::cgroup`] from the same limits.
 
-use std::collections::HashMap;
-
-use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
+use std::collections::BTreeMap;
 
 use crate::types::limits::Limits;
+use crate::types::oci::runtime::{LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
 
 /// Period of processor shares, in microseconds (the kernel's default).
 const PERIOD_US: u64 = 100_000;
@@ -15,29 +14,27 @@ pub fn of(limits: &Limits, v2: bool) -> Option<LinuxResources> {
     let signed = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
     let mut resources = LinuxResources::default();
     if let Some(limit) = limits.memory {
-        let mut memory = LinuxMemory::default();
-        memory.set_limit(Some(signed(limit.0)));
-        // The specification's swap is memory and swap together.
-        memory.set_swap(limits.swap.map(|swap| signed(limit.0.saturating_add(swap.0))));
-        resources.set_memory(Some(memory));
+        resources.memory = Some(LinuxMemory {
+            limit: Some(signed(limit.0)),
+            // The specification's swap is memory and swap together.
+            swap: limits.swap.map(|swap| signed(limit.0.saturating_add(swap.0))),
+            ..LinuxMemory::default()
+        });
     }
     if limits.cpu.is_some() || limits.cpu_weight.is_some() || limits.cpuset.is_some() {
-        let mut cpu = LinuxCpu::default();
-        if let Some(milli) = limits.cpu {
-            cpu.set_period(Some(PERIOD_US))
-                .set_quota(Some(signed(u64::from(milli.0) * PERIOD_US / 1000)));
-        }
-        cpu.set_shares(limits.cpu_weight.map(shares))
-            .set_cpus(limits.cpuset.clone());
-        resources.set_cpu(Some(cpu));
+        resources.cpu = Some(LinuxCpu {
+            shares: limits.cpu_weight.map(shares),
+            quota: limits.cpu.map(|milli| signed(u64::from(milli.0) * PERIOD_US / 1000)),
+            period: limits.cpu.map(|_| PERIOD_US),
+            cpus: limits.cpuset.clone(),
+            ..LinuxCpu::default()
+        });
     }
-    if let Some(limit) = limits.pids {
-        let mut pids = LinuxPids::default();
-        pids.set_limit(i64::from(limit));
-        resources.set_pids(Some(pids));
-    }
+    resources.pids = limits.pids.map(|limit| LinuxPids {
+        limit: Some(i64::from(limit)),
+    });
     if let Some(high) = limits.memory_high.filter(|_| v2) {
-        resources.set_unified(Some(HashMap::from([("memory.high".to_owned(), high.0.to_string())])));
+        resources.unified = Some(BTreeMap::from([("memory.high".to_owned(), high.0.to_string())]));
     }
     (resources != LinuxResources::default()).then_some(resources)
 }
@@ -76,7 +73,7 @@ mod tests {
                 "unified": {"memory.high": "50331648"},
             })
         );
-        assert!(of(&limits, false).is_some_and(|resources| resources.unified().is_none()));
+        assert!(of(&limits, false).is_some_and(|resources| resources.unified.is_none()));
     }
 
     #[test]

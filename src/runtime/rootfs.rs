@@ -3,12 +3,11 @@
 
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{LinuxDeviceType, Mount, Spec};
-
 use super::error::RuntimeError;
 use super::options::MountOptions;
 use crate::sys::mount::{Propagation, attr};
 use crate::types::bounds::MOUNTS;
+use crate::types::oci::runtime::{LinuxDeviceType, Mount, Spec};
 
 /// The file tree of one container, in the order in which it is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,7 +90,7 @@ const LINKS: [(&str, &str); 6] = [
 impl Tree {
     /// The tree that a specification asks for; relative bind sources are below `bundle`.
     pub fn plan(spec: &Spec, bundle: &Path) -> Result<Self, RuntimeError> {
-        let mounts = spec.mounts().as_deref().unwrap_or_default();
+        let mounts = spec.mounts.as_deref().unwrap_or_default();
         if mounts.len() > MOUNTS {
             return Err(RuntimeError::spec(
                 "mounts",
@@ -106,7 +105,7 @@ impl Tree {
         let own_dev = !steps
             .iter()
             .any(|s| s.target == Path::new("/dev") && matches!(s.what, What::Bind { .. }));
-        let linux = spec.linux().as_ref();
+        let linux = spec.linux.as_ref();
         let paths = |list: Option<&Vec<String>>| list.into_iter().flatten().map(PathBuf::from).collect();
         let mut devices: Vec<Node> = Vec::new();
         if own_dev {
@@ -115,16 +114,16 @@ impl Tree {
                 number: None,
             }));
         }
-        for device in linux.and_then(|l| l.devices().as_ref()).into_iter().flatten() {
-            if matches!(device.typ(), LinuxDeviceType::P) {
+        for device in linux.and_then(|l| l.devices.as_ref()).into_iter().flatten() {
+            if matches!(device.kind, LinuxDeviceType::P) {
                 return Err(RuntimeError::spec(
                     "linux.devices",
                     "pipes are not supported; make it in the image",
                 ));
             }
             let node = Node {
-                path: device.path().clone(),
-                number: Some((device.major(), device.minor())),
+                path: device.path.clone(),
+                number: Some((device.major, device.minor)),
             };
             devices.retain(|known| known.path != node.path);
             devices.push(node);
@@ -133,10 +132,10 @@ impl Tree {
             mounts: steps,
             devices,
             links: if own_dev { LINKS.to_vec() } else { Vec::new() },
-            masked: paths(linux.and_then(|l| l.masked_paths().as_ref())),
-            read_only: paths(linux.and_then(|l| l.readonly_paths().as_ref())),
-            root_read_only: spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false),
-            root_propagation: root_propagation(linux.and_then(|l| l.rootfs_propagation().as_deref()))?,
+            masked: paths(linux.and_then(|l| l.masked_paths.as_ref())),
+            read_only: paths(linux.and_then(|l| l.readonly_paths.as_ref())),
+            root_read_only: spec.root.as_ref().and_then(|root| root.readonly).unwrap_or(false),
+            root_propagation: root_propagation(linux.and_then(|l| l.rootfs_propagation.as_deref()))?,
         })
     }
 }
@@ -156,21 +155,21 @@ fn root_propagation(word: Option<&str>) -> Result<Option<(Propagation, bool)>, R
 }
 
 fn step(mount: &Mount, bundle: &Path) -> Result<Step, RuntimeError> {
-    let target = mount.destination().clone();
+    let target = mount.destination.clone();
     let wrong = |problem: &str| RuntimeError::spec("mounts", format!("`{}`: {problem}", target.display()));
     if !target.is_absolute() {
         return Err(wrong("the destination must be absolute"));
     }
     let mapped = |ids: &Option<Vec<_>>| ids.as_ref().is_some_and(|m| !m.is_empty());
-    if mapped(mount.uid_mappings()) || mapped(mount.gid_mappings()) {
+    if mapped(&mount.uid_mappings) || mapped(&mount.gid_mappings) {
         return Err(wrong("id-mapped mounts are not supported"));
     }
-    let mut options = MountOptions::parse(mount.options().iter().flatten().map(String::as_str));
-    let kind = mount.typ().as_deref().unwrap_or("none");
+    let mut options = MountOptions::parse(mount.options.iter().flatten().map(String::as_str));
+    let kind = mount.kind.as_deref().unwrap_or("none");
     let what = match options.bind.or((kind == "bind").then_some(false)) {
         Some(recursive) => {
             let source = mount
-                .source()
+                .source
                 .as_ref()
                 .ok_or_else(|| wrong("a bind mount needs a source"))?;
             let known = |(key, _): &&(String, Option<String>)| !matches!(key.as_str(), "z" | "Z");
@@ -208,7 +207,7 @@ fn new_file_system(kind: &str, mount: &Mount, options: &mut MountOptions) -> Res
     // A new file system has no bits that could be cleared.
     options.clear = 0;
     let source = mount
-        .source()
+        .source
         .as_ref()
         .map_or_else(|| kind.to_owned(), |path| path.display().to_string());
     Ok(What::New {

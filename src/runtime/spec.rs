@@ -1,23 +1,23 @@
 //! From a container's record to the `config.json` of its OCI bundle (pure): what the image and the user say, with the
 //! defaults of [`super::defaults`], as the OCI's image and runtime specifications want it. Any OCI runtime can run it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-
-use oci_spec::image::ImageConfiguration;
-use oci_spec::runtime::{
-    Capabilities, Capability, Linux, LinuxCapabilities, LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespace,
-    LinuxNamespaceType, LinuxSeccomp, Mount, PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Process, Root, Spec,
-    User,
-};
 
 use super::seccomp::{Abi, Profile, SeccompError};
 use super::{defaults, etc, resources};
 use crate::disk::layout::Layout;
+use crate::sys::creds::Caps;
 use crate::sys::path::{self, FsKind};
+use crate::sys::process::limit_by_name;
 use crate::types::bounds::CONFIG_FILE_BYTES;
 use crate::types::container::{self, ContainerRecord, ContainerSpec, MountSource, Network, Seccomp};
 use crate::types::idmap::{Extent, IdMap};
+use crate::types::oci::image::ImageConfiguration;
+use crate::types::oci::runtime::{
+    Linux, LinuxCapabilities, LinuxIdMapping, LinuxNamespace, LinuxNamespaceType, LinuxSeccomp, Mount, PosixRlimit,
+    Process, Root, Spec, User,
+};
 
 /// The version of the runtime specification that bundles are written in.
 pub const VERSION: &str = "1.0.2";
@@ -98,18 +98,19 @@ pub fn build(
 ) -> Result<Spec, SpecError> {
     let asked = &record.spec;
     let bundle = layout.bundle(&record.id);
-    let mut root = Root::default();
-    root.set_path(PathBuf::from("rootfs"))
-        .set_readonly(Some(asked.read_only));
-    let mut spec = Spec::default();
-    spec.set_version(VERSION.to_owned())
-        .set_root(Some(root))
-        .set_mounts(Some(mounts(record, host, &bundle, &layout.volumes())))
-        .set_process(Some(process(record, host)?))
-        .set_hostname(Some(etc::host_name(record, host)))
-        .set_annotations(Some(annotations(asked, image)))
-        .set_linux(Some(linux(asked, host)?));
-    Ok(spec)
+    Ok(Spec {
+        oci_version: VERSION.to_owned(),
+        root: Some(Root {
+            path: PathBuf::from("rootfs"),
+            readonly: Some(asked.read_only),
+        }),
+        mounts: Some(mounts(record, host, &bundle, &layout.volumes())),
+        process: Some(process(record, host)?),
+        hostname: Some(etc::host_name(record, host)),
+        annotations: Some(annotations(asked, image)),
+        linux: Some(linux(asked, host)?),
+        ..Spec::default()
+    })
 }
 
 /// A process that `exec` runs in a container: the container's own, with other arguments and, where they are given, other
@@ -122,8 +123,8 @@ pub fn exec_process(
     user: Option<&str>,
     tty: bool,
 ) -> Process {
-    let mut process = spec.process().clone().unwrap_or_default();
-    let mut all = process.env().clone().unwrap_or_default();
+    let mut process = spec.process.clone().unwrap_or_default();
+    let mut all = process.env.take().unwrap_or_default();
     for var in env {
         let name = var.split_once('=').map_or(var.as_str(), |(name, _)| name);
         all.retain(|old| old.split('=').next() != Some(name));
@@ -137,25 +138,23 @@ pub fn exec_process(
         if !env.iter().any(|var| var.starts_with("HOME=")) {
             all.retain(|var| !var.starts_with("HOME="));
         }
-        let mut ids = User::default();
-        ids.set_umask(process.user().umask());
         let (uid, gid) = numbers(user);
-        ids.set_uid(uid).set_gid(gid);
-        process.set_user(ids);
-        let bounding = process
-            .capabilities()
-            .as_ref()
-            .and_then(|caps| caps.bounding().clone())
-            .unwrap_or_default();
-        process.set_capabilities(Some(capability_sets(bounding, user)));
+        process.user = User {
+            uid,
+            gid,
+            umask: process.user.umask,
+            ..User::default()
+        };
+        let bounding = process.capabilities.take().and_then(|caps| caps.bounding);
+        let bounding = Caps::by_names(&bounding.unwrap_or_default());
+        process.capabilities = Some(capability_sets(bounding, user));
     }
-    process
-        .set_env(Some(all))
-        .set_args(Some(args.to_vec()))
-        .set_terminal(Some(tty))
-        .set_console_size(None);
+    process.env = Some(all);
+    process.args = Some(args.to_vec());
+    process.terminal = Some(tty);
+    process.console_size = None;
     if let Some(cwd) = cwd {
-        process.set_cwd(PathBuf::from(cwd));
+        process.cwd = PathBuf::from(cwd);
     }
     process
 }
@@ -163,23 +162,23 @@ pub fn exec_process(
 fn process(record: &ContainerRecord, host: &HostFacts) -> Result<Process, SpecError> {
     let asked = &record.spec;
     let (uid, gid) = numbers(&asked.user);
-    let mut user = User::default();
-    user.set_uid(uid).set_gid(gid).set_umask(Some(0o022));
-    let mut process = Process::default();
-    process
-        .set_terminal(Some(asked.tty))
-        .set_user(user)
-        .set_args(Some(asked.args.clone()))
-        .set_env(Some(environment(record, host)))
-        .set_cwd(PathBuf::from(if asked.workdir.is_empty() {
-            "/"
-        } else {
-            &asked.workdir
-        }))
-        .set_capabilities(Some(capability_sets(capabilities(asked)?, &asked.user)))
-        .set_rlimits(Some(asked.rlimits.iter().map(rlimit).collect::<Result<_, _>>()?))
-        .set_no_new_privileges(Some(asked.no_new_privs));
-    Ok(process)
+    let cwd = if asked.workdir.is_empty() { "/" } else { &asked.workdir };
+    Ok(Process {
+        terminal: Some(asked.tty),
+        user: User {
+            uid,
+            gid,
+            umask: Some(0o022),
+            ..User::default()
+        },
+        args: Some(asked.args.clone()),
+        env: Some(environment(record, host)),
+        cwd: PathBuf::from(cwd),
+        capabilities: Some(capability_sets(capabilities(asked)?, &asked.user)),
+        rlimits: Some(asked.rlimits.iter().map(rlimit).collect::<Result<_, _>>()?),
+        no_new_privileges: Some(asked.no_new_privs),
+        ..Process::default()
+    })
 }
 
 /// Numbers where the user is given as numbers.
@@ -204,64 +203,55 @@ fn environment(record: &ContainerRecord, host: &HostFacts) -> Vec<String> {
     env
 }
 
-fn capabilities(asked: &ContainerSpec) -> Result<Capabilities, SpecError> {
-    asked.capabilities.iter().map(|name| capability(name)).collect()
-}
-
-fn capability(name: &str) -> Result<Capability, SpecError> {
-    let upper = name.to_ascii_uppercase();
-    let short = upper.strip_prefix("CAP_").unwrap_or(&upper);
-    short
-        .parse()
-        .map_err(|_| SpecError::Capability { name: name.to_owned() })
+fn capabilities(asked: &ContainerSpec) -> Result<Caps, SpecError> {
+    asked.capabilities.iter().try_fold(Caps::NONE, |all, name| {
+        let cap = Caps::by_name(name).ok_or_else(|| SpecError::Capability { name: name.clone() })?;
+        Ok(all | cap)
+    })
 }
 
 /// Root has what the bounding set holds. Anybody else has only what was added to the defaults, ambient, so that it
 /// survives exec.
-fn capability_sets(bounding: Capabilities, user: &str) -> LinuxCapabilities {
+fn capability_sets(bounding: Caps, user: &str) -> LinuxCapabilities {
     let is_root = matches!(user.split(':').next(), None | Some("" | "root" | "0"));
-    let usual: HashSet<Capability> = defaults::CAPABILITIES
-        .iter()
-        .filter_map(|name| capability(name).ok())
-        .collect();
-    let added: Capabilities = bounding.difference(&usual).copied().collect();
-    let effective = if is_root { bounding.clone() } else { added.clone() };
-    let kept = if is_root { Capabilities::new() } else { added };
-    let mut sets = LinuxCapabilities::default();
-    sets.set_bounding(Some(bounding))
-        .set_effective(Some(effective.clone()))
-        .set_permitted(Some(effective))
-        .set_inheritable(Some(kept.clone()))
-        .set_ambient(Some(kept));
-    sets
+    let added = bounding.without(Caps::by_names(&defaults::CAPABILITIES));
+    let effective = if is_root { bounding } else { added };
+    let kept = if is_root { Caps::NONE } else { added };
+    LinuxCapabilities {
+        bounding: Some(bounding.long_names()),
+        effective: Some(effective.long_names()),
+        inheritable: Some(kept.long_names()),
+        permitted: Some(effective.long_names()),
+        ambient: Some(kept.long_names()),
+    }
 }
 
 fn rlimit((name, soft, hard): &(String, u64, u64)) -> Result<PosixRlimit, SpecError> {
-    let typ: PosixRlimitType = name.parse().map_err(|_| SpecError::Ulimit { name: name.clone() })?;
-    // Nothing that the builder could miss.
-    Ok(PosixRlimitBuilder::default()
-        .typ(typ)
-        .soft(*soft)
-        .hard(*hard)
-        .build()
-        .unwrap_or_default())
+    if limit_by_name(name).is_none() {
+        return Err(SpecError::Ulimit { name: name.clone() });
+    }
+    Ok(PosixRlimit {
+        kind: name.clone(),
+        hard: *hard,
+        soft: *soft,
+    })
 }
 
 /// Annotations that the image specification names (conversion.md), and the user's, which win. Labels of an image do not
 /// become annotations: runtimes take orders from some of those.
-fn annotations(asked: &ContainerSpec, image: Option<&ImageConfiguration>) -> HashMap<String, String> {
-    let mut all = HashMap::new();
+fn annotations(asked: &ContainerSpec, image: Option<&ImageConfiguration>) -> BTreeMap<String, String> {
+    let mut all = BTreeMap::new();
     if let Some(image) = image {
-        let mut add = |key: &str, value: Option<String>| {
+        let mut add = |key: &str, value: Option<&String>| {
             if let Some(value) = value.filter(|v| !v.is_empty()) {
-                all.insert(format!("org.opencontainers.image.{key}"), value);
+                all.insert(format!("org.opencontainers.image.{key}"), value.clone());
             }
         };
-        add("os", Some(image.os().to_string()));
-        add("architecture", Some(image.architecture().to_string()));
-        add("variant", image.variant().clone());
-        add("author", image.author().clone());
-        add("created", image.created().clone());
+        add("os", Some(&image.os));
+        add("architecture", Some(&image.architecture));
+        add("variant", image.variant.as_ref());
+        add("author", image.author.as_ref());
+        add("created", image.created.as_ref());
     }
     all.extend(
         asked
@@ -284,40 +274,34 @@ fn linux(asked: &ContainerSpec, host: &HostFacts) -> Result<Linux, SpecError> {
     if asked.network != Network::Host {
         kinds.push(LinuxNamespaceType::Network);
     }
-    let namespaces = kinds.into_iter().map(|kind| {
-        let mut namespace = LinuxNamespace::default();
-        namespace.set_typ(kind);
-        namespace
-    });
+    let namespaces = kinds.into_iter().map(|kind| LinuxNamespace { kind, path: None });
     let mappings = |extents: &[Extent]| Some(extents.iter().map(mapping).collect::<Vec<_>>());
     let owned = |list: &[&str]| Some(list.iter().map(|&text| text.to_owned()).collect::<Vec<_>>());
-    let mut linux = Linux::default();
-    linux
-        .set_namespaces(Some(namespaces.collect()))
-        .set_uid_mappings(mappings(&host.id_map.uids))
-        .set_gid_mappings(mappings(&host.id_map.gids))
-        .set_sysctl(Some(sysctls(asked)))
-        .set_resources(resources::of(&asked.limits, host.cgroup_v2))
-        .set_seccomp(filter(asked, host)?)
-        .set_masked_paths(owned(&defaults::MASKED))
-        .set_readonly_paths(owned(&defaults::READ_ONLY));
-    Ok(linux)
+    Ok(Linux {
+        namespaces: Some(namespaces.collect()),
+        uid_mappings: mappings(&host.id_map.uids),
+        gid_mappings: mappings(&host.id_map.gids),
+        sysctl: Some(sysctls(asked)),
+        resources: resources::of(&asked.limits, host.cgroup_v2),
+        seccomp: filter(asked, host)?,
+        masked_paths: owned(&defaults::MASKED),
+        readonly_paths: owned(&defaults::READ_ONLY),
+        ..Linux::default()
+    })
 }
 
 fn mapping(extent: &Extent) -> LinuxIdMapping {
-    let builder = LinuxIdMappingBuilder::default();
-    let builder = builder
-        .container_id(extent.inside)
-        .host_id(extent.outside)
-        .size(extent.count);
-    // Nothing that the builder could miss.
-    builder.build().unwrap_or_default()
+    LinuxIdMapping {
+        host_id: extent.outside,
+        container_id: extent.inside,
+        size: extent.count,
+    }
 }
 
 /// podman's default lets everybody ping; it belongs to the container's own network.
-fn sysctls(asked: &ContainerSpec) -> HashMap<String, String> {
+fn sysctls(asked: &ContainerSpec) -> BTreeMap<String, String> {
     const PING: &str = "net.ipv4.ping_group_range";
-    let mut all: HashMap<String, String> = asked.sysctls.clone().into_iter().collect();
+    let mut all = asked.sysctls.clone();
     if asked.network != Network::Host {
         all.entry(PING.to_owned()).or_insert_with(|| "0 0".to_owned());
     }
@@ -330,7 +314,7 @@ fn filter(asked: &ContainerSpec, host: &HostFacts) -> Result<Option<LinuxSeccomp
         Seccomp::Default => Profile::standard()?,
         Seccomp::Profile(text) => Profile::parse(text)?,
     };
-    Ok(Some(profile.resolve(Abi::NATIVE, &capabilities(asked)?, host.kernel)))
+    Ok(Some(profile.resolve(Abi::NATIVE, capabilities(asked)?, host.kernel)))
 }
 
 fn mounts(record: &ContainerRecord, host: &HostFacts, bundle: &Path, volumes: &Path) -> Vec<Mount> {
@@ -362,7 +346,7 @@ fn mounts(record: &ContainerRecord, host: &HostFacts, bundle: &Path, volumes: &P
     }
     let own: Vec<Mount> = asked.mounts.iter().map(|mount| user_mount(mount, volumes)).collect();
     // Who mounts something at a place of ours means it.
-    all.retain(|default| !own.iter().any(|mount| mount.destination() == default.destination()));
+    all.retain(|default| !own.iter().any(|mount| mount.destination == default.destination));
     all.extend(own);
     // Devices go after what the user mounts: that may be a /dev.
     all.extend(
@@ -372,20 +356,20 @@ fn mounts(record: &ContainerRecord, host: &HostFacts, bundle: &Path, volumes: &P
             .map(|device| mount(&device.container, "bind", &device.host, &DEVICE)),
     );
     // What lies deeper is mounted later, so that nothing is covered; those of one depth stay in order.
-    all.sort_by_key(|mount| mount.destination().components().count());
+    all.sort_by_key(|mount| mount.destination.components().count());
     all
 }
 
 const DEVICE: [&str; 4] = ["bind", "rprivate", "nosuid", "noexec"];
 
 fn mount(target: &str, kind: &str, source: &str, options: &[&str]) -> Mount {
-    let mut mount = Mount::default();
-    mount
-        .set_destination(PathBuf::from(target))
-        .set_typ(Some(kind.to_owned()))
-        .set_source(Some(PathBuf::from(source)))
-        .set_options(Some(options.iter().map(|&option| option.to_owned()).collect()));
-    mount
+    Mount {
+        destination: PathBuf::from(target),
+        kind: Some(kind.to_owned()),
+        source: Some(PathBuf::from(source)),
+        options: Some(options.iter().map(|&option| option.to_owned()).collect()),
+        ..Mount::default()
+    }
 }
 
 /// A mount with podman's defaults for what its options do not say.

@@ -6,7 +6,7 @@ use crate::types::digest::Digest;
 use crate::types::limits::Limits;
 use crate::types::time::Unix;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 pub(in super::super) fn facts() -> HostFacts {
     let extents = |first| {
@@ -299,7 +299,7 @@ fn the_image_leaves_annotations_and_the_user_wins() {
         .insert("org.opencontainers.image.author".into(), "lee".into());
     let layout = Layout::new("/store", "/run/store");
     let spec = build(&record, Some(&image), &facts(), &layout).expect("builds");
-    let found: BTreeMap<String, String> = spec.annotations().clone().expect("annotations").into_iter().collect();
+    let found = spec.annotations.expect("annotations");
     let expected = [("architecture", "arm64"), ("author", "lee"), ("os", "linux")];
     let expected: BTreeMap<String, String> = expected
         .map(|(k, v)| (format!("org.opencontainers.image.{k}"), v.to_owned()))
@@ -349,25 +349,25 @@ fn exec_takes_over_what_it_does_not_say() {
     let spec = build(&record, None, &facts(), &layout).expect("builds");
     let args = ["id".to_owned()];
     let same = exec_process(&spec, &args, &[], None, None, false);
-    assert_eq!(same.args().as_deref(), Some(&args[..]));
-    assert_eq!(same.env(), spec.process().as_ref().expect("process").env());
+    assert_eq!(same.args.as_deref(), Some(&args[..]));
+    assert_eq!(same.env, spec.process.as_ref().expect("process").env);
     let other = exec_process(&spec, &args, &["A=c".to_owned()], Some("/tmp"), Some("1000:5"), true);
-    let env = other.env().clone().expect("env");
+    let env = other.env.clone().expect("env");
     assert!(env.contains(&"A=c".to_owned()) && !env.contains(&"A=b".to_owned()));
     assert!(env.contains(&"TERM=xterm".to_owned()) && !env.iter().any(|var| var.starts_with("HOME=")));
     assert_eq!(
-        (other.user().uid(), other.user().gid(), other.cwd().to_str()),
+        (other.user.uid, other.user.gid, other.cwd.to_str()),
         (1000, 5, Some("/tmp"))
     );
-    let caps = other.capabilities().as_ref().expect("sets");
+    let caps = other.capabilities.as_ref().expect("sets");
     assert_eq!(
         (
-            caps.bounding().as_ref().map(HashSet::len),
-            caps.effective().as_ref().map(HashSet::len)
+            caps.bounding.as_ref().map(Vec::len),
+            caps.effective.as_ref().map(Vec::len)
         ),
         (Some(11), Some(0))
     );
-    assert_eq!(other.no_new_privileges(), Some(true));
+    assert_eq!(other.no_new_privileges, Some(true));
 }
 
 #[test]

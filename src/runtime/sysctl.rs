@@ -1,6 +1,6 @@
 //! Kernel settings of a container's namespaces, written through its own procfs.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use crate::sys::path::{self, Resolve};
 
 /// Writes settings that [`super::check`] has let pass. `proc` is the container's procfs; without one, a procfs is made
 /// that nobody else sees.
-pub fn write(settings: &HashMap<String, String>, proc: Option<OwnedFd>) -> Result<(), RuntimeError> {
+pub fn write(settings: &BTreeMap<String, String>, proc: Option<OwnedFd>) -> Result<(), RuntimeError> {
     if settings.is_empty() {
         return Ok(());
     }

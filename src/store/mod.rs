@@ -35,13 +35,13 @@ mod staging;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use oci_spec::image::ImageConfiguration;
-
 use crate::disk::layout::Layout;
 use crate::disk::lock::{Lock, Mode};
 use crate::disk::{DiskError, durable, record as records};
 use crate::types::bounds;
 use crate::types::digest::Digest;
+use crate::types::oci::image::ImageConfiguration;
+use crate::types::oci::read::read;
 use crate::types::reference::Reference;
 pub use collect::Collected;
 pub use layer::{LayerKey, chain_ids};
@@ -238,7 +238,7 @@ impl Store {
     /// The configuration of an image.
     pub fn config(&self, image: &ImageRecord) -> Result<ImageConfiguration, StoreError> {
         let bytes = self.blob(&image.id)?;
-        serde_json::from_slice(&bytes).map_err(|e| StoreError::Config {
+        read(&bytes).map_err(|e| StoreError::Config {
             id: image.id,
             why: e.to_string(),
         })

@@ -69,6 +69,12 @@ impl Caps {
         NAMES.iter().position(|&known| known == short).map(|bit| Self(1 << bit))
     }
 
+    /// Those of `names` that are known, spelt as for [`Caps::by_name`].
+    pub fn by_names<S: AsRef<str>>(names: &[S]) -> Self {
+        let known = names.iter().filter_map(|name| Self::by_name(name.as_ref()));
+        known.fold(Self::NONE, |all, cap| all | cap)
+    }
+
     /// Names without `CAP_`, in the order of their numbers.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
         NAMES
@@ -78,9 +84,20 @@ impl Caps {
             .map(|(_, &name)| name)
     }
 
+    /// Names with `CAP_`, in the order of their numbers, as the OCI's documents write them.
+    pub fn long_names(self) -> Vec<String> {
+        self.names().map(|name| format!("CAP_{name}")).collect()
+    }
+
     /// Whether all of `other` are in this set.
     pub const fn has(self, other: Self) -> bool {
         self.0 & other.0 == other.0
+    }
+
+    /// What this set holds and `other` does not.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
     }
 
     /// What both sets hold.

@@ -72,10 +72,7 @@ fn drop_caps(profile: Profile) -> io::Result<()> {
             "SETFCAP",
         ],
     };
-    let keep = names
-        .iter()
-        .filter_map(|name| Caps::by_name(name))
-        .fold(Caps::NONE, |all, cap| all | cap);
+    let keep = Caps::by_names(names);
     let had = creds::caps()?;
     if had.effective.has(Caps::by_name("SETPCAP").unwrap_or_default()) {
         creds::limit_bounding(keep)?;

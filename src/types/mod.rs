@@ -11,6 +11,7 @@ pub mod health;
 pub mod idmap;
 pub mod ids;
 pub mod limits;
+pub mod oci;
 pub mod platform;
 pub mod reference;
 pub mod text;

@@ -214,7 +214,7 @@ fn an_image_comes_whole_in_every_format_and_surrounding() {
             assert_eq!(image.names, [name.parse().unwrap()], "{label}");
             assert_eq!(image.layers.len(), 3);
             assert_eq!(place.store.lowers(&image).unwrap().len(), 3);
-            assert!(place.store.config(&image).unwrap().config().is_some());
+            assert!(place.store.config(&image).unwrap().config.is_some());
             // Overlay's form, topmost first.
             let lowers = place.store.lowers(&image).unwrap();
             let gone = fs::symlink_metadata(lowers[0].join("etc/gone")).unwrap();

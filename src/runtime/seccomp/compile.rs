@@ -4,13 +4,12 @@
 //! ranges of numbers with the same outcome, so that a call costs about eight comparisons. Rules on arguments are tried in
 //! the order of the document before a rule without any; among rules of one kind the first wins.
 
-use oci_spec::runtime::{
-    Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag, LinuxSeccompOperator,
-};
-
 use super::{Abi, Program, SeccompError};
 use crate::sys::seccomp::{
     AND, INSTRUCTIONS_MAX, Instruction, JUMP, JUMP_EQ, JUMP_GE, JUMP_GT, LOAD, RETURN, flag, verdict,
+};
+use crate::types::oci::runtime::{
+    Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag, LinuxSeccompOperator,
 };
 
 /// The largest error number that the kernel lets a filter return (`MAX_ERRNO`).
@@ -29,10 +28,10 @@ const ARGUMENTS: u32 = 16;
 /// Names that no interface has are passed over, as are architectures that this kernel cannot run; the native one is always
 /// filtered. A rule that names one argument twice matches if any of its conditions does, as runc reads it.
 pub fn compile(seccomp: &LinuxSeccomp, native: Abi) -> Result<Program, SeccompError> {
-    if seccomp.default_action() == LinuxSeccompAction::ScmpActNotify {
+    if seccomp.default_action == LinuxSeccompAction::Notify {
         return Err(SeccompError::NotifyByDefault);
     }
-    let default = outcome("default", seccomp.default_action(), seccomp.default_errno_ret())?;
+    let default = outcome("default", seccomp.default_action, seccomp.default_errno_ret)?;
     let mut instructions = vec![load(ARCH)];
     for abi in interfaces(seccomp, native) {
         let calls = collect(seccomp, abi)?;
@@ -71,11 +70,11 @@ struct Range {
 
 fn interfaces(seccomp: &LinuxSeccomp, native: Abi) -> Vec<Abi> {
     let companion = match native {
-        Abi::X86_64 => Some((Arch::ScmpArchX86, Abi::X86)),
-        Abi::Aarch64 => Some((Arch::ScmpArchArm, Abi::Arm)),
+        Abi::X86_64 => Some((Arch::X86, Abi::X86)),
+        Abi::Aarch64 => Some((Arch::Arm, Abi::Arm)),
         Abi::X86 | Abi::Arm => None,
     };
-    let listed = |arch: Arch| seccomp.architectures().iter().flatten().any(|known| *known == arch);
+    let listed = |arch: Arch| seccomp.architectures.iter().flatten().any(|known| *known == arch);
     let companion = companion.filter(|(arch, _)| listed(*arch)).map(|(_, abi)| abi);
     std::iter::once(native).chain(companion).collect()
 }
@@ -84,18 +83,18 @@ fn interfaces(seccomp: &LinuxSeccomp, native: Abi) -> Vec<Abi> {
 fn collect(seccomp: &LinuxSeccomp, abi: Abi) -> Result<Vec<Call>, SeccompError> {
     let mut rules = Vec::new();
     let mut named = Vec::new();
-    for rule in seccomp.syscalls().iter().flatten() {
-        let first = rule.names().first().map_or("", String::as_str);
-        let verdict = outcome(first, rule.action(), rule.errno_ret())?;
-        let conditions = rule.args().as_deref().unwrap_or_default();
-        if let Some(bad) = conditions.iter().find(|condition| condition.index() > 5) {
+    for rule in seccomp.syscalls.iter().flatten() {
+        let first = rule.names.first().map_or("", String::as_str);
+        let verdict = outcome(first, rule.action, rule.errno_ret)?;
+        let conditions = rule.args.as_deref().unwrap_or_default();
+        if let Some(bad) = conditions.iter().find(|condition| condition.index > 5) {
             return Err(SeccompError::Argument {
                 call: first.to_owned(),
-                index: bad.index(),
+                index: bad.index,
             });
         }
         named.extend(
-            rule.names()
+            rule.names
                 .iter()
                 .filter_map(|name| Some((abi.number(name)?, rules.len()))),
         );
@@ -131,7 +130,7 @@ fn repeats(conditions: &[LinuxSeccompArg]) -> bool {
     conditions
         .iter()
         .enumerate()
-        .any(|(at, condition)| conditions[..at].iter().any(|other| other.index() == condition.index()))
+        .any(|(at, condition)| conditions[..at].iter().any(|other| other.index == condition.index))
 }
 
 /// The verdict of an action with its `errnoRet`.
@@ -145,34 +144,34 @@ fn outcome(call: &str, action: LinuxSeccompAction, errno: Option<u32>) -> Result
         });
     }
     Ok(match action {
-        LinuxSeccompAction::ScmpActKill | LinuxSeccompAction::ScmpActKillThread => verdict::KILL_THREAD,
-        LinuxSeccompAction::ScmpActKillProcess => verdict::KILL_PROCESS,
-        LinuxSeccompAction::ScmpActTrap => verdict::TRAP,
-        LinuxSeccompAction::ScmpActErrno => verdict::ERRNO | number,
-        LinuxSeccompAction::ScmpActNotify => verdict::NOTIFY,
-        LinuxSeccompAction::ScmpActTrace => verdict::TRACE | number,
-        LinuxSeccompAction::ScmpActLog => verdict::LOG,
-        LinuxSeccompAction::ScmpActAllow => verdict::ALLOW,
+        LinuxSeccompAction::Kill | LinuxSeccompAction::KillThread => verdict::KILL_THREAD,
+        LinuxSeccompAction::KillProcess => verdict::KILL_PROCESS,
+        LinuxSeccompAction::Trap => verdict::TRAP,
+        LinuxSeccompAction::Errno => verdict::ERRNO | number,
+        LinuxSeccompAction::Notify => verdict::NOTIFY,
+        LinuxSeccompAction::Trace => verdict::TRACE | number,
+        LinuxSeccompAction::Log => verdict::LOG,
+        LinuxSeccompAction::Allow => verdict::ALLOW,
     })
 }
 
 fn flags(seccomp: &LinuxSeccomp) -> Result<u32, SeccompError> {
     let mut flags = 0;
-    for named in seccomp.flags().iter().flatten() {
+    for named in seccomp.flags.iter().flatten() {
         flags |= match named {
-            LinuxSeccompFilterFlag::SeccompFilterFlagLog => flag::LOG,
-            LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => flag::SPEC_ALLOW,
-            LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => flag::WAIT_KILLABLE_RECV,
+            LinuxSeccompFilterFlag::Log => flag::LOG,
+            LinuxSeccompFilterFlag::SpecAllow => flag::SPEC_ALLOW,
+            LinuxSeccompFilterFlag::WaitKillableRecv => flag::WAIT_KILLABLE_RECV,
             // The filter is loaded while there is one thread.
-            LinuxSeccompFilterFlag::SeccompFilterFlagTsync => 0,
+            LinuxSeccompFilterFlag::Tsync => 0,
         };
     }
     let notifies = seccomp
-        .syscalls()
+        .syscalls
         .iter()
         .flatten()
-        .any(|rule| rule.action() == LinuxSeccompAction::ScmpActNotify);
-    match (notifies, seccomp.listener_path()) {
+        .any(|rule| rule.action == LinuxSeccompAction::Notify);
+    match (notifies, &seccomp.listener_path) {
         (true, None) => Err(SeccompError::NoListener),
         (true, Some(_)) => Ok(flags | flag::NEW_LISTENER),
         // The kernel refuses the flag without a listener.
@@ -273,44 +272,44 @@ fn case(abi: Abi, conditions: &[LinuxSeccompArg], verdict: u32) -> Vec<Instructi
 fn steps(abi: Abi, condition: &LinuxSeccompArg) -> Vec<Step> {
     use LinuxSeccompOperator as Is;
     use To::{Fails, Holds, Next};
-    let low = ARGUMENTS + 8 * condition.index() as u32;
+    let low = ARGUMENTS + 8 * condition.index as u32;
     let mut steps = Vec::with_capacity(6);
     let read = |steps: &mut Vec<Step>, offset: u32, mask: u32| {
         steps.push(Step(LOAD, offset, Next, Next));
-        if condition.op() == Is::ScmpCmpMaskedEq {
+        if condition.op == Is::MaskedEq {
             steps.push(Step(AND, mask, Next, Next));
         }
     };
-    let value = condition.value();
+    let value = condition.value;
     // For a masked comparison `value` is the mask and `valueTwo` what must be left.
-    let wanted = match condition.op() {
-        Is::ScmpCmpMaskedEq => condition.value_two().unwrap_or(0),
+    let wanted = match condition.op {
+        Is::MaskedEq => condition.value_two.unwrap_or(0),
         _ => value,
     };
     let (upper, lower) = ((wanted >> 32) as u32, wanted as u32);
     if abi.wide() {
         read(&mut steps, low + 4, (value >> 32) as u32);
-        match condition.op() {
-            Is::ScmpCmpEq | Is::ScmpCmpMaskedEq => steps.push(Step(JUMP_EQ, upper, Next, Fails)),
-            Is::ScmpCmpNe => steps.push(Step(JUMP_EQ, upper, Next, Holds)),
-            Is::ScmpCmpGt | Is::ScmpCmpGe => {
+        match condition.op {
+            Is::Eq | Is::MaskedEq => steps.push(Step(JUMP_EQ, upper, Next, Fails)),
+            Is::Ne => steps.push(Step(JUMP_EQ, upper, Next, Holds)),
+            Is::Gt | Is::Ge => {
                 steps.push(Step(JUMP_GT, upper, Holds, Next));
                 steps.push(Step(JUMP_EQ, upper, Next, Fails));
             }
-            Is::ScmpCmpLt | Is::ScmpCmpLe => {
+            Is::Lt | Is::Le => {
                 steps.push(Step(JUMP_GT, upper, Fails, Next));
                 steps.push(Step(JUMP_EQ, upper, Next, Holds));
             }
         }
     }
     read(&mut steps, low, value as u32);
-    steps.push(match condition.op() {
-        Is::ScmpCmpEq | Is::ScmpCmpMaskedEq => Step(JUMP_EQ, lower, Next, Fails),
-        Is::ScmpCmpNe => Step(JUMP_EQ, lower, Fails, Next),
-        Is::ScmpCmpGt => Step(JUMP_GT, lower, Next, Fails),
-        Is::ScmpCmpGe => Step(JUMP_GE, lower, Next, Fails),
-        Is::ScmpCmpLt => Step(JUMP_GE, lower, Fails, Next),
-        Is::ScmpCmpLe => Step(JUMP_GT, lower, Fails, Next),
+    steps.push(match condition.op {
+        Is::Eq | Is::MaskedEq => Step(JUMP_EQ, lower, Next, Fails),
+        Is::Ne => Step(JUMP_EQ, lower, Fails, Next),
+        Is::Gt => Step(JUMP_GT, lower, Next, Fails),
+        Is::Ge => Step(JUMP_GE, lower, Next, Fails),
+        Is::Lt => Step(JUMP_GE, lower, Fails, Next),
+        Is::Le => Step(JUMP_GT, lower, Fails, Next),
     });
     steps
 }

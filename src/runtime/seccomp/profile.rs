@@ -1,14 +1,13 @@
 //! Seccomp profiles as containers tools write them: OCI rules with conditions on capabilities, architecture and kernel.
 
-use std::collections::HashSet;
-
-use oci_spec::runtime::{
-    Arch, Capability, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag, LinuxSyscall,
-};
 use serde::Deserialize;
 
 use super::{Abi, SeccompError};
+use crate::sys::creds::Caps;
 use crate::types::bounds::SECCOMP_PROFILE_BYTES;
+use crate::types::oci::runtime::{
+    Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag, LinuxSyscall,
+};
 
 /// A profile before it is fitted to a container.
 #[derive(Clone, Debug, Deserialize)]
@@ -49,7 +48,7 @@ struct Rule {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Condition {
-    caps: Option<Vec<Capability>>,
+    caps: Option<Vec<String>>,
     arches: Option<Vec<String>>,
     min_kernel: Option<String>,
 }
@@ -68,16 +67,23 @@ impl Profile {
                 max: SECCOMP_PROFILE_BYTES,
             });
         }
-        serde_json::from_str(text).map_err(|error| SeccompError::Profile {
-            reason: error.to_string(),
-        })
+        let wrong = |reason| SeccompError::Profile { reason };
+        let profile: Profile = serde_json::from_str(text).map_err(|error| wrong(error.to_string()))?;
+        let rules = profile.syscalls.iter();
+        let unknown = rules
+            .flat_map(|rule| [&rule.includes, &rule.excludes])
+            .find_map(|condition| condition.as_ref()?.unknown());
+        match unknown {
+            Some(name) => Err(wrong(format!("capability `{name}` is not known"))),
+            None => Ok(profile),
+        }
     }
 
     /// The OCI settings for a container with the capabilities `caps` in its bounding set, on a kernel of version
     /// `kernel` (major, minor) whose own interface is `native`.
     ///
     /// `includes`: the rule counts only if all listed capabilities are there; `excludes`: it does not if any is.
-    pub fn resolve(&self, native: Abi, caps: &HashSet<Capability>, kernel: (u32, u32)) -> LinuxSeccomp {
+    pub fn resolve(&self, native: Abi, caps: Caps, kernel: (u32, u32)) -> LinuxSeccomp {
         let rules = self.syscalls.iter().filter(|rule| {
             rule.includes
                 .as_ref()
@@ -87,24 +93,23 @@ impl Profile {
                     .as_ref()
                     .is_some_and(|condition| condition.any(native, caps, kernel))
         });
-        let mut seccomp = LinuxSeccomp::default();
-        seccomp
-            .set_default_action(self.default_action)
-            .set_default_errno_ret(self.default_errno_ret)
-            .set_architectures(Some(self.architectures(native)))
-            .set_flags(self.flags.clone())
-            .set_listener_path(self.listener_path.clone())
-            .set_listener_metadata(self.listener_metadata.clone())
-            .set_syscalls(Some(rules.map(Rule::to_oci).collect()));
-        seccomp
+        LinuxSeccomp {
+            default_action: self.default_action,
+            default_errno_ret: self.default_errno_ret,
+            architectures: Some(self.architectures(native)),
+            flags: self.flags.clone(),
+            listener_path: self.listener_path.clone(),
+            listener_metadata: self.listener_metadata.clone(),
+            syscalls: Some(rules.map(Rule::to_oci).collect()),
+        }
     }
 
     fn architectures(&self, native: Abi) -> Vec<Arch> {
         let own = match native {
-            Abi::X86_64 => Arch::ScmpArchX86_64,
-            Abi::X86 => Arch::ScmpArchX86,
-            Abi::Aarch64 => Arch::ScmpArchAarch64,
-            Abi::Arm => Arch::ScmpArchArm,
+            Abi::X86_64 => Arch::X86_64,
+            Abi::X86 => Arch::X86,
+            Abi::Aarch64 => Arch::Aarch64,
+            Abi::Arm => Arch::Arm,
         };
         let family = self.arch_map.iter().flatten().find(|family| family.architecture == own);
         match (family, &self.architectures) {
@@ -119,18 +124,24 @@ impl Profile {
 
 impl Rule {
     fn to_oci(&self) -> LinuxSyscall {
-        let mut call = LinuxSyscall::default();
-        call.set_names(self.names.iter().chain(&self.name).cloned().collect())
-            .set_action(self.action)
-            .set_errno_ret(self.errno_ret)
-            .set_args(self.args.clone().filter(|args| !args.is_empty()));
-        call
+        LinuxSyscall {
+            names: self.names.iter().chain(&self.name).cloned().collect(),
+            action: self.action,
+            errno_ret: self.errno_ret,
+            args: self.args.clone().filter(|args| !args.is_empty()),
+        }
     }
 }
 
 impl Condition {
-    fn all(&self, native: Abi, caps: &HashSet<Capability>, kernel: (u32, u32)) -> bool {
-        self.caps.iter().flatten().all(|cap| caps.contains(cap))
+    /// The first capability that nobody knows.
+    fn unknown(&self) -> Option<&String> {
+        let mut caps = self.caps.iter().flatten();
+        caps.find(|name| Caps::by_name(name).is_none())
+    }
+
+    fn all(&self, native: Abi, caps: Caps, kernel: (u32, u32)) -> bool {
+        self.caps.iter().flatten().all(|name| holds(caps, name))
             && self
                 .arches
                 .as_ref()
@@ -138,11 +149,15 @@ impl Condition {
             && self.min_kernel.as_ref().is_none_or(|least| kernel >= version(least))
     }
 
-    fn any(&self, native: Abi, caps: &HashSet<Capability>, kernel: (u32, u32)) -> bool {
-        self.caps.iter().flatten().any(|cap| caps.contains(cap))
+    fn any(&self, native: Abi, caps: Caps, kernel: (u32, u32)) -> bool {
+        self.caps.iter().flatten().any(|name| holds(caps, name))
             || self.arches.iter().flatten().any(|name| is(native, name))
             || self.min_kernel.as_ref().is_some_and(|least| kernel >= version(least))
     }
+}
+
+fn holds(caps: Caps, name: &str) -> bool {
+    Caps::by_name(name).is_some_and(|cap| caps.has(cap))
 }
 
 /// True if `name`, as profiles spell architectures, is `abi` or one that runs beside it.

@@ -16,8 +16,8 @@ use dunlin::types::container::{
 };
 use dunlin::types::digest::Digest;
 use dunlin::types::limits::Limits;
+use dunlin::types::oci::runtime::Spec;
 use dunlin::types::time::Unix;
-use oci_spec::runtime::Spec;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::fd::{AsFd, OwnedFd};

@@ -714,7 +714,7 @@ fn limits_settings_and_devices_are_as_asked() {
                 access: "rw".into(),
             }];
         });
-        container.spec.process_mut().as_mut().unwrap().set_oom_score_adj(Some(500));
+        container.spec.process.as_mut().unwrap().oom_score_adj = Some(500);
         let out = container.run().unwrap();
         assert_eq!(out.stdout, "100\n200\n1\n77\n500\n1:3\n", "{}", out.stderr);
         let host = fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap();
