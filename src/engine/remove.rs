@@ -14,9 +14,13 @@ use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Suffix of a folder whose removal has begun.
 const REMOVING: &str = ".removing";
+/// How often, and how long apart, a run-time directory that is not empty is tried again: a second in all.
+const RUN_DIR_TRIES: u32 = 100;
+const RUN_DIR_PAUSE: Duration = Duration::from_millis(10);
 /// Suffix of a folder that is being made.
 pub(super) const NEW: &str = ".new";
 
@@ -172,18 +176,24 @@ fn discard(layout: &Layout, view: &ContainerView, volumes: bool, trees: RemoveTr
         }
         index::unlink_name(layout, &lock, &record.name)?;
     }
-    let run_dir = layout.monitor(&record.id);
-    match fs::remove_dir_all(&run_dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            crate::debug!("remove `{}`: {error}", run_dir.display())
-        }
-        _ => {}
-    }
+    remove_run_dir(&layout.monitor(&record.id));
     trees(&gone)?;
     if volumes {
         remove_unnamed(layout, record, trees)?;
     }
     Ok(())
+}
+
+/// Removes what a container left in the run-time directory. A monitor that is just leaving may still write its last state there.
+fn remove_run_dir(dir: &Path) {
+    for _ in 0..RUN_DIR_TRIES {
+        match fs::remove_dir_all(dir) {
+            Ok(()) => return,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => std::thread::sleep(RUN_DIR_PAUSE),
+            Err(error) => return crate::debug!("remove `{}`: {error}", dir.display()),
+        }
+    }
 }
 
 fn remove_unnamed(layout: &Layout, record: &ContainerRecord, trees: RemoveTree) -> Result<(), EngineError> {
