@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::serve::{Leave, SIGHUP, SIGINT, SIGTERM, Server};
 use super::{SOCKET, client, name, reload, start, state, userns};
@@ -77,7 +77,11 @@ pub fn main(args: &[OsString]) -> u8 {
     // The name is for people.
     let _ = process::set_name(c"dunlin-keeper");
     match set_up(options, how.resume) {
-        Ok(mut server) => {
+        Ok(None) => {
+            say_ready(ready, false);
+            0
+        }
+        Ok(Some(mut server)) => {
             say_ready(ready, server.options.unit);
             let leave = server.serve().unwrap_or_else(|error| {
                 crate::error!("keeper: {error}");
@@ -186,18 +190,41 @@ fn go_into_background(ready: Option<OwnedFd>) -> Result<Option<OwnedFd>, u8> {
     quiet().map_err(|_| 125)
 }
 
-/// Everything before the first request, or why it cannot be.
-fn set_up(options: Options, resume: Option<i32>) -> Result<Server, String> {
+/// The keeper's lock. None: another keeper serves this store already, which is as good; only a unit's must be the one.
+fn take_place(options: &Options) -> Result<Option<Lock>, String> {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    const PAUSE: Duration = Duration::from_millis(50);
+    let path = options.layout.keeper_lock();
+    let began = Instant::now();
+    loop {
+        if let Some(lock) = Lock::try_take(&path, Mode::Exclusive).map_err(|error| error.to_string())? {
+            return Ok(Some(lock));
+        }
+        if !options.unit && client::connect(&options.layout).is_ok() {
+            return Ok(None);
+        }
+        if began.elapsed() > PATIENCE {
+            return Err(format!("another keeper runs: it has held `{}` for 5 s", path.display()));
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// Everything before the first request, or why it cannot be. None: there is nothing to do, another keeper serves.
+fn set_up(options: Options, resume: Option<i32>) -> Result<Option<Server>, String> {
     process::set_umask(0o077);
     let signals = SignalFd::new(&[SIGTERM, SIGINT, SIGHUP]).map_err(|error| format!("take signals: {error}"))?;
     if let Some(resume) = resume {
-        return reload::resume(resume, signals).map_err(|error| format!("take over from the previous binary: {error}"));
+        return reload::resume(resume, signals)
+            .map(Some)
+            .map_err(|error| format!("take over from the previous binary: {error}"));
     }
     let layout = options.layout.clone();
     start::make_run_root(&layout).map_err(|error| error.to_string())?;
     // One that is just leaving still holds it.
-    let lock = Lock::take(&layout.keeper_lock(), Mode::Exclusive, Duration::from_secs(5))
-        .map_err(|error| format!("another keeper runs: {error}"))?;
+    let Some(lock) = take_place(&options)? else {
+        return Ok(None);
+    };
     let (uid, gid) = creds::effective_ids();
     let mut ids = Files::default()
         .store_map(uid, gid)
@@ -219,7 +246,7 @@ fn set_up(options: Options, resume: Option<i32>) -> Result<Server, String> {
             .map_err(|error| format!("watch the monitor of `{id}`: {error}"))?;
     }
     server.sweep();
-    Ok(server)
+    Ok(Some(server))
 }
 
 fn find_tree(options: &Options, monitors: u32) -> Tree {

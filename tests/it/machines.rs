@@ -17,7 +17,7 @@ const LIMITS: &str = r#"
     set -e
     as dunlin mkdir -m 700 /home/dunlin/store /tmp/drun
     delegated dunlin keeper --root /home/dunlin/store --runroot /tmp/drun --unit &
-    sleep 1
+    for _ in $(seq 100); do [ -S /tmp/drun/keeper.sock ] && break; usleep 100000; done
     d() { as dunlin dunlin --root /home/dunlin/store --runroot /tmp/drun --config /etc/agent.toml "$@"; }
     fail() { echo "FAILED: $*"; d ps -a; exit 1; }
     d pull -q IMAGE
@@ -130,7 +130,7 @@ fn takes_updates(arch: Arch) {
     let running = vm.text("/etc/agent.toml", settings(&registry, &mqtt)).start(
         "as dunlin mkdir -m 700 /home/dunlin/store /tmp/drun
          delegated dunlin keeper --root /home/dunlin/store --runroot /tmp/drun --unit &
-         sleep 1
+         for _ in $(seq 100); do [ -S /tmp/drun/keeper.sock ] && break; usleep 100000; done
          as dunlin dunlin --root /home/dunlin/store --runroot /tmp/drun --config /etc/agent.toml agent",
     );
     let publish = |generation: u64, apps: Value| {
@@ -141,10 +141,8 @@ fn takes_updates(arch: Arch) {
         broker.publish("dunlin/v1/d/vm/desired", document.to_string(), true);
     };
     let mut wait = |activity: &str, state: &str| -> Value {
-        let what = format!("{activity} to be {state}");
-        let output = running.output();
         watch.wait_for(
-            &format!("{what}; the machine said: {output}"),
+            &format!("{activity} to be {state}"),
             Duration::from_secs(120),
             |message| {
                 let value = serde_json::from_slice::<Value>(&message.payload).ok()?;
