@@ -1,14 +1,22 @@
 //! Picks the role from the arguments, before any thread exists.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
+
+use dunlin::cli::runtime;
 
 /// Picks the role.
 pub fn main() -> ExitCode {
+    let called = std::env::args_os().next().map(PathBuf::from);
+    if called.is_some_and(|path| path.file_name().is_some_and(|name| name == runtime::NAME)) {
+        return runtime::main(std::env::args_os().skip(1)).into();
+    }
     let mut args = std::env::args().skip(1);
     match args.next().as_deref() {
         Some("keeper") => dunlin::keeper::main(&std::env::args_os().skip(2).collect::<Vec<_>>()).into(),
         Some("worker") => with_descriptor(args, dunlin::image::worker::main),
         Some("decode") => dunlin::image::decode::main(&args.collect::<Vec<_>>()).into(),
+        Some("runtime") => runtime::main(std::env::args_os().skip(2)).into(),
         Some("monitor") => with_descriptor(args, dunlin::monitor::main),
         _ => dunlin::cli::main(std::env::args_os().skip(1)).into(),
     }

@@ -11,6 +11,7 @@ mod listing;
 mod owner;
 mod progress;
 mod ps;
+pub mod runtime;
 mod table;
 mod template;
 mod time;

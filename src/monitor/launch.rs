@@ -13,7 +13,7 @@ use crate::runtime::cgroup::Handle;
 use crate::runtime::create;
 use crate::runtime::error::RuntimeError;
 use crate::runtime::exec as runtime_exec;
-use crate::runtime::launch::{ExecLaunch, Launch, Rootfs, Stdio};
+use crate::runtime::launch::{ExecLaunch, Extra, Launch, Rootfs, Stdio};
 use crate::sys::creds::Caps;
 use crate::sys::tty::WindowSize;
 use crate::types::bounds::{BUNDLE_BYTES, RUN_START_MS};
@@ -104,12 +104,13 @@ pub fn create(config: &MonitorConfig, group: &Handle, theirs: Theirs, talk: &Tal
         spec: &spec,
         bundle: &config.bundle,
         rootfs,
-        id_map: config.id_map.clone(),
+        id_map: Some(config.id_map.clone()),
         cgroup: Some(group),
         user: Some(config.user.as_str()),
         stdio: theirs.stdio(config.tty),
         die_with_parent: true,
         sibling: true,
+        extra: Extra::default(),
     })?;
     let fds: Vec<BorrowedFd<'_>> = std::iter::once(created.pidfd.as_fd())
         .chain(created.console.as_ref().map(AsFd::as_fd))
@@ -138,13 +139,14 @@ pub fn exec(
         pid,
         pidfd,
         spec: &spec,
-        id_map: &config.id_map,
+        id_map: Some(&config.id_map),
         cgroup: Some(group),
         process: &process,
         user: Some(user),
         stdio: theirs.stdio(request.tty),
         die_with_parent: true,
         sibling: true,
+        kept_fds: 0,
     })?;
     let fds: Vec<BorrowedFd<'_>> = std::iter::once(made.pidfd.as_fd())
         .chain(made.console.as_ref().map(AsFd::as_fd))

@@ -1,17 +1,34 @@
 //! What of a specification is not supported is refused by the name of its field, before anything is made (pure).
 
+use std::path::PathBuf;
+
 use super::error::RuntimeError;
 use crate::sys::creds::Caps;
 use crate::sys::ns::Namespaces;
 use crate::sys::process::limit_by_name;
 use crate::types::oci::runtime::{Hooks, LinuxNamespaceType, Process, Spec};
 
-/// The namespaces that a specification asks for. A user and a mount namespace are needed; those of others (by path) and
-/// time namespaces are not supported.
-pub fn namespaces(spec: &Spec) -> Result<Namespaces, RuntimeError> {
+/// The namespaces that a specification asks for; those that are neither made nor joined are the caller's.
+#[derive(Debug, Default)]
+pub struct Asked {
+    /// New ones.
+    pub new: Namespaces,
+    /// Those that exist, by the path of their file.
+    pub joined: Vec<(Namespaces, PathBuf)>,
+}
+
+impl Asked {
+    /// All kinds, new and joined.
+    pub fn all(&self) -> Namespaces {
+        self.joined.iter().fold(self.new, |all, (kind, _)| all | *kind)
+    }
+}
+
+/// The namespaces that a specification asks for. A mount namespace is needed; new time namespaces are not supported.
+pub fn namespaces(spec: &Spec) -> Result<Asked, RuntimeError> {
     let field = "linux.namespaces";
     let listed = spec.linux.as_ref().and_then(|linux| linux.namespaces.as_ref());
-    let mut found = Namespaces::NONE;
+    let mut found = Asked::default();
     for namespace in listed.into_iter().flatten() {
         let (kind, name) = match namespace.kind {
             LinuxNamespaceType::Mount => (Namespaces::MOUNT, "mount"),
@@ -21,21 +38,30 @@ pub fn namespaces(spec: &Spec) -> Result<Namespaces, RuntimeError> {
             LinuxNamespaceType::User => (Namespaces::USER, "user"),
             LinuxNamespaceType::Pid => (Namespaces::PID, "pid"),
             LinuxNamespaceType::Network => (Namespaces::NET, "network"),
-            LinuxNamespaceType::Time => return Err(RuntimeError::spec(field, "`time` is not supported")),
+            LinuxNamespaceType::Time => (Namespaces::TIME, "time"),
         };
-        if namespace.path.is_some() {
-            let problem = format!("joining `{name}` by path is not supported");
-            return Err(RuntimeError::spec(field, problem));
-        }
-        if found.has(kind) {
+        if found.all().has(kind) {
             return Err(RuntimeError::spec(field, format!("`{name}` is there twice")));
         }
-        found = found | kind;
-    }
-    for (needed, name) in [(Namespaces::USER, "user"), (Namespaces::MOUNT, "mount")] {
-        if !found.has(needed) {
-            return Err(RuntimeError::spec(field, format!("`{name}` must be there")));
+        match namespace.path.as_ref().filter(|path| !path.as_os_str().is_empty()) {
+            Some(path) if !path.is_absolute() => {
+                let problem = format!("the path `{}` of `{name}` is not absolute", path.display());
+                return Err(RuntimeError::spec(field, problem));
+            }
+            Some(path) => found.joined.push((kind, path.clone())),
+            None if kind == Namespaces::TIME => {
+                return Err(RuntimeError::spec(field, "a new `time` is not supported"));
+            }
+            None => found.new = found.new | kind,
         }
+    }
+    if !found.all().has(Namespaces::MOUNT) {
+        return Err(RuntimeError::spec(field, "`mount` must be there"));
+    }
+    let linux = spec.linux.as_ref();
+    let mapped = |maps: Option<&Vec<_>>| maps.is_some_and(|maps| !maps.is_empty());
+    if mapped(linux.and_then(|l| l.uid_mappings.as_ref())) && !found.all().has(Namespaces::USER) {
+        return Err(RuntimeError::spec("linux.uidMappings", "needs a `user` namespace"));
     }
     Ok(found)
 }
@@ -50,7 +76,15 @@ pub fn supported(spec: &Spec, namespaces: Namespaces) -> Result<(), RuntimeError
         true => Err(RuntimeError::spec(field, "is not supported")),
         false => Ok(()),
     };
-    refuse(spec.hooks.as_ref().is_some_and(has_hooks), "hooks")?;
+    for hook in spec.hooks.iter().flat_map(Hooks::all) {
+        if !hook.path.is_absolute() {
+            let problem = format!("`{}` is not absolute", hook.path.display());
+            return Err(RuntimeError::spec("hooks", problem));
+        }
+        if hook.timeout.is_some_and(|seconds| seconds <= 0) {
+            return Err(RuntimeError::spec("hooks", "`timeout` must be more than 0"));
+        }
+    }
     if let Some(linux) = &spec.linux {
         refuse(linux.intel_rdt.is_some(), "linux.intelRdt")?;
         refuse(linux.memory_policy.is_some(), "linux.memoryPolicy")?;
@@ -137,20 +171,6 @@ fn known_names(process: &Process) -> Result<(), RuntimeError> {
     }
 }
 
-fn has_hooks(hooks: &Hooks) -> bool {
-    let lists = [
-        &hooks.prestart,
-        &hooks.create_runtime,
-        &hooks.create_container,
-        &hooks.start_container,
-        &hooks.poststart,
-        &hooks.poststop,
-    ];
-    lists
-        .into_iter()
-        .any(|list| list.as_ref().is_some_and(|hooks| !hooks.is_empty()))
-}
-
 /// Kernel settings that belong to a namespace; all others are the host's.
 fn sysctl(key: &str, namespaces: Namespaces) -> Result<(), RuntimeError> {
     const IPC: [&str; 8] = [
@@ -197,7 +217,7 @@ mod tests {
 
     fn check(json: &str) -> Result<(), RuntimeError> {
         let spec: Spec = serde_json::from_str(json).expect("a specification");
-        supported(&spec, namespaces(&spec)?)
+        supported(&spec, namespaces(&spec)?.all())
     }
 
     fn with(more: &str, linux: &str, process: &str) -> String {
@@ -220,7 +240,11 @@ mod tests {
     #[test]
     fn each_unsupported_field_is_refused_by_name() {
         let cases = [
-            (with(r#""hooks":{"poststop":[{"path":"/x"}]},"#, "", ""), "hooks"),
+            (with(r#""hooks":{"poststop":[{"path":"x"}]},"#, "", ""), "hooks"),
+            (
+                with(r#""hooks":{"prestart":[{"path":"/x","timeout":0}]},"#, "", ""),
+                "hooks",
+            ),
             (
                 with("", r#","personality":{"domain":"LINUX"}"#, ""),
                 "linux.personality",
@@ -248,9 +272,9 @@ mod tests {
             ),
             (with("", "", "").replace(r#""cwd":"/""#, r#""cwd":"x""#), "process.cwd"),
             (with("", "", "").replace("1.2.0", "2.0.0"), "ociVersion"),
-            (with("", "", "").replace(r#"{"type":"user"},"#, ""), "linux.namespaces"),
+            (with("", "", "").replace(r#"{"type":"mount"},"#, ""), "linux.namespaces"),
             (
-                with("", "", "").replace(r#"{"type":"uts"}"#, r#"{"type":"uts","path":"/proc/1/ns/uts"}"#),
+                with("", "", "").replace(r#"{"type":"uts"}"#, r#"{"type":"uts","path":"ns/uts"}"#),
                 "linux.namespaces",
             ),
             (

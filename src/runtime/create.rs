@@ -4,13 +4,17 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::cgroup::Handle;
 use super::error::{Errno, RuntimeError};
+use super::hooks::{self, HookState};
+use super::idmap;
 use super::init;
+use super::join::{self, Joined};
 use super::launch::Launch;
 use super::message::{self, ParentEnd, ToChild, ToParent};
 use super::mounts;
-use crate::sys::ns::{self, MapLine, Namespaces};
+use crate::sys::ns::Namespaces;
 use crate::sys::process::{self, Child, CloneArgs, Cloned};
-use crate::types::idmap::{Extent, IdMap};
+use crate::types::idmap::IdMap;
+use crate::types::oci::runtime::Hooks;
 
 /// A container whose program waits to be started. Dropping it before ends the container's first process, which remains
 /// to be waited for.
@@ -31,7 +35,12 @@ pub struct Created {
 /// The caller must have one thread and all capabilities in its user namespace, whose ids must contain those of
 /// [`Launch::id_map`]. With [`Launch::sibling`] it may find itself in another mount namespace with the same files.
 pub fn create(launch: Launch<'_>) -> Result<Created, RuntimeError> {
-    let namespaces = init::check(launch.spec)?;
+    let asked = init::check(launch.spec)?;
+    let joined: Vec<Joined> = asked
+        .joined
+        .iter()
+        .map(|(kind, path)| Joined::open(*kind, path))
+        .collect::<Result<_, _>>()?;
     if launch.sibling {
         mounts::leave_first_mount_apart()?;
     }
@@ -39,24 +48,33 @@ pub fn create(launch: Launch<'_>) -> Result<Created, RuntimeError> {
     let group = group_dir(launch.cgroup)?;
     let args = CloneArgs {
         // The cgroup namespace comes later: it begins at the group of who makes it.
-        namespaces: namespaces.without(Namespaces::CGROUP),
+        namespaces: asked.new.without(Namespaces::CGROUP),
         cgroup: group.as_ref().map(AsFd::as_fd),
         sibling: launch.sibling,
     };
-    let child = match process::clone(&args).map_err(|e| RuntimeError::Clone { errno: e.into() })? {
+    let child = match join::clone_in(&joined, &args)? {
         Cloned::Parent(child) => child,
         Cloned::Child => {
-            drop(parent_end);
-            init::run(launch, namespaces, child_end)
+            drop((parent_end, joined));
+            init::run(launch, asked.new, child_end)
         }
     };
     let Launch {
-        id_map, cgroup, stdio, ..
+        spec,
+        id_map,
+        cgroup,
+        stdio,
+        extra,
+        ..
     } = launch;
     // The child has its own copies; the readers of its output wait for the last one to be closed.
-    drop((child_end, stdio));
-    let attach = cgroup.filter(|_| group.is_none());
-    match bring_up(&parent_end, &child, &id_map, attach) {
+    drop((child_end, stdio, extra.start));
+    let work = Work {
+        id_map,
+        attach: cgroup.filter(|_| group.is_none()),
+        hooks: spec.hooks.as_ref().zip(extra.hooks),
+    };
+    match bring_up(&parent_end, &child, work) {
         Ok(console) => Ok(Created {
             pid: child.pid,
             pidfd: child.pidfd,
@@ -71,20 +89,37 @@ impl Created {
     /// Lets the program run. Returns once it does; after an error the process has ended and remains to be waited for.
     /// A second call does nothing.
     pub fn start(&mut self) -> Result<(), RuntimeError> {
-        let Some(end) = self.start.take() else { return Ok(()) };
-        end.send(ToChild::Start)?;
-        match end.receive("starting its program") {
-            // Exec has closed the other end.
-            Ok(None) => Ok(()),
-            Ok(Some((ToParent::Failed(error), _))) => Err(error),
-            Ok(Some(_)) => Err(RuntimeError::Socket {
-                errno: Errno(crate::sys::errno::EINVAL),
-            }),
-            Err(error) => {
-                // It hangs in exec; it cannot be left half started.
-                let _ = process::send_signal(self.pidfd.as_fd(), KILL);
-                Err(error)
-            }
+        match self.start.take() {
+            Some(end) => start(&end, self.pidfd.as_fd()),
+            None => Ok(()),
+        }
+    }
+
+    /// Leaves the container to whoever calls [`start_at`].
+    pub fn leave(&mut self) {
+        self.start = None;
+    }
+}
+
+/// Lets the program of a container run that waits at a listener ([`super::launch::Extra::start`]); `socket` is connected to
+/// it. Returns and fails as [`Created::start`].
+pub fn start_at(socket: OwnedFd, pidfd: BorrowedFd<'_>) -> Result<(), RuntimeError> {
+    start(&ParentEnd::connected(socket), pidfd)
+}
+
+fn start(end: &ParentEnd, pidfd: BorrowedFd<'_>) -> Result<(), RuntimeError> {
+    end.send(ToChild::Start)?;
+    match end.receive("starting its program") {
+        // Exec has closed the other end.
+        Ok(None) => Ok(()),
+        Ok(Some((ToParent::Failed(error), _))) => Err(error),
+        Ok(Some(_)) => Err(RuntimeError::Socket {
+            errno: Errno(crate::sys::errno::EINVAL),
+        }),
+        Err(error) => {
+            // It hangs in exec; it cannot be left half started.
+            let _ = process::send_signal(pidfd, KILL);
+            Err(error)
         }
     }
 }
@@ -100,19 +135,35 @@ pub(super) fn group_dir(cgroup: Option<&Handle>) -> Result<Option<OwnedFd>, Runt
         .map_err(|e| RuntimeError::Cgroup { problem: e.to_string() })
 }
 
-fn bring_up(
-    end: &ParentEnd,
-    child: &Child,
-    ids: &IdMap,
-    attach: Option<&Handle>,
-) -> Result<Option<OwnedFd>, RuntimeError> {
-    map_ids(child.pid, ids)?;
-    release(end, child, attach)?;
+/// What the parent does for the child.
+struct Work<'a> {
+    id_map: Option<IdMap>,
+    attach: Option<&'a Handle>,
+    hooks: Option<(&'a Hooks, HookState)>,
+}
+
+fn bring_up(end: &ParentEnd, child: &Child, work: Work<'_>) -> Result<Option<OwnedFd>, RuntimeError> {
+    if let Some(ids) = &work.id_map {
+        idmap::write(child.pid, ids)?;
+    }
+    release(end, child, work.attach)?;
     let mut console = None;
     loop {
         match end.receive("setting up its root")? {
             Some((ToParent::Ready, _)) => return Ok(console),
             Some((ToParent::Console, fd)) => console = fd,
+            Some((ToParent::Hooks, _)) => {
+                if let Some((hooks, state)) = &work.hooks {
+                    let state = HookState {
+                        status: "creating",
+                        pid: Some(child.pid),
+                        ..state.clone()
+                    };
+                    hooks::run("prestart", hooks.prestart.as_ref(), &state)?;
+                    hooks::run("createRuntime", hooks.create_runtime.as_ref(), &state)?;
+                }
+                end.send(ToChild::HooksDone)?;
+            }
             Some((ToParent::Failed(error), _)) => return Err(error),
             None => return Err(died(child.pidfd.as_fd())),
         }
@@ -127,26 +178,6 @@ pub(super) fn release(end: &ParentEnd, child: &Child, attach: Option<&Handle>) -
             .map_err(|e| RuntimeError::Cgroup { problem: e.to_string() })?;
     }
     end.send(ToChild::Go)
-}
-
-fn map_ids(pid: i32, ids: &IdMap) -> Result<(), RuntimeError> {
-    let lines =
-        |extents: &[Extent]| -> Vec<MapLine> { extents.iter().map(|e| (e.inside, e.outside, e.count)).collect() };
-    let (uids, gids) = (lines(&ids.uids), lines(&ids.gids));
-    ns::write_id_maps(pid, &uids, &gids, ids.is_single()).map_err(|e| {
-        let text = |lines: &[MapLine]| {
-            lines
-                .iter()
-                .map(|(i, o, c)| format!("{i} {o} {c}"))
-                .collect::<Vec<_>>()
-                .join(", ")
-        };
-        RuntimeError::IdMap {
-            uids: text(&uids),
-            gids: text(&gids),
-            errno: e.into(),
-        }
-    })
 }
 
 /// The error for a child that closed its end without a word; waits for it.

@@ -152,6 +152,26 @@ pub enum RuntimeError {
         /// Of the call.
         errno: Errno,
     },
+    /// A program of the caller's failed.
+    #[error("hook `{path}` in `hooks.{kind}`: {problem}")]
+    Hook {
+        /// Which list of `hooks`.
+        kind: String,
+        /// The program.
+        path: String,
+        /// How.
+        problem: String,
+    },
+    /// A namespace could not be joined.
+    #[error("join the {kind} namespace `{path}`: {errno}")]
+    JoinPath {
+        /// Its kind.
+        kind: String,
+        /// Its file.
+        path: String,
+        /// Of open(2) or setns(2).
+        errno: Errno,
+    },
     /// A kernel setting was refused.
     #[error("set sysctl `{key}` to `{value}`: {problem}")]
     Sysctl {

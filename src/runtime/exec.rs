@@ -9,7 +9,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use super::check;
 use super::create::{bury, group_dir, release};
 use super::error::{Errno, RuntimeError};
-use super::init::{become_root, end_with_error, identify, last_steps, open_streams, own_streams};
+use super::init::{
+    Failed, become_root, close_all_but, end_with_error, identify, last_steps, open_streams, own_streams,
+};
 use super::launch::{ExecLaunch, ExecProcess, Stdio};
 use super::message::{self, ChildEnd, ParentEnd, ToChild, ToParent};
 use super::process::{self as runtime_process, Prepared};
@@ -24,7 +26,7 @@ use crate::sys::{errno, tty};
 /// a process made for this: whatever it forks later is in the container's pid namespace, out of which it cannot get
 /// without privileges on the host, and it is no longer dumpable.
 pub fn exec(launch: ExecLaunch<'_>) -> Result<ExecProcess, RuntimeError> {
-    let namespaces = check::namespaces(launch.spec)?;
+    let namespaces = check::namespaces(launch.spec)?.all();
     check::process_supported(launch.process)?;
     let (parent_end, child_end) = message::pair()?;
     let group = group_dir(launch.cgroup)?;
@@ -34,11 +36,12 @@ pub fn exec(launch: ExecLaunch<'_>) -> Result<ExecProcess, RuntimeError> {
         cgroup,
         sibling: launch.sibling,
     };
-    let child = match clone_into(&launch, namespaces, &args)? {
+    let (cloned, left) = clone_into(&launch, namespaces, &args)?;
+    let child = match cloned {
         Cloned::Parent(child) => child,
         Cloned::Child => {
             drop(parent_end);
-            run(launch, namespaces, child_end)
+            run(launch, left, child_end)
         }
     };
     let ExecLaunch { cgroup, stdio, .. } = launch;
@@ -54,19 +57,31 @@ pub fn exec(launch: ExecLaunch<'_>) -> Result<ExecProcess, RuntimeError> {
     }
 }
 
-/// Clones with the container's pid namespace for children.
-fn clone_into(launch: &ExecLaunch<'_>, namespaces: Namespaces, args: &CloneArgs<'_>) -> Result<Cloned, RuntimeError> {
+/// Clones with the container's pid namespace for children; also the namespaces that the child has still to join.
+fn clone_into(
+    launch: &ExecLaunch<'_>,
+    namespaces: Namespaces,
+    args: &CloneArgs<'_>,
+) -> Result<(Cloned, Namespaces), RuntimeError> {
     let join_error = |e: std::io::Error| RuntimeError::Join {
         pid: launch.pid,
         errno: e.into(),
     };
     // Until it has joined the user namespace and become the program, the container's root must not look into the child.
     process::set_dumpable(false).map_err(join_error)?;
+    let mut left = namespaces.without(Namespaces::PID);
     if namespaces.has(Namespaces::PID) {
-        ns::join(launch.pidfd, Namespaces::PID).map_err(join_error)?;
+        match ns::join(launch.pidfd, Namespaces::PID) {
+            // A caller without rights has them in the container's user namespace only.
+            Err(e) if e.raw_os_error() == Some(errno::EPERM) && namespaces.has(Namespaces::USER) => {
+                ns::join(launch.pidfd, Namespaces::USER | Namespaces::PID).map_err(join_error)?;
+                left = left.without(Namespaces::USER);
+            }
+            done => done.map_err(join_error)?,
+        }
     }
     let cloned = process::clone(args);
-    cloned.map_err(|e| match e.raw_os_error() {
+    cloned.map(|cloned| (cloned, left)).map_err(|e| match e.raw_os_error() {
         // What the kernel says when the first process of a pid namespace has ended.
         Some(errno::ENOMEM) => RuntimeError::Join {
             pid: launch.pid,
@@ -87,7 +102,7 @@ fn await_program(
         match end.receive("joining the container")? {
             Some((ToParent::Console, fd)) => console = fd,
             Some((ToParent::Failed(error), _)) => return Err(error),
-            Some((ToParent::Ready, _)) => {}
+            Some((ToParent::Ready | ToParent::Hooks, _)) => {}
             // Exec has closed the other end.
             None => return Ok(console),
         }
@@ -101,19 +116,14 @@ fn run(launch: ExecLaunch<'_>, namespaces: Namespaces, parent: ChildEnd) -> ! {
     })
 }
 
-type Failed = (RuntimeError, Option<ChildEnd>);
-
 fn set_up(launch: ExecLaunch<'_>, namespaces: Namespaces, parent: ChildEnd) -> Result<(Prepared, ChildEnd), Failed> {
     let has_terminal = matches!(launch.stdio, Stdio::Terminal { .. });
-    let (process, die_with_parent) = (launch.process, launch.die_with_parent);
+    let (process, die_with_parent, kept) = (launch.process, launch.die_with_parent, launch.kept_fds);
     let (identity, filter) = match join(launch, namespaces, &parent) {
         Ok(joined) => joined,
         Err(error) => return Err((error, Some(parent))),
     };
-    let parent = match process::close_all_but_stdio_and(parent.into_fd()) {
-        Ok(fd) => ChildEnd::new(fd),
-        Err(e) => return Err((RuntimeError::process("close inherited descriptors")(e), None)),
-    };
+    let parent = close_all_but(parent, None, kept)?.0;
     let prepare = || {
         own_streams(has_terminal, &identity)?;
         let prepared = runtime_process::prepare(process, &identity, filter)?;
@@ -138,7 +148,7 @@ fn join(launch: ExecLaunch<'_>, namespaces: Namespaces, parent: &ChildEnd) -> Re
     runtime_process::set_oom_score(process.oom_score_adj)?;
     process::new_session().map_err(RuntimeError::process("make a session"))?;
     // The pid namespace is joined already. The cgroup namespace is joined from inside the container's group.
-    ns::join(launch.pidfd, namespaces.without(Namespaces::PID)).map_err(|e| RuntimeError::Join {
+    ns::join(launch.pidfd, namespaces).map_err(|e| RuntimeError::Join {
         pid: launch.pid,
         errno: e.into(),
     })?;

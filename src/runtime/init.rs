@@ -4,18 +4,20 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use super::check;
+use super::check::{self, Asked};
 use super::error::RuntimeError;
+use super::hooks::{self, HookState};
 use super::launch::{Launch, Stdio};
 use super::message::{ChildEnd, ToChild, ToParent};
 use super::process::{self, Prepared};
 use super::rootfs::Tree;
 use super::user::{self, Identity};
-use super::{mounts, sysctl, terminal};
+use super::{groups, mounts, sysctl, terminal};
+use crate::sys::event::{self, Interest, Poll};
 use crate::sys::mount;
 use crate::sys::ns::{self, Namespaces};
 use crate::sys::path::{self, Missing, Resolve};
-use crate::sys::{creds, errno, tty};
+use crate::sys::{creds, errno, socket, tty};
 use crate::types::oci::runtime::{Process, Spec};
 
 /// Signal 9: what a container gets when it must not outlive its caller.
@@ -25,12 +27,10 @@ const KILL: i32 = 9;
 pub fn run(launch: Launch<'_>, namespaces: Namespaces, parent: ChildEnd) -> ! {
     end_with_error(|| {
         let die_with_parent = launch.die_with_parent;
+        let spec = launch.spec;
         match set_up(launch, namespaces, parent) {
             Err((error, parent)) => (error, parent),
-            Ok((prepared, parent)) => {
-                let error = start(&prepared, die_with_parent, &parent);
-                (error, Some(parent))
-            }
+            Ok(ready) => start(ready, spec, die_with_parent),
         }
     })
 }
@@ -50,18 +50,61 @@ pub fn end_with_error(body: impl FnOnce() -> (RuntimeError, Option<ChildEnd>)) -
     crate::sys::process::exit_now(code.into())
 }
 
-type Failed = (RuntimeError, Option<ChildEnd>);
+pub type Failed = (RuntimeError, Option<ChildEnd>);
 
-fn start(prepared: &Prepared, die_with_parent: bool, parent: &ChildEnd) -> RuntimeError {
-    let go = || {
-        last_steps(die_with_parent)?;
-        parent.send(&ToParent::Ready, None)?;
-        // If the parent has ended before the signal was asked for, this is where it is noticed.
-        parent.await_message(ToChild::Start)
+/// A process that has all it needs and waits to be started.
+struct Ready {
+    prepared: Prepared,
+    parent: ChildEnd,
+    listener: Option<OwnedFd>,
+    hooks: Option<HookState>,
+}
+
+fn start(ready: Ready, spec: &Spec, die_with_parent: bool) -> Failed {
+    let told = last_steps(die_with_parent).and_then(|()| ready.parent.send(&ToParent::Ready, None));
+    let parent = match (told, ready.listener) {
+        (Err(error), _) => return (error, Some(ready.parent)),
+        (Ok(()), None) => ready.parent,
+        (Ok(()), Some(listener)) => {
+            // Whoever has made this container may end now, and another process starts it.
+            drop(ready.parent);
+            match accept(listener) {
+                Ok(starter) => starter,
+                Err(error) => return (error, None),
+            }
+        }
     };
-    match go() {
-        Ok(()) => prepared.run(),
+    let go = || {
+        // If the parent has ended before the signal was asked for, this is where it is noticed.
+        parent.await_message(ToChild::Start)?;
+        match (&spec.hooks, ready.hooks) {
+            (Some(hooks), Some(state)) => {
+                let state = HookState {
+                    status: "created",
+                    ..state
+                };
+                hooks::run("startContainer", hooks.start_container.as_ref(), &state)
+            }
+            _ => Ok(()),
+        }
+    };
+    let error = match go() {
+        Ok(()) => ready.prepared.run(),
         Err(error) => error,
+    };
+    (error, Some(parent))
+}
+
+fn accept(listener: OwnedFd) -> Result<ChildEnd, RuntimeError> {
+    loop {
+        let mut all = [Poll::new(Some(listener.as_fd()), Interest::READ)];
+        event::poll(&mut all, None).map_err(RuntimeError::socket)?;
+        match socket::accept(listener.as_fd()) {
+            Ok(starter) => return Ok(ChildEnd::new(starter)),
+            // Who has connected may be gone again.
+            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(e) => return Err(RuntimeError::socket(e)),
+        }
     }
 }
 
@@ -82,20 +125,40 @@ pub fn own_streams(has_terminal: bool, identity: &Identity) -> Result<(), Runtim
 }
 
 /// Everything up to the program. On success all descriptors but the first three and the socket are closed.
-fn set_up(launch: Launch<'_>, namespaces: Namespaces, parent: ChildEnd) -> Result<(Prepared, ChildEnd), Failed> {
+fn set_up(mut launch: Launch<'_>, namespaces: Namespaces, parent: ChildEnd) -> Result<Ready, Failed> {
     let spec = launch.spec;
+    let (listener, kept) = (launch.extra.start.take(), launch.extra.kept_fds);
     let inside = match enter_root(launch, namespaces, &parent) {
         Ok(inside) => inside,
         Err(error) => return Err((error, Some(parent))),
     };
     // From here on nothing of the host is open any more, when paths that the image has made are walked.
-    let parent = match crate::sys::process::close_all_but_stdio_and(parent.into_fd()) {
-        Ok(fd) => ChildEnd::new(fd),
-        Err(e) => return Err((RuntimeError::process("close inherited descriptors")(e), None)),
-    };
+    let (parent, listener) = close_all_but(parent, listener, kept)?;
+    let hooks = inside.hooks.clone();
     match inside.prepare(spec) {
-        Ok(prepared) => Ok((prepared, parent)),
+        Ok(prepared) => Ok(Ready {
+            prepared,
+            parent,
+            listener,
+            hooks,
+        }),
         Err(error) => Err((error, Some(parent))),
+    }
+}
+
+/// Closes everything but the first three descriptors, those that the program gets, and these.
+pub fn close_all_but(
+    parent: ChildEnd,
+    listener: Option<OwnedFd>,
+    kept: u16,
+) -> Result<(ChildEnd, Option<OwnedFd>), Failed> {
+    let own = std::iter::once(parent.into_fd()).chain(listener).collect();
+    let fail = || RuntimeError::process("close inherited descriptors");
+    let placed = crate::sys::process::close_all_but(3 + i32::from(kept), own).map_err(|e| (fail()(e), None))?;
+    let mut placed = placed.into_iter();
+    match placed.next() {
+        Some(parent) => Ok((ChildEnd::new(parent), placed.next())),
+        None => Err((fail()(std::io::Error::from_raw_os_error(errno::EBADF)), None)),
     }
 }
 
@@ -104,6 +167,7 @@ struct Inside {
     identity: Identity,
     filter: Option<super::seccomp::Program>,
     has_terminal: bool,
+    hooks: Option<HookState>,
 }
 
 impl Inside {
@@ -129,11 +193,15 @@ fn enter_root(launch: Launch<'_>, namespaces: Namespaces, parent: &ChildEnd) -> 
     let process = process_of(spec)?;
     parent.await_message(ToChild::Go)?;
 
+    if let Some(name) = &launch.extra.keyring {
+        join_keyring(name)?;
+    }
     become_root()?;
     process::set_oom_score(process.oom_score_adj)?;
     crate::sys::process::new_session().map_err(RuntimeError::process("make a session"))?;
     // What is made in the root has the modes that are asked for, not what the caller's mask leaves of them.
     crate::sys::process::set_umask(0);
+    let v1 = groups::own(&tree)?;
     if namespaces.has(Namespaces::CGROUP) {
         // Only now, since its root is the group that the process is in.
         ns::unshare(Namespaces::CGROUP).map_err(RuntimeError::process("make a cgroup namespace"))?;
@@ -151,16 +219,21 @@ fn enter_root(launch: Launch<'_>, namespaces: Namespaces, parent: &ChildEnd) -> 
         return Err(RuntimeError::spec("process.capabilities", problem));
     }
     let root = mounts::mount_root(&launch.rootfs)?;
-    let proc = mounts::build(root.as_fd(), &tree)?;
+    let proc = mounts::build(root.as_fd(), &tree, &v1)?;
     if let Some(settings) = linux.and_then(|linux| linux.sysctl.as_ref()) {
         sysctl::write(settings, proc)?;
     }
 
     let mut identity = identify(root.as_fd(), launch.user, process)?;
     let added = process.user.additional_gids.as_deref().unwrap_or_default();
-    process::check_ids(&mut identity, added, &launch.id_map)?;
+    process::check_ids(&mut identity, added, launch.id_map.as_ref())?;
     make_cwd(root.as_fd(), &process.cwd, &identity)?;
 
+    let hooks = launch
+        .extra
+        .hooks
+        .map(|state| run_hooks(spec, state, parent))
+        .transpose()?;
     let has_terminal = matches!(launch.stdio, Stdio::Terminal { .. });
     let streams = open_streams(root.as_fd(), launch.stdio, process, parent, has_terminal)?;
     mounts::restrict(root.as_fd(), &tree)?;
@@ -168,12 +241,37 @@ fn enter_root(launch: Launch<'_>, namespaces: Namespaces, parent: &ChildEnd) -> 
     if has_terminal {
         tty::take_control(std::io::stdin().as_fd()).map_err(RuntimeError::process("take control of the terminal"))?;
     }
-    mount::pivot_to(root.as_fd()).map_err(RuntimeError::process("pivot to the container's root"))?;
+    let no_pivot = launch.extra.no_pivot;
+    let pivot = if no_pivot { mount::move_to } else { mount::pivot_to };
+    pivot(root.as_fd()).map_err(RuntimeError::process("pivot to the container's root"))?;
     Ok(Inside {
         identity,
         filter,
         has_terminal,
+        hooks,
     })
+}
+
+fn join_keyring(name: &str) -> Result<(), RuntimeError> {
+    let name = std::ffi::CString::new(name).map_err(|e| RuntimeError::process("name a keyring")(e.into()))?;
+    match crate::sys::process::new_session_keyring(&name) {
+        // Kernels without keyrings, and filters around us that keep them away, have none that could be shared.
+        Err(e) if matches!(e.raw_os_error(), Some(errno::ENOSYS | errno::EPERM | errno::EACCES)) => Ok(()),
+        done => done.map_err(RuntimeError::process("make a session keyring")),
+    }
+}
+
+/// Has the hooks outside run by the parent, and runs those that belong into the container's namespaces. The state then
+/// names this process by its number outside.
+fn run_hooks(spec: &Spec, mut state: HookState, parent: &ChildEnd) -> Result<HookState, RuntimeError> {
+    let Some(hooks) = &spec.hooks else { return Ok(state) };
+    let own = std::fs::read_link("/proc/self").map_err(RuntimeError::process("read `/proc/self`"))?;
+    state.pid = own.to_str().and_then(|pid| pid.parse().ok());
+    parent.send(&ToParent::Hooks, None)?;
+    parent.await_message(ToChild::HooksDone)?;
+    state.status = "creating";
+    hooks::run("createContainer", hooks.create_container.as_ref(), &state)?;
+    Ok(state)
 }
 
 /// The ids of the creator are not those of the container's root where the caller is somebody else.
@@ -265,8 +363,8 @@ pub fn open_streams(
 }
 
 /// Refuses a specification that cannot be carried out; for the parent, before it makes anything.
-pub fn check(spec: &Spec) -> Result<Namespaces, RuntimeError> {
-    let namespaces = check::namespaces(spec)?;
-    check::supported(spec, namespaces)?;
-    Ok(namespaces)
+pub fn check(spec: &Spec) -> Result<Asked, RuntimeError> {
+    let asked = check::namespaces(spec)?;
+    check::supported(spec, asked.all())?;
+    Ok(asked)
 }

@@ -4,6 +4,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use super::cgroup::Handle;
+use super::hooks::HookState;
 use crate::sys::tty::WindowSize;
 use crate::types::idmap::IdMap;
 use crate::types::oci::runtime::{Process, Spec};
@@ -17,8 +18,9 @@ pub struct Launch<'a> {
     pub bundle: &'a Path,
     /// Where its files come from.
     pub rootfs: Rootfs,
-    /// The container's ids, as the user namespace of the caller sees them on the outside.
-    pub id_map: IdMap,
+    /// The ids of the container's new user namespace, as the one of the caller sees them on the outside; none where the
+    /// specification asks for no new one.
+    pub id_map: Option<IdMap>,
     /// A group that exists already; none: the process stays in the caller's.
     pub cgroup: Option<&'a Handle>,
     /// `USER[:GROUP]` by name or number, looked up inside the root; none: the numbers of `process.user` stand.
@@ -31,6 +33,24 @@ pub struct Launch<'a> {
     /// ends soon; then the caller cannot wait for it. The parent must wait for every child, also for one that has failed
     /// and that nobody told it of: a container cannot end while an unawaited process is left in its pid namespace.
     pub sibling: bool,
+    /// What only callers of the command line ask for.
+    pub extra: Extra,
+}
+
+/// What callers of runc's command line ask for beside the bundle.
+#[derive(Debug, Default)]
+pub struct Extra {
+    /// What hooks are told about the container; needed where there are any.
+    pub hooks: Option<HookState>,
+    /// A listener that the container's first process waits at for the start, so that the caller may end before; it is then
+    /// started by [`super::create::start_at`]. None: [`super::create::Created::start`] starts it.
+    pub start: Option<OwnedFd>,
+    /// How many descriptors from number 3 on the program gets.
+    pub kept_fds: u16,
+    /// The root is moved to `/` instead of pivoted to, for callers on an initramfs.
+    pub no_pivot: bool,
+    /// Name of a new session keyring; none: the caller's stays.
+    pub keyring: Option<String>,
 }
 
 /// Where a root file system comes from. Paths are absolute, in the caller's mount namespace.
@@ -81,7 +101,7 @@ pub struct ExecLaunch<'a> {
     /// The container's `config.json`: its namespaces and its filter also hold for the new process.
     pub spec: &'a Spec,
     /// The container's ids, as its [`Launch`] had them.
-    pub id_map: &'a IdMap,
+    pub id_map: Option<&'a IdMap>,
     /// The container's group; none: the process stays in the caller's.
     pub cgroup: Option<&'a Handle>,
     /// What runs and how; the program, its environment and its limits come from here.
@@ -94,6 +114,8 @@ pub struct ExecLaunch<'a> {
     pub die_with_parent: bool,
     /// As [`Launch::sibling`].
     pub sibling: bool,
+    /// As [`Extra::kept_fds`].
+    pub kept_fds: u16,
 }
 
 /// A process in a running container.

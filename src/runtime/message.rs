@@ -8,7 +8,7 @@
 //!         ←  end of file                         the program runs: the socket was closed by exec
 //! ```
 //!
-//! Instead of `Ready` or the end of file, [`ToParent::Failed`] may come. A process that joins a running container starts
+//! Where a bundle has hooks, `Hooks` and `HooksDone` come before `Ready`. Instead of `Ready` or the end of file, [`ToParent::Failed`] may come. A process that joins a running container starts
 //! without `Ready` and `Start`; its terminal comes with [`ToParent::Console`].
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -30,6 +30,8 @@ pub enum ToParent {
     Ready,
     /// The master of an exec's terminal comes with it.
     Console,
+    /// Namespaces and root are made: it is time for the hooks outside.
+    Hooks,
     /// It did not work; the child ends.
     Failed(RuntimeError),
 }
@@ -39,6 +41,8 @@ pub enum ToParent {
 pub enum ToChild {
     /// Ids are mapped and the control group is entered.
     Go,
+    /// The hooks have run.
+    HooksDone,
     /// Run the program.
     Start,
 }
@@ -62,6 +66,11 @@ impl ParentEnd {
     /// Tells the child to go on.
     pub fn send(&self, message: ToChild) -> Result<(), RuntimeError> {
         send(self.0.as_fd(), &message, &[])
+    }
+
+    /// An end that is connected already, for whoever starts a container that somebody else has made.
+    pub fn connected(fd: OwnedFd) -> Self {
+        ParentEnd(fd)
     }
 
     /// The child's next message; none when it has closed its end.

@@ -4,13 +4,15 @@
 //! no race with another container leads a mount out of it.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::copyup;
 use super::error::{Errno, RuntimeError};
+use super::groups;
 use super::launch::Rootfs;
+use super::nodes;
 use super::remount;
-use super::rootfs::{Node, Step, Tree, What};
+use super::rootfs::{Step, Tree, What};
 use crate::sys::errno;
 use crate::sys::mount::{self, NewFs, Propagation, attr};
 use crate::sys::ns::{self, Namespaces};
@@ -76,12 +78,13 @@ pub fn host_propagation(tree: &Tree) -> Propagation {
 }
 
 /// Mounts and makes everything below `root` but the hidden and read-only paths. Returns the container's procfs, if it has
-/// one at `/proc`.
-pub fn build(root: BorrowedFd<'_>, tree: &Tree) -> Result<Option<OwnedFd>, RuntimeError> {
+/// one at `/proc`. `v1` is what [`groups::own`] found.
+pub fn build(root: BorrowedFd<'_>, tree: &Tree, v1: &[(String, PathBuf)]) -> Result<Option<OwnedFd>, RuntimeError> {
     let private = host_propagation(tree) != Propagation::Private;
     let mut proc = None;
     for step in &tree.mounts {
         let mounted = match &step.what {
+            What::New { kind, .. } if kind == "cgroup" => groups::mount(root, step, v1)?,
             What::New { kind, source } => mount_new(root, step, kind, source)?,
             What::Bind { source, recursive } => mount_bind(root, step, source, *recursive, private)?,
         };
@@ -90,7 +93,7 @@ pub fn build(root: BorrowedFd<'_>, tree: &Tree) -> Result<Option<OwnedFd>, Runti
         }
     }
     for node in &tree.devices {
-        bind_device(root, node)?;
+        nodes::make(root, node, tree.makes_nodes)?;
     }
     if !tree.links.is_empty() {
         let dev = target(root, Path::new("/dev"), Missing::Directory(0o755))?;
@@ -174,7 +177,7 @@ pub fn bind_console(root: BorrowedFd<'_>, terminal: BorrowedFd<'_>) -> Result<()
         .map_err(|e| failed("the terminal", console, e))
 }
 
-fn failed(source: &str, target: &Path, error: std::io::Error) -> RuntimeError {
+pub(super) fn failed(source: &str, target: &Path, error: std::io::Error) -> RuntimeError {
     RuntimeError::Mount {
         source_name: source.to_owned(),
         target: target.display().to_string(),
@@ -184,14 +187,14 @@ fn failed(source: &str, target: &Path, error: std::io::Error) -> RuntimeError {
 }
 
 /// The place of a mount, made where it is missing.
-fn target(root: BorrowedFd<'_>, path: &Path, missing: Missing) -> Result<OwnedFd, RuntimeError> {
+pub(super) fn target(root: BorrowedFd<'_>, path: &Path, missing: Missing) -> Result<OwnedFd, RuntimeError> {
     path::ensure(root, path, missing).map_err(|e| RuntimeError::Target {
         path: path.display().to_string(),
         errno: e.into(),
     })
 }
 
-fn mount_new(root: BorrowedFd<'_>, step: &Step, kind: &str, source: &str) -> Result<OwnedFd, RuntimeError> {
+pub(super) fn mount_new(root: BorrowedFd<'_>, step: &Step, kind: &str, source: &str) -> Result<OwnedFd, RuntimeError> {
     let fail = |e: std::io::Error| {
         let hint = if e.raw_os_error() == Some(errno::EPERM) {
             remount::covered_hint(kind)
@@ -226,7 +229,13 @@ fn mount_new(root: BorrowedFd<'_>, step: &Step, kind: &str, source: &str) -> Res
     } else {
         attrs
     };
-    let made = new_fs(kind, source, &step.options.data, at_first).map_err(fail)?;
+    let made = match new_fs(kind, source, &step.options.data, at_first) {
+        // Not ours to mount anew: the host's own, all of it.
+        Err(e) if kind == "sysfs" && e.raw_os_error() == Some(errno::EPERM) => {
+            groups::host_copy(Path::new("/sys"), at_first).map_err(|_| fail(e))?
+        }
+        done => done.map_err(fail)?,
+    };
     if in_image {
         let failed = |e: std::io::Error| RuntimeError::Target {
             path: step.target.display().to_string(),
@@ -254,7 +263,12 @@ fn mount_new(root: BorrowedFd<'_>, step: &Step, kind: &str, source: &str) -> Res
 
 const O_PATH_DIRECTORY: i32 = path::O_PATH | path::O_DIRECTORY;
 
-fn new_fs(kind: &str, source: &str, data: &[(String, Option<String>)], attrs: u64) -> std::io::Result<OwnedFd> {
+pub(super) fn new_fs(
+    kind: &str,
+    source: &str,
+    data: &[(String, Option<String>)],
+    attrs: u64,
+) -> std::io::Result<OwnedFd> {
     let fs = NewFs::open(kind)?;
     fs.set("source", source)?;
     for (key, value) in data {
@@ -342,7 +356,7 @@ fn fill(root: BorrowedFd<'_>, volume: BorrowedFd<'_>, step: &Step) -> Result<(),
     copyup::copy(root, &step.target, volume).map_err(failed)
 }
 
-fn source_error(source: &Path, target: &Path, error: std::io::Error) -> RuntimeError {
+pub(super) fn source_error(source: &Path, target: &Path, error: std::io::Error) -> RuntimeError {
     let hint = match error.raw_os_error() {
         Some(errno::EACCES) => "; the store's owner may not reach it",
         Some(errno::ENOENT) => "; make it first",
@@ -354,27 +368,6 @@ fn source_error(source: &Path, target: &Path, error: std::io::Error) -> RuntimeE
         errno: error.into(),
         hint: hint.to_owned(),
     }
-}
-
-fn bind_device(root: BorrowedFd<'_>, node: &Node) -> Result<(), RuntimeError> {
-    let source = path::open_host(&node.path, path::O_PATH).map_err(|e| source_error(&node.path, &node.path, e))?;
-    let status = path::status(source.as_fd()).map_err(|e| source_error(&node.path, &node.path, e))?;
-    if let Some((major, minor)) = node.number {
-        let (has_major, has_minor) = status.device();
-        if !status.is_device() || (i64::from(has_major), i64::from(has_minor)) != (major, minor) {
-            return Err(RuntimeError::spec(
-                "linux.devices",
-                format!(
-                    "`{}` is not device {major}:{minor} on this host; nodes are bound, not made",
-                    node.path.display()
-                ),
-            ));
-        }
-    }
-    let place = target(root, &node.path, Missing::File(0o644))?;
-    mount::copy_tree(source.as_fd(), c"", false)
-        .and_then(|copy| mount::attach(copy.as_fd(), place.as_fd()))
-        .map_err(|e| failed(&node.path.display().to_string(), &node.path, e))
 }
 
 /// Covers paths: a file with the null device, a directory with an empty one.

@@ -66,6 +66,22 @@ const IGNORED: [&str; 9] = [
     "nostrictatime",
 ];
 
+/// Every option that is not left to the file system, sorted.
+pub fn known_options() -> Vec<String> {
+    let attrs = ATTRS.iter().map(|(name, ..)| *name);
+    let both = |name: &str| [name.to_owned(), format!("r{name}")];
+    let mut all: Vec<String> = attrs.flat_map(both).collect();
+    all.extend(PROPAGATIONS.iter().flat_map(|(name, _)| both(name)));
+    all.extend(
+        IGNORED
+            .iter()
+            .chain(&["bind", "rbind", "tmpcopyup"])
+            .map(|&name| name.to_owned()),
+    );
+    all.sort();
+    all
+}
+
 impl MountOptions {
     /// Reads the options in order; later ones win.
     pub fn parse<'a>(options: impl IntoIterator<Item = &'a str>) -> Self {

@@ -36,7 +36,9 @@ pub fn filter(seccomp: Option<&LinuxSeccomp>) -> Result<Option<seccomp::Program>
 }
 
 /// Whether the ids exist in the container's namespace; takes the supplementary groups away that do not.
-pub fn check_ids(identity: &mut Identity, added: &[u32], map: &IdMap) -> Result<(), RuntimeError> {
+pub fn check_ids(identity: &mut Identity, added: &[u32], map: Option<&IdMap>) -> Result<(), RuntimeError> {
+    // Without a map of its own the kernel says what is not there.
+    let Some(map) = map else { return Ok(()) };
     let (uid, gid) = (identity.uid, identity.gid);
     let strange = added.iter().find(|&&group| !map.has_gid(group));
     if map.has_uid(uid) && map.has_gid(gid) && strange.is_none() {
@@ -83,7 +85,11 @@ pub fn prepare(
     // Root may enter what the user may not, and the other way round on file systems that squash root.
     let cwd = &process.cwd;
     let entered = enter(cwd);
-    let caps = wanted(process.capabilities.as_ref());
+    let caps = wanted(process.capabilities.as_ref()).within(
+        creds::caps()
+            .map_err(RuntimeError::process("read capabilities"))?
+            .permitted,
+    );
     let no_new_privileges = process.no_new_privileges.unwrap_or(false);
     // Without no-new-privileges only CAP_SYS_ADMIN may load a filter.
     let admin = if filter.is_some() && !no_new_privileges {
@@ -151,7 +157,11 @@ pub fn own_stdio(identity: &Identity) -> Result<(), RuntimeError> {
     for fd in [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()] {
         let fail = || RuntimeError::process("give standard streams to the user");
         if path::status(fd).map_err(fail())?.is_stream() {
-            path::set_owner(fd, identity.uid, identity.gid).map_err(fail())?;
+            match path::set_owner(fd, identity.uid, identity.gid) {
+                // A caller's own may belong to somebody without a number here.
+                Err(e) if matches!(e.raw_os_error(), Some(errno::EPERM | errno::EINVAL | errno::EROFS)) => {}
+                done => done.map_err(fail())?,
+            }
         }
     }
     Ok(())
@@ -215,6 +225,23 @@ struct Wanted {
     state: CapState,
 }
 
+impl Wanted {
+    /// What a process that has `held` can give: the specification wants the rest left out.
+    fn within(self, held: Caps) -> Self {
+        let state = CapState {
+            effective: self.state.effective.and(held),
+            permitted: self.state.permitted.and(held),
+            inheritable: self.state.inheritable.and(held),
+        };
+        Wanted {
+            bounding: self.bounding,
+            // The kernel wants them in both.
+            ambient: self.ambient.and(state.permitted).and(state.inheritable),
+            state,
+        }
+    }
+}
+
 fn wanted(caps: Option<&LinuxCapabilities>) -> Wanted {
     let none = LinuxCapabilities::default();
     let caps = caps.unwrap_or(&none);
@@ -256,7 +283,7 @@ mod tests {
             home: None,
         };
         let mut known = user(1000, 100);
-        check_ids(&mut known, &[44], &map(65_536)).expect("in range");
+        check_ids(&mut known, &[44], Some(&map(65_536))).expect("in range");
         assert_eq!(known.groups, [0, 10]);
         let cases = [
             (
@@ -274,13 +301,13 @@ mod tests {
             (user(0, 0), &[70_001], 65_536, "user 0:70001 is not"),
         ];
         for (mut identity, added, count, text) in cases {
-            let error = check_ids(&mut identity, added, &map(count))
+            let error = check_ids(&mut identity, added, Some(&map(count)))
                 .expect_err(text)
                 .to_string();
             assert!(error.contains(text), "{error}");
         }
         let mut root = user(0, 0);
-        check_ids(&mut root, &[], &map(1)).expect("root");
+        check_ids(&mut root, &[], Some(&map(1))).expect("root");
         assert_eq!(root.groups, [0]);
     }
 

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use super::error::RuntimeError;
 use super::options::MountOptions;
 use crate::sys::mount::{Propagation, attr};
+use crate::sys::path::NodeKind;
 use crate::types::bounds::MOUNTS;
-use crate::types::oci::runtime::{LinuxDeviceType, Mount, Spec};
+use crate::types::oci::runtime::{LinuxDevice, LinuxDeviceType, LinuxNamespaceType, Mount, Spec};
 
 /// The file tree of one container, in the order in which it is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +17,8 @@ pub struct Tree {
     pub mounts: Vec<Step>,
     /// Device nodes; made after the mounts.
     pub devices: Vec<Node>,
+    /// Nodes may be made: the container has no user namespace of its own, in which the kernel refuses it.
+    pub makes_nodes: bool,
     /// Symbolic links below `/dev`: (name, target). Those that exist stay.
     pub links: Vec<(&'static str, &'static str)>,
     /// Hidden below an empty file or directory, if they exist.
@@ -58,23 +61,27 @@ pub enum What {
     },
 }
 
-/// A device node of the host that the container also has.
+/// A device node that the container has: made where the kernel lets us, else the host's own, which is bound.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
-    /// Path on the host and in the container.
+    /// Path in the container; also on the host, where the node is bound.
     pub path: PathBuf,
-    /// Major and minor number it must have, where the specification says.
-    pub number: Option<(i64, i64)>,
+    /// What it is, and its numbers.
+    pub kind: NodeKind,
+    /// Permission bits, where it is made.
+    pub mode: u32,
+    /// User and group in the container, where it is made.
+    pub owner: (u32, u32),
 }
 
 /// Device nodes that every container has (runtime specification, "Default Devices").
-const NODES: [&str; 6] = [
-    "/dev/null",
-    "/dev/zero",
-    "/dev/full",
-    "/dev/random",
-    "/dev/urandom",
-    "/dev/tty",
+const NODES: [(&str, NodeKind); 6] = [
+    ("/dev/null", NodeKind::Char(1, 3)),
+    ("/dev/zero", NodeKind::Char(1, 5)),
+    ("/dev/full", NodeKind::Char(1, 7)),
+    ("/dev/random", NodeKind::Char(1, 8)),
+    ("/dev/urandom", NodeKind::Char(1, 9)),
+    ("/dev/tty", NodeKind::Char(5, 0)),
 ];
 
 /// Links that every container has (runtime specification, "Dev symbolic links").
@@ -99,7 +106,7 @@ impl Tree {
         }
         let steps: Vec<Step> = mounts
             .iter()
-            .map(|mount| step(mount, bundle))
+            .map(|mount| step(mount, bundle, has_user_namespace(spec)))
             .collect::<Result<_, _>>()?;
         // Someone who binds a /dev has filled it.
         let own_dev = !steps
@@ -109,28 +116,22 @@ impl Tree {
         let paths = |list: Option<&Vec<String>>| list.into_iter().flatten().map(PathBuf::from).collect();
         let mut devices: Vec<Node> = Vec::new();
         if own_dev {
-            devices.extend(NODES.iter().map(|path| Node {
+            devices.extend(NODES.iter().map(|(path, kind)| Node {
                 path: path.into(),
-                number: None,
+                kind: *kind,
+                mode: 0o666,
+                owner: (0, 0),
             }));
         }
         for device in linux.and_then(|l| l.devices.as_ref()).into_iter().flatten() {
-            if matches!(device.kind, LinuxDeviceType::P) {
-                return Err(RuntimeError::spec(
-                    "linux.devices",
-                    "pipes are not supported; make it in the image",
-                ));
-            }
-            let node = Node {
-                path: device.path.clone(),
-                number: Some((device.major, device.minor)),
-            };
+            let node = node(device)?;
             devices.retain(|known| known.path != node.path);
             devices.push(node);
         }
         Ok(Tree {
             mounts: steps,
             devices,
+            makes_nodes: !has_user_namespace(spec),
             links: if own_dev { LINKS.to_vec() } else { Vec::new() },
             masked: paths(linux.and_then(|l| l.masked_paths.as_ref())),
             read_only: paths(linux.and_then(|l| l.readonly_paths.as_ref())),
@@ -138,6 +139,36 @@ impl Tree {
             root_propagation: root_propagation(linux.and_then(|l| l.rootfs_propagation.as_deref()))?,
         })
     }
+}
+
+/// Whether the container's ids are its own.
+fn has_user_namespace(spec: &Spec) -> bool {
+    let listed = spec.linux.as_ref().and_then(|linux| linux.namespaces.as_ref());
+    listed
+        .into_iter()
+        .flatten()
+        .any(|namespace| namespace.kind == LinuxNamespaceType::User)
+}
+
+fn node(device: &LinuxDevice) -> Result<Node, RuntimeError> {
+    let path = device.path.clone();
+    let wrong = |problem: &str| RuntimeError::spec("linux.devices", format!("`{}` {problem}", path.display()));
+    if !path.is_absolute() {
+        return Err(wrong("is not absolute"));
+    }
+    let number = |number: i64| u32::try_from(number).map_err(|_| wrong("has a negative number"));
+    let kind = match device.kind {
+        LinuxDeviceType::C | LinuxDeviceType::U => NodeKind::Char(number(device.major)?, number(device.minor)?),
+        LinuxDeviceType::B => NodeKind::Block(number(device.major)?, number(device.minor)?),
+        LinuxDeviceType::P => NodeKind::Pipe,
+        LinuxDeviceType::A => return Err(wrong("must be of type `c`, `b`, `u` or `p`")),
+    };
+    Ok(Node {
+        mode: device.file_mode.unwrap_or(0o666) & 0o7777,
+        owner: (device.uid.unwrap_or(0), device.gid.unwrap_or(0)),
+        path,
+        kind,
+    })
 }
 
 fn root_propagation(word: Option<&str>) -> Result<Option<(Propagation, bool)>, RuntimeError> {
@@ -154,7 +185,7 @@ fn root_propagation(word: Option<&str>) -> Result<Option<(Propagation, bool)>, R
     }
 }
 
-fn step(mount: &Mount, bundle: &Path) -> Result<Step, RuntimeError> {
+fn step(mount: &Mount, bundle: &Path, nested: bool) -> Result<Step, RuntimeError> {
     let target = mount.destination.clone();
     let wrong = |problem: &str| RuntimeError::spec("mounts", format!("`{}`: {problem}", target.display()));
     if !target.is_absolute() {
@@ -187,18 +218,18 @@ fn step(mount: &Mount, bundle: &Path) -> Result<Step, RuntimeError> {
                 recursive,
             }
         }
-        None => new_file_system(kind, mount, &mut options).map_err(|problem| wrong(&problem))?,
+        None => new_file_system(kind, mount, &mut options, nested).map_err(|problem| wrong(&problem))?,
     };
     Ok(Step { what, target, options })
 }
 
 /// File systems that a user namespace may mount, so far as containers have a use for them.
-const KINDS: [&str; 7] = ["proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup2", "overlay"];
+const KINDS: [&str; 8] = [
+    "proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2", "overlay",
+];
 
-fn new_file_system(kind: &str, mount: &Mount, options: &mut MountOptions) -> Result<What, String> {
-    // The specification's `cgroup` is whatever version the host has; on v1 the caller leaves the mount out.
-    let kind = if kind == "cgroup" { "cgroup2" } else { kind };
-    if !KINDS.contains(&kind) {
+fn new_file_system(kind: &str, mount: &Mount, options: &mut MountOptions, nested: bool) -> Result<What, String> {
+    if nested && !KINDS.contains(&kind) {
         return Err(format!("file system type `{kind}` is not supported"));
     }
     if options.copy_up && kind != "tmpfs" {
@@ -253,7 +284,7 @@ mod tests {
             [
                 new("proc", "proc"),
                 new("devpts", "devpts"),
-                new("cgroup2", "cgroup2"),
+                new("cgroup", "cgroup"),
                 bind("/bundle/hosts", false),
                 bind("/srv", true)
             ]
@@ -281,7 +312,9 @@ mod tests {
             more.devices[6],
             Node {
                 path: "/dev/fuse".into(),
-                number: Some((10, 229))
+                kind: NodeKind::Char(10, 229),
+                mode: 0o666,
+                owner: (0, 0),
             }
         );
     }
@@ -291,7 +324,8 @@ mod tests {
         let cases = [
             (r#""mounts":[{"destination":"proc","type":"proc"}]"#, "must be absolute"),
             (
-                r#""mounts":[{"destination":"/x","type":"ext4","source":"/dev/sda"}]"#,
+                r#""linux":{"namespaces":[{"type":"user"}]},
+                    "mounts":[{"destination":"/x","type":"ext4","source":"/dev/sda"}]"#,
                 "`ext4`",
             ),
             (r#""mounts":[{"destination":"/x","type":"bind"}]"#, "needs a source"),
@@ -305,8 +339,8 @@ mod tests {
             ),
             (r#""linux":{"rootfsPropagation":"loud"}"#, "`loud`"),
             (
-                r#""linux":{"devices":[{"path":"/dev/p","type":"p","major":0,"minor":0}]}"#,
-                "pipes",
+                r#""linux":{"devices":[{"path":"/dev/p","type":"c","major":-1,"minor":0}]}"#,
+                "negative",
             ),
         ];
         for (json, text) in cases {

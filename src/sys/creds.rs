@@ -59,6 +59,10 @@ impl Caps {
     pub const NONE: Self = Self(0);
     /// Every capability that has a name here.
     pub const ALL: Self = Self((1 << NAMES.len()) - 1);
+    /// Becomes other groups.
+    pub const SETGID: Self = Self(1 << 6);
+    /// Becomes other users.
+    pub const SETUID: Self = Self(1 << 7);
     /// Makes filters, mounts and much more.
     pub const SYS_ADMIN: Self = Self(1 << 21);
 

@@ -273,6 +273,18 @@ pub fn pivot_to(root: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
+/// Moves the mount at `root` over `/` and makes it the root of this process, for where [`pivot_to`] does not work. The mounts
+/// below stay where they are, out of sight.
+pub fn move_to(root: BorrowedFd<'_>) -> io::Result<()> {
+    super::path::enter(root)?;
+    mount_raw(c".", c"/", None, libc::MS_MOVE, None)?;
+    // SAFETY: the text ends with a NUL.
+    check(unsafe { libc::chroot(c".".as_ptr()) }.into())?;
+    // SAFETY: the text ends with a NUL.
+    check(unsafe { libc::chdir(c"/".as_ptr()) }.into())?;
+    Ok(())
+}
+
 /// Unmounts the topmost mount at `path` and those below it, at once from the tree and really when no longer used. A link
 /// at the end is not followed.
 pub fn detach(path: &CStr) -> io::Result<()> {

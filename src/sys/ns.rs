@@ -27,6 +27,8 @@ impl Namespaces {
     pub const NET: Self = Self(libc::CLONE_NEWNET);
     /// The view of the cgroup tree.
     pub const CGROUP: Self = Self(libc::CLONE_NEWCGROUP);
+    /// Monotonic and boot time.
+    pub const TIME: Self = Self(0x80);
 
     /// Whether all of `other` are in this set.
     pub const fn has(self, other: Self) -> bool {

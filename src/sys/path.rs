@@ -234,6 +234,31 @@ fn make_file(dir: BorrowedFd<'_>, name: &CStr, mode: u32) -> io::Result<()> {
     Ok(())
 }
 
+/// What [`make_node`] makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NodeKind {
+    /// A character device of this major and minor number.
+    Char(u32, u32),
+    /// A block device of this major and minor number.
+    Block(u32, u32),
+    /// A named pipe.
+    Pipe,
+}
+
+/// Makes a device node or a named pipe in `dir`, with this mode less the process's mask.
+pub fn make_node(dir: BorrowedFd<'_>, name: &OsStr, kind: NodeKind, mode: u32) -> io::Result<()> {
+    let name = c_string(name)?;
+    let (kind, device) = match kind {
+        NodeKind::Char(major, minor) => (libc::S_IFCHR, libc::makedev(major, minor)),
+        NodeKind::Block(major, minor) => (libc::S_IFBLK, libc::makedev(major, minor)),
+        NodeKind::Pipe => (libc::S_IFIFO, 0),
+    };
+    let mode = kind | mode as libc::mode_t;
+    // SAFETY: `name` ends with a NUL; mknod follows no link.
+    check(unsafe { libc::mknodat(dir.as_raw_fd(), name.as_ptr(), mode, device) }.into())?;
+    Ok(())
+}
+
 /// Makes a symbolic link called `name` in `dir`.
 pub fn make_link(target: impl AsRef<OsStr>, dir: BorrowedFd<'_>, name: impl AsRef<OsStr>) -> io::Result<()> {
     let (target, name) = (c_string(target)?, entry_name(name.as_ref())?);

@@ -223,20 +223,43 @@ pub fn install_stdio(streams: [OwnedFd; 3]) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives `last` the number 3 and closes every descriptor above it, whoever owns it: only for the last steps before
-/// [`exec`] or [`exit_now`], with no other owned descriptor in use or dropped any more.
+/// Gives `last` the number 3 and closes every descriptor above it, as [`close_all_but`].
 pub fn close_all_but_stdio_and(last: OwnedFd) -> io::Result<OwnedFd> {
-    const NUMBER: RawFd = 3;
-    let last = if last.as_raw_fd() == NUMBER {
-        last
-    } else {
-        place(last.as_fd(), NUMBER, true)?;
-        drop(last);
+    close_all_but(3, vec![last])?.pop().ok_or_else(invalid)
+}
+
+/// Gives the descriptors `last` the numbers from `first` on, and closes every one above them, whoever owns it: only for the
+/// last steps before [`exec`] or [`exit_now`], with no other owned descriptor in use or dropped any more.
+pub fn close_all_but(first: RawFd, last: Vec<OwnedFd>) -> io::Result<Vec<OwnedFd>> {
+    let end = first + RawFd::try_from(last.len()).map_err(|_| invalid())?;
+    // None of them may be overwritten before its turn.
+    let mut above = Vec::with_capacity(last.len());
+    for fd in last {
+        let low = fd.as_raw_fd() < end;
+        above.push(if low { copy_above(fd.as_fd(), end)? } else { fd });
+    }
+    let mut placed = Vec::with_capacity(above.len());
+    for (number, fd) in (first..).zip(above) {
+        place(fd.as_fd(), number, true)?;
         // SAFETY: the kernel has just made this copy; what had the number before is not used again, as documented.
-        unsafe { OwnedFd::from_raw_fd(NUMBER) }
-    };
-    close_from(NUMBER + 1)?;
-    Ok(last)
+        placed.push(unsafe { OwnedFd::from_raw_fd(number) });
+    }
+    close_from(end)?;
+    Ok(placed)
+}
+
+/// Whether a descriptor with this number is open.
+pub fn is_open(number: RawFd) -> bool {
+    // SAFETY: plain arguments.
+    check(unsafe { libc::fcntl(number, libc::F_GETFD) }.into()).is_ok()
+}
+
+/// Joins a new session keyring of this name (keyctl(2)).
+pub fn new_session_keyring(name: &CStr) -> io::Result<()> {
+    const JOIN_SESSION_KEYRING: libc::c_int = 1;
+    // SAFETY: `name` ends with a NUL.
+    check(unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, name.as_ptr()) })?;
+    Ok(())
 }
 
 fn close_from(first: RawFd) -> io::Result<()> {

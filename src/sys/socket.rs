@@ -137,6 +137,12 @@ pub fn accept(listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     own(fd as libc::c_int)
 }
 
+/// Connects to a stream socket at `path` and sends `bytes` and one descriptor, as receivers of terminals expect it.
+pub fn hand_over(path: &std::path::Path, bytes: &[u8], fd: BorrowedFd<'_>) -> io::Result<()> {
+    let stream = std::os::unix::net::UnixStream::connect(path)?;
+    send_with_fds(stream.as_fd(), bytes, &[fd])
+}
+
 /// Two connected, blocking packet sockets.
 pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let mut fds = [-1; 2];

@@ -121,7 +121,7 @@ const V1: [Controller; 6] = [
 ];
 
 /// True if the unified hierarchy has a controller that limits; on a hybrid host it has none.
-fn offers(mount: &Path) -> bool {
+pub(super) fn offers(mount: &Path) -> bool {
     let controllers = file::read(&mount.join("cgroup.controllers")).unwrap_or_default();
     controllers
         .split_whitespace()
@@ -302,6 +302,12 @@ fn kernel_lacks(controller: Controller, host: &Host) -> (String, String) {
         Controller::Cpuset => "CONFIG_CPUSETS",
         Controller::Freezer => "CONFIG_CGROUP_FREEZER",
         Controller::Cpuacct => "CONFIG_CGROUP_CPUACCT",
+        Controller::Devices => "CONFIG_CGROUP_DEVICE",
+        Controller::Hugetlb => "CONFIG_CGROUP_HUGETLB",
+        Controller::NetCls => "CONFIG_CGROUP_NET_CLASSID",
+        Controller::NetPrio => "CONFIG_CGROUP_NET_PRIO",
+        Controller::Rdma => "CONFIG_CGROUP_RDMA",
+        Controller::Other => "this hierarchy",
     };
     let fix = match controller {
         Controller::Memory => {

@@ -7,13 +7,15 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use super::{CgroupError, Controller, Stats, Tree, file, stats, v1, v2};
 use crate::sys::process;
 use crate::types::bounds::{CGROUP_DEPTH, CGROUP_FREEZE_MS, CGROUP_REMOVE_MS};
 use crate::types::limits::{LimitKind, Limits, NotEnforced};
 
 /// The group of one container.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Handle {
     tree: Tree,
     name: String,
@@ -292,7 +294,17 @@ impl Handle {
             .collect()
     }
 
-    fn dir(&self, controller: Controller) -> Option<PathBuf> {
+    /// Its own name, the last part of its path.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where its groups are.
+    pub(super) fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
+    pub(super) fn dir(&self, controller: Controller) -> Option<PathBuf> {
         match &self.tree {
             Tree::V2 { root, .. } => Some(root.join(&self.name)),
             Tree::V1 { roots, .. } => roots

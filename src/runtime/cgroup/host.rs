@@ -70,6 +70,36 @@ impl Host {
             .map(|mount| self.hierarchy(&mount, own))
     }
 
+    /// Every v1 hierarchy: the name of its mount (`cpu,cpuacct`, `systemd`) and the caller's own group in it.
+    pub fn own_v1(&self) -> Vec<(String, PathBuf)> {
+        self.every_v1()
+            .into_iter()
+            .filter_map(|(name, found)| Some((name, found.own?)))
+            .collect()
+    }
+
+    /// Every v1 hierarchy by the name of its mount.
+    pub(super) fn every_v1(&self) -> Vec<(String, Hierarchy)> {
+        let mut all: Vec<(String, Hierarchy)> = Vec::new();
+        for mount in self.mounts().filter(|mount| mount.kind == "cgroup") {
+            let name = Path::new(mount.point)
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            let has = |listed: &str| mount.options.split(',').any(|option| option == listed);
+            let own = self.own.lines().find_map(|line| {
+                let (_, rest) = line.split_once(':')?;
+                let (controllers, path) = rest.split_once(':')?;
+                (!controllers.is_empty() && controllers.split(',').all(has)).then_some(path)
+            });
+            if all.iter().all(|(known, _)| *known != name) {
+                all.push((name, self.hierarchy(&mount, own)));
+            }
+        }
+        all
+    }
+
     /// True if the kernel has the v1 or v2 controller but it was switched off at boot. The kernel lists it as disabled.
     pub(super) fn switched_off(&self, controller: Controller) -> bool {
         let name = if controller == Controller::Io {

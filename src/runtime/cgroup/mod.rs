@@ -11,10 +11,12 @@
 //! Every limit that the host cannot enforce has a [`Gap`] that says why and what mends it. [`check`] asks without touching
 //! anything; [`Handle::create`] fails on a limit that was asked for and reports a default as not enforced.
 
+mod apply;
 mod detect;
 mod file;
 mod handle;
 mod host;
+mod place;
 mod stats;
 mod v1;
 mod v2;
@@ -22,6 +24,7 @@ mod v2;
 pub use detect::found_as_root;
 pub use handle::Handle;
 pub use host::Host;
+pub use place::Place;
 pub use stats::{Pressure, Stats};
 
 use std::io;
@@ -49,6 +52,18 @@ pub enum Controller {
     Freezer,
     /// Counts processor time; part of the core on v2.
     Cpuacct,
+    /// Access to device nodes, by their numbers; v1 only.
+    Devices,
+    /// Huge pages.
+    Hugetlb,
+    /// Marks of packets; v1 only.
+    NetCls,
+    /// Priorities of packets; v1 only.
+    NetPrio,
+    /// Remote memory access.
+    Rdma,
+    /// Any other hierarchy of v1, systemd's nameless one among them.
+    Other,
 }
 
 impl Controller {
@@ -71,6 +86,12 @@ impl Controller {
             Controller::Cpuset => "cpuset",
             Controller::Freezer => "freezer",
             Controller::Cpuacct => "cpuacct",
+            Controller::Devices => "devices",
+            Controller::Hugetlb => "hugetlb",
+            Controller::NetCls => "net_cls",
+            Controller::NetPrio => "net_prio",
+            Controller::Rdma => "rdma",
+            Controller::Other => "",
         }
     }
 
@@ -235,6 +256,28 @@ pub enum CgroupError {
         path: PathBuf,
         /// Why it failed.
         source: io::Error,
+    },
+    /// A limit of a bundle's cannot be set.
+    #[error("config.json: `linux.resources.{field}`: {cause}")]
+    Resource {
+        /// The field, as the specification writes it.
+        field: String,
+        /// Why.
+        cause: String,
+    },
+    /// A bundle's path of a group is none.
+    #[error("config.json: `linux.cgroupsPath`: `{path}`: {cause}")]
+    Path {
+        /// As given.
+        path: String,
+        /// Why.
+        cause: String,
+    },
+    /// A group that shall be a container's own holds processes.
+    #[error("cgroup: `{path}` holds processes already; choose another `linux.cgroupsPath`")]
+    InUse {
+        /// The group.
+        path: PathBuf,
     },
     /// Processes stay in the group.
     #[error("cgroup: `{path}` still holds processes after {waited_ms} ms; see `cgroup.procs` in it")]

@@ -5,7 +5,7 @@ use dunlin::disk::layout::Layout;
 use dunlin::runtime::create::{self, Created};
 use dunlin::runtime::error::RuntimeError;
 use dunlin::runtime::exec;
-use dunlin::runtime::launch::{ExecLaunch, ExecProcess, Launch, Rootfs, Stdio};
+use dunlin::runtime::launch::{ExecLaunch, ExecProcess, Extra, Launch, Rootfs, Stdio};
 use dunlin::runtime::spec::{self, HostFacts};
 use dunlin::runtime::{defaults, etc};
 use dunlin::sys::process;
@@ -125,12 +125,13 @@ impl Container<'_> {
             spec: &self.spec,
             bundle: &self.bundle,
             rootfs: self.rootfs.clone(),
-            id_map: self.inside.map.clone(),
+            id_map: Some(self.inside.map.clone()),
             cgroup: None,
             user: Some(&self.user),
             stdio,
             die_with_parent: true,
             sibling: false,
+            extra: Extra::default(),
         })
     }
 
@@ -205,13 +206,14 @@ impl Running<'_> {
             pid: self.created.pid,
             pidfd: self.created.pidfd.as_fd(),
             spec: &self.container.spec,
-            id_map: &self.container.inside.map,
+            id_map: Some(&self.container.inside.map),
             cgroup: None,
             process: &process,
             user: Some(user.unwrap_or(&self.container.user)),
             stdio,
             die_with_parent: true,
             sibling: true,
+            kept_fds: 0,
         };
         in_disposable_child(launch)
     }

@@ -105,6 +105,21 @@ pub struct Hooks {
     pub poststop: Option<Vec<Hook>>,
 }
 
+impl Hooks {
+    /// Every hook of every kind.
+    pub fn all(&self) -> impl Iterator<Item = &Hook> {
+        let lists = [
+            &self.prestart,
+            &self.create_runtime,
+            &self.create_container,
+            &self.start_container,
+            &self.poststart,
+            &self.poststop,
+        ];
+        lists.into_iter().flatten().flatten()
+    }
+}
+
 /// One program (config.md, "POSIX-platform Hooks").
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Hook {
