@@ -59,6 +59,8 @@ impl Caps {
     pub const NONE: Self = Self(0);
     /// Every capability that has a name here.
     pub const ALL: Self = Self((1 << NAMES.len()) - 1);
+    /// Exceeds limits.
+    pub const SYS_RESOURCE: Self = Self(1 << 24);
     /// Becomes other groups.
     pub const SETGID: Self = Self(1 << 6);
     /// Becomes other users.

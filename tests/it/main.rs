@@ -16,6 +16,7 @@ mod pull;
 mod readme;
 mod registry;
 mod runtime;
+mod runtime_cli;
 mod testbed;
 mod units;
 mod unpack;

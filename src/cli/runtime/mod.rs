@@ -19,7 +19,7 @@ use super::verbs::print;
 use crate::config::env;
 use crate::engine::signal;
 use crate::runtime::oci::{self, Console, Container, Exec, Make, OciError, Root, Waiting};
-use crate::sys::creds;
+use crate::sys::{creds, process};
 use crate::types::oci::read::read;
 use crate::types::oci::runtime::{LinuxCapabilities, Process};
 use args::{Cli, CreateArgs, DeleteArgs, ExecArgs, Global, KillArgs, RunArgs, Verb};
@@ -166,15 +166,17 @@ fn make(global: &Global, args: &CreateArgs, console: Console) -> Result<Make, Fa
     })
 }
 
-/// Sockets that systemd opened come before those that the caller asks for.
+/// Sockets that systemd opened come before those that the caller asks for. To be asked before anything else is opened,
+/// which would then have their numbers.
 fn kept_fds(asked: u16) -> Result<u16, Failure> {
     let listed = env::get(env::LISTEN_FDS).and_then(|count| count.to_str()?.parse::<u16>().ok());
-    let wrong = || Failure::new(format!("--preserve-fds {asked}: there cannot be so many"));
-    listed
-        .unwrap_or(0)
-        .checked_add(asked)
-        .filter(|all| *all < 1024)
-        .ok_or_else(wrong)
+    let all = listed.unwrap_or(0).saturating_add(asked);
+    match (3..3 + i32::from(all)).find(|number| !process::is_open(*number)) {
+        Some(number) => Err(Failure::new(format!(
+            "--preserve-fds {asked}: descriptor {number} is not open"
+        ))),
+        None => Ok(all),
+    }
 }
 
 /// Where a terminal goes.
@@ -249,7 +251,7 @@ fn exec(root: &Root, args: &ExecArgs) -> Result<u8, Failure> {
     }
     let process = match &args.process {
         Some(path) => read_process(path)?,
-        None => process(Container::process(&spec)?, args)?,
+        None => changed(Container::process(&spec)?, args)?,
     };
     let wanted = Exec {
         process,
@@ -274,7 +276,7 @@ fn read_process(path: &Path) -> Result<Process, Failure> {
 }
 
 /// The container's own process, changed as asked.
-fn process(mut process: Process, args: &ExecArgs) -> Result<Process, Failure> {
+fn changed(mut process: Process, args: &ExecArgs) -> Result<Process, Failure> {
     if args.command.is_empty() {
         return Err(Failure::new(
             "process args cannot be empty: give a command or `--process FILE`",

@@ -80,12 +80,6 @@ impl Root {
             }
             _ => {}
         }
-        for number in 3..3 + i32::from(make.kept_fds) {
-            if !process::is_open(number) {
-                let text = format!("`--preserve-fds {}`: descriptor {number} is not open", make.kept_fds);
-                return Err(OciError::Usage(text));
-            }
-        }
         self.make_dir(&dir)?;
         let made = build(make, waiting, &dir, bundle, &spec, &text);
         if made.is_err() {
@@ -128,7 +122,11 @@ fn build(
     text: &[u8],
 ) -> Result<(Container, Created), OciError> {
     let (id_map, rootfs) = (id_map(spec)?, root(spec, &bundle)?);
-    let (group, left_out) = group(make, spec)?;
+    let (group, mut left_out) = group(make, spec)?;
+    let score = spec.process.as_ref().and_then(|process| process.oom_score_adj);
+    if score.is_some_and(|score| !may_set_oom_score(score)) {
+        left_out.push("process.oomScoreAdj".to_owned());
+    }
     let built = launch(
         make,
         waiting,
@@ -308,6 +306,15 @@ fn group(make: &Make, spec: &Spec) -> Result<(Option<Handle>, Vec<String>), OciE
         }
     }
     Ok((group.is_some().then_some(group), left_out))
+}
+
+/// Whether the kernel lets the caller have this score: lowering it is for root of the host.
+fn may_set_oom_score(score: i32) -> bool {
+    let own = fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default();
+    own.trim().parse::<i32>().is_ok_and(|own| score >= own)
+        || creds::caps().is_ok_and(|caps| caps.effective.has(creds::Caps::SYS_RESOURCE))
+            && fs::read_to_string("/proc/self/uid_map")
+                .is_ok_and(|map| map.split_whitespace().eq(["0", "0", "4294967295"]))
 }
 
 /// RFC 3339 with nanoseconds.
