@@ -56,10 +56,21 @@ impl Handle {
         let (Tree::V1 { .. }, Some(dir)) = (self.tree(), self.dir(Controller::Devices)) else {
             return Ok(false);
         };
-        // What every container has (config-linux.md, "Default Devices"), and terminals.
-        let always = ["c 1:3", "c 1:5", "c 1:7", "c 1:8", "c 1:9", "c 5:0", "c 5:2", "c 136:*"];
+        // What every container has (config-linux.md, "Default Devices"), terminals, and nodes that are only made.
+        let always = [
+            "c 1:3 rwm",
+            "c 1:5 rwm",
+            "c 1:7 rwm",
+            "c 1:8 rwm",
+            "c 1:9 rwm",
+            "c 5:0 rwm",
+            "c 5:2 rwm",
+            "c 136:* rwm",
+            "c *:* m",
+            "b *:* m",
+        ];
         let rules = rules.iter().map(|rule| (rule.allow, device_rule(rule)));
-        let always = always.iter().map(|device| (true, format!("{device} rwm")));
+        let always = always.iter().map(|device| (true, (*device).to_owned()));
         for (allow, text) in rules.chain(always) {
             let path = dir.join(if allow { "devices.allow" } else { "devices.deny" });
             match file::put(&path, &text) {

@@ -404,6 +404,64 @@ fn limits_that_a_user_cannot_have_are_errors_but_rules_of_devices_are_told() {
 }
 
 #[test]
+fn a_users_ranges_are_mapped() {
+    let user = match User::with_ranges() {
+        Ok(user) => user,
+        Err(reason) => skip!("{reason}"),
+    };
+    let first = |file: &str| -> u64 {
+        let text = fs::read_to_string(file).unwrap();
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(&format!("{}:", user.name())))
+            .unwrap();
+        line.split(':').next().unwrap().parse().unwrap()
+    };
+    let map = |first: u64| json!([{"containerID": 0, "hostID": user.uid(), "size": 1}, {"containerID": 1, "hostID": first, "size": 65535}]);
+    let (uids, gids) = (map(first("/etc/subuid")), map(first("/etc/subgid")));
+    let bundle = Bundle::of_user("cli-ranges", user);
+    bundle.edit(|spec| {
+        spec["process"]["args"] = json!(["sh", "-c", "echo $(id -u):$(id -g):$(id -G)"]);
+        spec["process"]["user"] = json!({"uid": 1000, "gid": 1001, "additionalGids": [7]});
+        (spec["linux"]["uidMappings"], spec["linux"]["gidMappings"]) = (uids, gids);
+    });
+    assert_eq!(
+        bundle.run(&["run", "-b"]).arg_path(bundle.path()).arg("m").ok(),
+        "1000:1001:1001 7"
+    );
+    bundle.edit(|spec| spec["linux"]["uidMappings"][1]["hostID"] = json!(1));
+    bundle
+        .run(&["run", "-b"])
+        .arg_path(bundle.path())
+        .arg("m")
+        .fails_with(1, "cannot map the container's ids");
+    assert_eq!(bundle.left(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn the_root_can_be_moved_instead_of_pivoted_to() {
+    if !is_root() {
+        skip!("needs root");
+    }
+    let bundle = Bundle::of_root("cli-pivot");
+    bundle.edit(|spec| {
+        spec["process"]["args"] = json!([
+            "sh",
+            "-c",
+            "ls / | grep -c root; cat /proc/self/mounts | head -1 | grep -c ' / '"
+        ])
+    });
+    assert_eq!(
+        bundle
+            .run(&["run", "--no-pivot", "-b"])
+            .arg_path(bundle.path())
+            .arg("p")
+            .code(0),
+        "0\n1"
+    );
+}
+
+#[test]
 fn descriptors_are_passed_on_only_where_asked_for() {
     if !is_root() {
         skip!("needs root");
