@@ -164,11 +164,18 @@ fn known_names(process: &Process) -> Result<(), RuntimeError> {
             return unknown("process.capabilities", name);
         }
     }
-    let mut limits = process.rlimits.iter().flatten();
-    match limits.find(|limit| limit_by_name(&limit.kind).is_none()) {
-        Some(limit) => unknown("process.rlimits", &limit.kind),
-        None => Ok(()),
+    let mut seen: Vec<&str> = Vec::new();
+    for limit in process.rlimits.iter().flatten() {
+        if limit_by_name(&limit.kind).is_none() {
+            return unknown("process.rlimits", &limit.kind);
+        }
+        if seen.contains(&limit.kind.as_str()) {
+            let problem = format!("`{}` is there twice", limit.kind);
+            return Err(RuntimeError::spec("process.rlimits", problem));
+        }
+        seen.push(&limit.kind);
     }
+    Ok(())
 }
 
 /// Kernel settings that belong to a namespace; all others are the host's.
@@ -268,6 +275,14 @@ mod tests {
             ),
             (
                 with("", "", r#","rlimits":[{"type":"RLIMIT_FUN","hard":1,"soft":1}]"#),
+                "process.rlimits",
+            ),
+            (
+                with(
+                    "",
+                    "",
+                    r#","rlimits":[{"type":"RLIMIT_CPU","hard":1,"soft":1},{"type":"RLIMIT_CPU","hard":2,"soft":1}]"#,
+                ),
                 "process.rlimits",
             ),
             (with("", "", "").replace(r#""cwd":"/""#, r#""cwd":"x""#), "process.cwd"),

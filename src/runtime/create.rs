@@ -177,7 +177,14 @@ pub(super) fn release(end: &ParentEnd, child: &Child, attach: Option<&Handle>) -
             .attach(child.pid)
             .map_err(|e| RuntimeError::Cgroup { problem: e.to_string() })?;
     }
-    end.send(ToChild::Go)
+    match end.send(ToChild::Go) {
+        // It may have failed already; then its own words say more than a broken socket.
+        Err(error) => match end.receive("its preparations") {
+            Ok(Some((ToParent::Failed(told), _))) => Err(told),
+            _ => Err(error),
+        },
+        sent => sent,
+    }
 }
 
 /// The error for a child that closed its end without a word; waits for it.

@@ -244,6 +244,7 @@ fn enter_root(launch: Launch<'_>, namespaces: Namespaces, parent: &ChildEnd) -> 
     let no_pivot = launch.extra.no_pivot;
     let pivot = if no_pivot { mount::move_to } else { mount::pivot_to };
     pivot(root.as_fd()).map_err(RuntimeError::process("pivot to the container's root"))?;
+    mounts::spread(&tree)?;
     Ok(Inside {
         identity,
         filter,

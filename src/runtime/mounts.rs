@@ -112,7 +112,7 @@ pub fn build(root: BorrowedFd<'_>, tree: &Tree, v1: &[(String, PathBuf)]) -> Res
     Ok(proc)
 }
 
-/// Hides paths, makes paths and the root read-only, and sets the root's propagation.
+/// Hides paths, and makes paths and the root read-only.
 pub fn restrict(root: BorrowedFd<'_>, tree: &Tree) -> Result<(), RuntimeError> {
     let mut hider = Hider { root, empty: None };
     for path in &tree.masked {
@@ -127,13 +127,20 @@ pub fn restrict(root: BorrowedFd<'_>, tree: &Tree) -> Result<(), RuntimeError> {
         errno: e.into(),
         hint: String::new(),
     };
-    if let Some((propagation, recursive)) = tree.root_propagation {
-        mount::set_propagation(root, recursive, propagation).map_err(on_root)?;
-    }
     if tree.root_read_only {
         remount::set(root, false, attr::RDONLY, 0).map_err(on_root)?;
     }
     Ok(())
+}
+
+/// Sets the propagation of the root that the process has pivoted to, which is refused to one that is shared.
+pub fn spread(tree: &Tree) -> Result<(), RuntimeError> {
+    let Some((propagation, recursive)) = tree.root_propagation else {
+        return Ok(());
+    };
+    path::open_root(Path::new("/"))
+        .and_then(|root| mount::set_propagation(root.as_fd(), recursive, propagation))
+        .map_err(|e| failed("the root file system", Path::new("/"), e))
 }
 
 /// On an initramfs, `/` is the first of all mounts and cannot be pivoted away from: binds it onto itself and makes that
@@ -208,8 +215,9 @@ pub(super) fn mount_new(root: BorrowedFd<'_>, step: &Step, kind: &str, source: &
             hint,
         }
     };
-    let in_image =
-        step.options.copy_up && path::open_at(root, &step.target, O_PATH_DIRECTORY, 0, Resolve::InRoot).is_ok();
+    let made_before =
+        kind == "tmpfs" && path::open_at(root, &step.target, O_PATH_DIRECTORY, 0, Resolve::InRoot).is_ok();
+    let in_image = step.options.copy_up && made_before;
     let place = if matches!(kind, "proc" | "sysfs") {
         // An image that makes these a link would have them, and what is hidden in them, somewhere else.
         match path::open_at(root, &step.target, O_PATH_DIRECTORY, 0, Resolve::InRootNoLinks) {
@@ -222,6 +230,12 @@ pub(super) fn mount_new(root: BorrowedFd<'_>, step: &Step, kind: &str, source: &
     } else {
         target(root, &step.target, Missing::Directory(0o755))?
     };
+    let mut data = step.options.data.clone();
+    if kind == "tmpfs" && made_before && !data.iter().any(|(key, _)| key == "mode") {
+        // As if it were the folder that it covers.
+        let mode = path::status(place.as_fd()).map_err(fail)?.mode & 0o7777;
+        data.push(("mode".to_owned(), Some(format!("{mode:o}"))));
+    }
     let attrs = step.options.set | step.options.recursive_set;
     // A copy can be made into a writable mount only.
     let at_first = if step.options.copy_up {
@@ -229,7 +243,7 @@ pub(super) fn mount_new(root: BorrowedFd<'_>, step: &Step, kind: &str, source: &
     } else {
         attrs
     };
-    let made = match new_fs(kind, source, &step.options.data, at_first) {
+    let made = match new_fs(kind, source, &data, at_first) {
         // Not ours to mount anew: the host's own, all of it.
         Err(e) if kind == "sysfs" && e.raw_os_error() == Some(errno::EPERM) => {
             groups::host_copy(Path::new("/sys"), at_first).map_err(|_| fail(e))?

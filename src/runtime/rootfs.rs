@@ -186,10 +186,11 @@ fn root_propagation(word: Option<&str>) -> Result<Option<(Propagation, bool)>, R
 }
 
 fn step(mount: &Mount, bundle: &Path, nested: bool) -> Result<Step, RuntimeError> {
-    let target = mount.destination.clone();
+    // A relative one begins at the root (config.md, "Mounts").
+    let target = Path::new("/").join(&mount.destination);
     let wrong = |problem: &str| RuntimeError::spec("mounts", format!("`{}`: {problem}", target.display()));
-    if !target.is_absolute() {
-        return Err(wrong("the destination must be absolute"));
+    if mount.destination.as_os_str().is_empty() {
+        return Err(wrong("the destination must be there"));
     }
     let mapped = |ids: &Option<Vec<_>>| ids.as_ref().is_some_and(|m| !m.is_empty());
     if mapped(&mount.uid_mappings) || mapped(&mount.gid_mappings) {
@@ -266,7 +267,7 @@ mod tests {
                 {"destination":"/proc","type":"proc","source":"proc","options":["nosuid","noexec"]},
                 {"destination":"/dev/pts","type":"devpts","options":["mode=0620","gid=5","newinstance"]},
                 {"destination":"/sys/fs/cgroup","type":"cgroup","options":["ro"]},
-                {"destination":"/etc/hosts","type":"bind","source":"hosts","options":["rw"]},
+                {"destination":"etc/hosts","type":"bind","source":"hosts","options":["rw"]},
                 {"destination":"/data","source":"/srv","options":["rbind","ro","rslave"]}]"#,
         )
         .expect("plan");
@@ -291,6 +292,7 @@ mod tests {
         );
         assert_eq!(tree.mounts[0].options.set, attr::NOSUID | attr::NOEXEC);
         assert_eq!(tree.mounts[1].options.data.len(), 3);
+        assert_eq!(tree.mounts[3].target, Path::new("/etc/hosts"));
         assert_eq!(tree.mounts[3].options.clear, 0);
         assert_eq!(tree.mounts[4].options.set, attr::RDONLY);
         assert_eq!(tree.mounts[4].options.propagation, Some((Propagation::Slave, true)));
@@ -322,7 +324,7 @@ mod tests {
     #[test]
     fn what_is_not_supported_is_refused_by_name() {
         let cases = [
-            (r#""mounts":[{"destination":"proc","type":"proc"}]"#, "must be absolute"),
+            (r#""mounts":[{"destination":"","type":"proc"}]"#, "must be there"),
             (
                 r#""linux":{"namespaces":[{"type":"user"}]},
                     "mounts":[{"destination":"/x","type":"ext4","source":"/dev/sda"}]"#,
