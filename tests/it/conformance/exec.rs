@@ -129,12 +129,12 @@ fn process_file(scene: &mut Scene<'_>, checks: &Checks) {
     process["args"] = json!([
         "/bin/sh",
         "-c",
-        "pwd; id -u; id -g; umask; echo $A; grep -E 'open files' /proc/self/limits; exit 3"
+        "pwd; id -u; id -g; umask; echo $A; grep 'Max processes' /proc/self/limits; exit 3"
     ]);
     process["cwd"] = json!("/tmp");
     process["user"] = json!({ "uid": 7, "gid": 8, "umask": 0o077 });
     process["env"] = json!(["PATH=/bin", "A=from the file"]);
-    process["rlimits"] = json!([{ "type": "RLIMIT_NOFILE", "soft": 55, "hard": 66 }]);
+    process["rlimits"] = json!([{ "type": "RLIMIT_NPROC", "soft": 55, "hard": 66 }]);
     let path = scene.beside("process.json");
     fs::write(&path, process.to_string()).unwrap();
     let out = scene.call(&["exec", "--process", path.to_str().unwrap(), &scene.id]);
@@ -145,7 +145,7 @@ fn process_file(scene: &mut Scene<'_>, checks: &Checks) {
     checks.is("user", (line(1), line(2)), ("7", "8"));
     checks.is("umask", line(3), "0077");
     checks.is("env", line(4), "from the file");
-    let limits: Vec<&str> = line(5).split_whitespace().skip(3).take(2).collect();
+    let limits: Vec<&str> = line(5).split_whitespace().skip(2).take(2).collect();
     checks.is("rlimits", limits, vec!["55", "66"]);
     fs::write(&path, "{").unwrap();
     checks.fails(

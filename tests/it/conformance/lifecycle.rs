@@ -19,6 +19,8 @@ pub const CASES: &[Case] = &[
     scene("pid file", pid_file),
     scene("run", run),
     scene("run detached", run_detached),
+    scene("create that fails late", fails_late),
+    scene("many at once", many),
 ];
 
 fn alive(pid: u64) -> bool {
@@ -346,4 +348,49 @@ fn run_detached(scene: &mut Scene<'_>, checks: &Checks) {
         .to_owned();
     let line = fs::read_to_string(format!("/proc/{parent}/cmdline")).unwrap_or_default();
     checks.holds("no process of the runtime stays", !line.contains(&scene.id), line);
+}
+
+/// What `create` had made before its error is taken back.
+fn fails_late(scene: &mut Scene<'_>, checks: &Checks) {
+    scene.script("echo ran");
+    let source = scene.beside("no-such-source");
+    super::scene::mount(&mut scene.config, "/mnt", "bind", &source, &["bind"]);
+    checks.fails("it fails", &scene.create());
+    checks.is(
+        "no control group is left",
+        scene.cgroups_left(),
+        Vec::<std::path::PathBuf>::new(),
+    );
+    let left: Vec<_> = fs::read_dir(scene.beside("state"))
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.path())
+        .collect();
+    let left: Vec<_> = left
+        .into_iter()
+        .filter(|path| path.to_string_lossy().ends_with(&scene.id))
+        .collect();
+    checks.holds("no state is left", left.is_empty(), left);
+    fs::create_dir(&source).unwrap();
+    checks.works("the same bundle works once the reason is gone", &scene.create());
+}
+
+/// Commands of different containers do not stand in each other's way.
+fn many(scene: &mut Scene<'_>, checks: &Checks) {
+    scene.script("exit 0");
+    scene.config["linux"].as_object_mut().unwrap().remove("cgroupsPath");
+    scene.write_config();
+    let names: Vec<String> = (0..6).map(|number| format!("{}-many{number}", scene.id)).collect();
+    let codes: Vec<i32> = std::thread::scope(|scope| {
+        let threads: Vec<_> = names
+            .iter()
+            .map(|name| {
+                let cmd = scene.runtime().args(["run", "--bundle"]).arg(scene.folder()).arg(name);
+                scope.spawn(move || cmd.run().code)
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    checks.is("all run", codes, vec![0; 6]);
+    checks.is("none is left", scene.call(&["list", "--quiet"]).stdout.as_str(), "");
 }

@@ -4,7 +4,7 @@ use crate::fixture::arch::Arch;
 use crate::fixture::cmd::{Cmd, Out};
 use crate::fixture::scratch::Scratch;
 use serde_json::{Value, json};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
@@ -32,6 +32,7 @@ pub struct Scene<'a> {
     /// The container's id; a case may have others.
     pub id: String,
     ids: RefCell<BTreeSet<String>>,
+    calls: Cell<u32>,
 }
 
 impl Scene<'_> {
@@ -54,6 +55,7 @@ impl Scene<'_> {
             config,
             id,
             ids: RefCell::default(),
+            calls: Cell::default(),
         }
     }
 
@@ -82,18 +84,30 @@ impl Scene<'_> {
         cmd.timeout(Duration::from_secs(30)).dir(self.scratch.path())
     }
 
-    /// The runtime with arguments, run to its end.
+    /// The runtime with arguments, run to its end. What it says goes through files, which cannot be cut off.
     pub fn call(&self, args: &[&str]) -> Out {
-        self.runtime().args(args).run()
+        let number = self.calls.get();
+        self.calls.set(number + 1);
+        let (stdout, stderr) = (format!("call-{number}.out"), format!("call-{number}.err"));
+        let shell = format!("exec \"$@\" >\"$BESIDE/{stdout}\" 2>\"$BESIDE/{stderr}\" </dev/null");
+        let mut out = self.through(&shell, args);
+        out.stdout = self.said(&stdout);
+        out.stderr = self.said(&stderr);
+        out
     }
 
-    /// The runtime through a shell, which may open files: `$@` is the runtime with these arguments. Standard output and
-    /// error go to files, for a container that stays would hold pipes open.
+    /// The runtime through a shell, which may open files: `$@` is the runtime with these arguments. `OUT` collects the
+    /// output of what stays, `ERR` holds the errors of this call.
     pub fn call_through(&self, shell: &str, args: &[&str]) -> Out {
-        let line = &self.runtime.line;
-        let mut out = Cmd::new("/bin/sh")
+        let mut out = self.through(shell, args);
+        out.stderr.push_str(&self.said("err"));
+        out
+    }
+
+    fn through(&self, shell: &str, args: &[&str]) -> Out {
+        Cmd::new("/bin/sh")
             .args(["-c", shell, "sh"])
-            .args(line)
+            .args(&self.runtime.line)
             .arg("--root")
             .arg(self.scratch.join("state"))
             .args(args)
@@ -102,10 +116,13 @@ impl Scene<'_> {
             .env("BESIDE", self.scratch.path())
             .timeout(Duration::from_secs(30))
             .dir(self.scratch.path())
-            .run();
-        out.stderr
-            .push_str(&fs::read_to_string(self.scratch.join("err")).unwrap_or_default());
-        out
+            .run()
+    }
+
+    /// A file beside the bundle, as text.
+    fn said(&self, name: &str) -> String {
+        let bytes = fs::read(self.scratch.join(name)).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 
     /// Sets the script that the container runs.
@@ -166,12 +183,8 @@ impl Scene<'_> {
     pub fn run_with(&self, more: &[&str]) -> Out {
         self.write_config();
         self.ids.borrow_mut().insert(self.id.clone());
-        self.runtime()
-            .args(["run", "--bundle"])
-            .arg(&self.bundle)
-            .args(more)
-            .arg(&self.id)
-            .run()
+        let bundle = self.bundle.to_string_lossy().into_owned();
+        self.call(&[&["run", "--bundle", &bundle], more, &[&self.id]].concat())
     }
 
     /// `exec` of a script.
@@ -220,7 +233,7 @@ impl Scene<'_> {
 
     /// The output so far of what `create` started.
     pub fn output(&self) -> String {
-        fs::read_to_string(self.scratch.join("out")).unwrap_or_default()
+        self.said("out")
     }
 
     /// `delete --force`.
