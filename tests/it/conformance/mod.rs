@@ -2,6 +2,9 @@
 //!
 //! The same cases run on Debian's crun and runc, which test the suite, and on dunlin. Where a runtime differs and may,
 //! `accepted` says so; a difference that is not listed fails, and so does a listed one that no longer shows.
+//!
+//! `DUNLIN_CONFORMANCE=mounts cargo test --test it -- conformance::runc --nocapture` runs the cases whose names contain
+//! the word.
 
 mod accepted;
 mod case;
@@ -176,4 +179,49 @@ fn accepted_differences_name_known_runtimes_and_cases() {
         let case = assertion.split(": ").next().unwrap_or_default();
         assert!(names.contains(case), "`{assertion}`: no such case");
     }
+}
+
+/// The judgement itself: without differences, with an unlisted one, and with listed ones that do not show.
+#[test]
+fn differences_are_listed_or_fail() {
+    let (_, assertion, _) = ACCEPTED
+        .iter()
+        .find(|(who, ..)| *who == "runc")
+        .expect("has differences");
+    let (name, check) = assertion.split_once(": ").unwrap();
+    let case = TOPICS
+        .iter()
+        .flat_map(|topic| topic.iter())
+        .find(|case| case.name == name)
+        .unwrap();
+    let made = |failure: Option<&str>, more: Option<&str>| {
+        let entry = |name: &str, failure: Option<&str>| {
+            let check = Check {
+                name: name.to_owned(),
+                failure: failure.map(str::to_owned),
+            };
+            (format!("{}: {name}", case.name), check)
+        };
+        let mut checks = BTreeMap::from([entry("another", more)]);
+        let listed = ACCEPTED
+            .iter()
+            .filter(|(who, full, _)| *who == "runc" && full.starts_with(&format!("{name}: ")));
+        checks.extend(listed.map(|(_, full, _)| entry(&full[name.len() + 2..], Some("differs"))));
+        checks.extend([entry(check, failure)]);
+        judge("runc", &[case], &checks)
+    };
+    assert_eq!(made(Some("differs"), None), Vec::<String>::new());
+    assert_eq!(
+        made(None, None),
+        [format!("`{assertion}`: listed as a difference, and is none")]
+    );
+    assert_eq!(
+        made(Some("differs"), Some("wrong")),
+        [format!("`{name}: another`: wrong")]
+    );
+    let nothing = judge("runc", &[case], &BTreeMap::new());
+    assert!(
+        nothing.contains(&format!("`{assertion}`: listed as a difference and never asserted")),
+        "{nothing:?}"
+    );
 }

@@ -150,13 +150,13 @@ impl Holder {
 }
 
 fn by_path(scene: &mut Scene<'_>, checks: &Checks) {
-    let holder = Holder::new(&["--net", "--ipc", "--uts"]);
-    for (name, kind) in [("network", "net"), ("ipc", "ipc"), ("uts", "uts")] {
+    let holder = Holder::new(&["--net", "--ipc", "--uts", "--cgroup"]);
+    for (name, kind) in [("network", "net"), ("ipc", "ipc"), ("uts", "uts"), ("cgroup", "cgroup")] {
         namespace(&mut scene.config, name, Some(&holder.path(kind)));
     }
     scene.config.as_object_mut().unwrap().remove("hostname");
     let seen = Seen::new(&scene.run(LINKS).stdout);
-    for kind in ["net", "ipc", "uts"] {
+    for kind in ["net", "ipc", "uts", "cgroup"] {
         checks.is(kind, seen.get(kind), holder.link(kind).as_str());
     }
     checks.holds("pid is still new", seen.get("pid") != own("pid"), seen.get("pid"));

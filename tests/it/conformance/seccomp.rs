@@ -1,8 +1,10 @@
 //! config-linux.md: seccomp: actions, errno, operators.
 
 use super::case::{Case, Checks, probe, scene};
-use super::scene::Scene;
+use super::scene::{Scene, must};
+use super::terminal::Console;
 use serde_json::{Value, json};
+use std::os::fd::AsRawFd;
 
 /// chmod with each mode; the shell's words say which errno came.
 const MODES: &str = "touch /tmp/x; for mode in 600 640 644 700 755 4755; do
@@ -170,6 +172,7 @@ pub const CASES: &[Case] = &[
         |seen, checks| checks.is("the value is SIGSYS", seen.get("code"), "159"),
     ),
     scene("seccomp and privileges", privileges),
+    scene("seccomp listener", listener),
 ];
 
 /// What a shell needs, and a runtime after it loaded the filter.
@@ -294,4 +297,51 @@ fn privileges(scene: &mut Scene<'_>, checks: &Checks) {
             ("2", if nnp { "1" } else { "0" }),
         );
     }
+}
+
+fn listener(scene: &mut Scene<'_>, checks: &Checks) {
+    let socket = Console::new(scene, "listener");
+    scene.config["linux"]["seccomp"] = json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "listenerPath": socket.path,
+        "listenerMetadata": "for the agent",
+        "syscalls": [{ "names": ["chmod", "fchmodat"], "action": "SCMP_ACT_NOTIFY" }],
+    });
+    scene.script("touch /tmp/x; chmod 700 /tmp/x 2>&1; echo went on; sleep 100");
+    scene.created();
+    let pid = scene.pid();
+    must(scene.start());
+    let (text, fds) = socket.take();
+    let text = String::from_utf8_lossy(&text).trim_end_matches(['\0', '\n']).to_owned();
+    let state: Value = serde_json::from_str(&text).unwrap_or_default();
+    checks.is("one descriptor comes", fds.len(), 1);
+    checks.is("fds", &state["fds"], &json!(["seccompFd"]));
+    checks.is("pid", state["pid"].as_u64(), Some(pid));
+    checks.is("metadata", state["metadata"].as_str(), Some("for the agent"));
+    checks.is("state: id", state["state"]["id"].as_str(), Some(scene.id.as_str()));
+    checks.is(
+        "state: bundle",
+        state["state"]["bundle"].as_str(),
+        scene.folder().to_str(),
+    );
+    let link = fds
+        .first()
+        .map(|fd| std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap());
+    checks.is("it is a listener", link, Some("anon_inode:seccomp notify".into()));
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    checks.is("the call waits for the listener", scene.output(), "");
+    drop(fds);
+    checks.has(
+        "without a listener there is no such call",
+        &scene.says("went on"),
+        "not implemented",
+    );
+    must(scene.delete());
+    scene.config["linux"]["seccomp"]["listenerPath"] = json!("/nowhere/listener");
+    let failed = scene.create().code != 0 || scene.start().code != 0 || scene.awaits("stopped") == "stopped";
+    checks.holds(
+        "a socket that is not there is an error",
+        failed && !scene.output().ends_with("went on\nwent on\n"),
+        scene.output(),
+    );
 }

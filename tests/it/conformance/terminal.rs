@@ -17,14 +17,14 @@ pub const CASES: &[Case] = &[
     scene("terminal without a socket", without_socket),
 ];
 
-/// A socket that takes a terminal, and its path.
-struct Console {
+/// A socket that takes descriptors, and its path.
+pub struct Console {
     listener: UnixListener,
-    path: String,
+    pub path: String,
 }
 
 impl Console {
-    fn new(scene: &Scene<'_>, name: &str) -> Console {
+    pub fn new(scene: &Scene<'_>, name: &str) -> Console {
         let path = scene.beside(name);
         let listener = UnixListener::bind(&path).unwrap();
         listener.set_nonblocking(true).unwrap();
@@ -32,19 +32,20 @@ impl Console {
         Console { listener, path }
     }
 
-    /// What the runtime sent.
-    fn take(&self) -> Vec<OwnedFd> {
+    /// The bytes and descriptors that the runtime sent.
+    pub fn take(&self) -> (Vec<u8>, Vec<OwnedFd>) {
         let mut taken = None;
         super::scene::until(|| {
             taken = self.listener.accept().ok();
             taken.is_some()
         });
-        let Some((stream, _)) = taken else { return Vec::new() };
+        let Some((stream, _)) = taken else {
+            return (Vec::new(), Vec::new());
+        };
         stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        let mut name = [0; 4096];
-        socket::recv_with_fds(stream.as_fd(), &mut name)
-            .map(|(_, fds)| fds)
-            .unwrap_or_default()
+        let mut buffer = [0; 8192];
+        let (count, fds) = socket::recv_with_fds(stream.as_fd(), &mut buffer).unwrap_or_default();
+        (buffer[..count].to_vec(), fds)
     }
 }
 
@@ -97,7 +98,7 @@ fn terminal(scene: &mut Scene<'_>, checks: &Checks) {
         "create with a socket",
         &scene.create_as(&scene.id, &["--console-socket", &console.path]),
     );
-    let mut fds = console.take();
+    let (_, mut fds) = console.take();
     checks.is("one descriptor comes", fds.len(), 1);
     let master = fds.remove(0);
     checks.holds("it is a terminal", tty::is_terminal(master.as_fd()), &master);
@@ -145,7 +146,7 @@ fn terminal_of_exec(scene: &mut Scene<'_>, checks: &Checks) {
         "works",
         &scene.call_through("exec \"$@\" >\"$OUT\" 2>\"$ERR\" </dev/null", &args),
     );
-    let fds = console.take();
+    let (_, fds) = console.take();
     checks.is("one descriptor comes", fds.len(), 1);
     let heard = fds.into_iter().next().map(|master| Terminal::new(master).hear("end\n"));
     let seen = super::seen::Seen::new(&heard.unwrap_or_default());
