@@ -229,7 +229,7 @@ fn signals(scene: &mut Scene<'_>, checks: &Checks) {
     scene.started("exec sleep 100");
     super::scene::until(|| {
         let line = fs::read(format!("/proc/{}/cmdline", scene.pid())).unwrap_or_default();
-        String::from_utf8_lossy(&line).contains("100")
+        line.starts_with(b"sleep")
     });
     let pid = scene.pid();
     let root = fs::metadata(format!("/proc/{pid}/root/")).unwrap();
