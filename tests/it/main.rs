@@ -3,6 +3,7 @@
 
 mod agent;
 mod cli;
+mod conformance;
 mod device;
 mod fixture;
 mod footprint;
