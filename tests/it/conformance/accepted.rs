@@ -1,10 +1,11 @@
 //! Where a runtime differs from what a case asserts, and may: runtime, assertion, why.
 //!
-//! crun is 1.8.1 and runc 1.1.5, as in Debian 12. A line that no longer describes its runtime fails the suite.
+//! crun is 1.8.1 and runc 1.1.5, as in Debian 12; dunlin is this tree. A line that no longer describes its runtime fails the suite.
 
 const NEW: &str = "newer than this runtime: specification 1.1 or 1.2";
 const ORDER: &str = "poststart hooks are run before the program is, as soon as the runtime can";
 const LAX: &str = "config.json is read without this check, and what is wrong is passed over";
+const LATER: &str = "not built yet: refused, and the field named";
 const PRIVATE: &str = "without rootfsPropagation crun makes every mount private at the end";
 
 pub const ACCEPTED: &[(&str, &str, &str)] = &[
@@ -175,4 +176,11 @@ pub const ACCEPTED: &[(&str, &str, &str)] = &[
         "user namespace by path: it is joined",
         "wants mappings, although the namespace has them",
     ),
+    ("dunlin", "idmapped mounts: the owner is shifted", LATER),
+    ("dunlin", "ioPriority: runs", LATER),
+    ("dunlin", "personality of 64 bits: runs", LATER),
+    ("dunlin", "personality: runs", LATER),
+    ("dunlin", "scheduler: runs", LATER),
+    ("dunlin", "seccomp listener: runs", LATER),
+    ("dunlin", "time namespace: runs", LATER),
 ];

@@ -261,7 +261,8 @@ fn refused(scene: &mut Scene<'_>, checks: &Checks) {
     scene.config["hooks"] = json!({ "createRuntime": [{ "path": "bin/true" }] });
     checks.fails("a relative path", &scene.create());
     must(scene.delete());
-    scene.config["hooks"] = json!({ "createRuntime": [{ "path": "/bin/true", "timeout": 0 }] });
+    scene.config["hooks"] =
+        json!({ "createRuntime": [{ "path": "/bin/sleep", "args": ["sleep", "1"], "timeout": 0 }] });
     checks.fails("a time-out of nothing", &scene.create());
     must(scene.delete());
     scene.config["hooks"] = json!({ "createRuntime": [{ "args": ["true"] }] });
