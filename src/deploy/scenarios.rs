@@ -2,6 +2,7 @@
 
 use crate::types::deployment::{Reason, State};
 use crate::types::document::Rollout;
+use crate::types::time::Mono;
 
 use super::core::{Command, Conditions, Wish};
 use super::fake::{Death, World, app, app_after, app_unchecked, wish};
@@ -46,6 +47,19 @@ fn a_good_update_goes_through_every_state_and_is_committed() {
     let last = world.records.last().unwrap();
     assert_eq!((last.apps.len(), last.bytes.fetched, last.attempt), (1, 100, 1));
     assert!(last.apps[0].from.is_some() && last.apps[0].to.is_some_and(|to| to.image.is_some()));
+}
+
+#[test]
+fn a_soak_that_became_due_between_two_looks_is_due_at_once() {
+    let mut world = world("late-look", vec![app("web", "good-1")]);
+    world.apply(wish(2, vec![app("web", "good-2")])).unwrap();
+    world.pass(3_000).unwrap();
+    assert_eq!(world.end().0, State::Soaking);
+    for late in [2_000, 20_000, 200_000] {
+        let now = Mono(world.now + late);
+        let due = world.core.as_ref().and_then(|core| core.deadline(now));
+        assert!(due.is_some_and(|due| due <= now), "{late} ms later: {due:?}");
+    }
 }
 
 #[test]

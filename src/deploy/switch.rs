@@ -473,9 +473,12 @@ impl Core {
                 // While a commit waits for the disk its next try is what counts.
                 if flight.retry_at.is_none()
                     && let Some(soak) = &flight.soak
-                    && let Verdict::Going(Some(at)) = soak.verdict(now)
                 {
-                    times.push(at);
+                    times.extend(match soak.verdict(now) {
+                        Verdict::Going(at) => at,
+                        // It became due since the last look.
+                        Verdict::Checkpoint | Verdict::Done => Some(now),
+                    });
                 }
             }
             Some(State::Switching | State::RollingBack) => match flight.steps.get(flight.at) {
