@@ -14,11 +14,12 @@ use crate::runtime::create;
 use crate::runtime::error::RuntimeError;
 use crate::runtime::exec as runtime_exec;
 use crate::runtime::launch::{ExecLaunch, Extra, Launch, Rootfs, Stdio};
+use crate::runtime::seccomp::Program;
 use crate::sys::creds::Caps;
 use crate::sys::tty::WindowSize;
 use crate::types::bounds::{BUNDLE_BYTES, RUN_START_MS};
 use crate::types::oci::read::read;
-use crate::types::oci::runtime::{LinuxCapabilities, Process, Spec};
+use crate::types::oci::runtime::{Linux, LinuxCapabilities, Process, Spec};
 
 /// Which pipes a process gets; none is `/dev/null`, or a terminal.
 #[derive(Debug, Clone, Copy)]
@@ -85,7 +86,9 @@ impl From<RuntimeError> for Refusal {
 
 /// Makes the container, reports, waits for the monitor's word, and lets the program run.
 pub fn create(config: &MonitorConfig, group: &Handle, theirs: Theirs, talk: &Talk) -> Result<(), Refusal> {
-    let spec = read_spec(&config.bundle)?;
+    let spec = read_spec(&config.bundle.join("config.json"))?;
+    let filter = crate::runtime::filter(&spec, None)?;
+    remember(&config.run_dir, &spec, filter.as_ref());
     let rootfs = match config.root.clone() {
         Root::Overlay {
             lowers,
@@ -107,6 +110,7 @@ pub fn create(config: &MonitorConfig, group: &Handle, theirs: Theirs, talk: &Tal
         id_map: Some(config.id_map.clone()),
         cgroup: Some(group),
         user: Some(config.user.as_str()),
+        filter: filter.as_ref(),
         stdio: theirs.stdio(config.tty),
         die_with_parent: true,
         sibling: true,
@@ -131,7 +135,7 @@ pub fn exec(
     theirs: Theirs,
     talk: &Talk,
 ) -> Result<(), Refusal> {
-    let spec = read_spec(&config.bundle)?;
+    let (spec, filter) = recall(config)?;
     let process = process_of(&spec, request)?;
     let (pid, pidfd) = target;
     let user = request.user.as_deref().unwrap_or(&config.user);
@@ -143,6 +147,7 @@ pub fn exec(
         cgroup: Some(group),
         process: &process,
         user: Some(user),
+        filter: filter.as_ref(),
         stdio: theirs.stdio(request.tty),
         die_with_parent: true,
         sibling: true,
@@ -155,9 +160,53 @@ pub fn exec(
     Ok(())
 }
 
-fn read_spec(bundle: &Path) -> Result<Spec, Refusal> {
-    let path = bundle.join("config.json");
-    let text = durable::read(&path, BUNDLE_BYTES).map_err(|error| Refusal::new(error.to_string()))?;
+/// What an exec needs of a bundle, in the run directory: most of a bundle is its mounts and the text of its filter.
+const EXEC: &str = "exec.json";
+/// The compiled filter beside it.
+const FILTER: &str = "filter";
+
+/// Keeps for execs, probes above all, what the start has found out. Without it they do the same work again.
+fn remember(run_dir: &Path, spec: &Spec, filter: Option<&Program>) {
+    let linux = spec.linux.as_ref().map(|linux| Linux {
+        namespaces: linux.namespaces.clone(),
+        uid_mappings: linux.uid_mappings.clone(),
+        gid_mappings: linux.gid_mappings.clone(),
+        ..Linux::default()
+    });
+    let short = Spec {
+        oci_version: spec.oci_version.clone(),
+        process: spec.process.clone(),
+        linux,
+        ..Spec::default()
+    };
+    let text = serde_json::to_vec(&short).unwrap_or_default();
+    let program = filter.map(Program::to_bytes).unwrap_or_default();
+    // The document comes last: where it is, the filter is.
+    let done = durable::write_volatile(&run_dir.join(FILTER), &program)
+        .and_then(|()| durable::write_volatile(&run_dir.join(EXEC), &text));
+    if let Err(error) = done {
+        crate::debug!("{error}");
+    }
+}
+
+/// What [`remember`] has kept, else the bundle itself.
+fn recall(config: &MonitorConfig) -> Result<(Spec, Option<Program>), Refusal> {
+    let kept = || {
+        let program = durable::read(&config.run_dir.join(FILTER), BUNDLE_BYTES).ok()?;
+        let filter = match program.is_empty() {
+            true => None,
+            false => Some(Program::from_bytes(&program)?),
+        };
+        Some((read_spec(&config.run_dir.join(EXEC)).ok()?, filter))
+    };
+    match kept() {
+        Some(kept) => Ok(kept),
+        None => Ok((read_spec(&config.bundle.join("config.json"))?, None)),
+    }
+}
+
+fn read_spec(path: &Path) -> Result<Spec, Refusal> {
+    let text = durable::read(path, BUNDLE_BYTES).map_err(|error| Refusal::new(error.to_string()))?;
     read(&text).map_err(|error| Refusal::new(format!("`{}`: {error}", path.display())))
 }
 

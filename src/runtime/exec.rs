@@ -142,8 +142,7 @@ type Joined = (super::user::Identity, Option<super::seccomp::Program>);
 
 fn join(launch: ExecLaunch<'_>, namespaces: Namespaces, parent: &ChildEnd) -> Result<Joined, RuntimeError> {
     let process = launch.process;
-    let linux = launch.spec.linux.as_ref();
-    let filter = runtime_process::filter(linux.and_then(|linux| linux.seccomp.as_ref()))?;
+    let filter = runtime_process::filter(launch.spec, launch.filter)?;
     parent.await_message(ToChild::Go)?;
     runtime_process::set_oom_score(process.oom_score_adj)?;
     process::new_session().map_err(RuntimeError::process("make a session"))?;

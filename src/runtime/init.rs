@@ -188,8 +188,7 @@ fn enter_root(launch: Launch<'_>, namespaces: Namespaces, parent: &ChildEnd) -> 
     let spec = launch.spec;
     // What needs no id and no parent is done while the parent maps ids.
     let tree = Tree::plan(spec, launch.bundle)?;
-    let linux = spec.linux.as_ref();
-    let filter = process::filter(linux.and_then(|linux| linux.seccomp.as_ref()))?;
+    let filter = process::filter(spec, launch.filter)?;
     let process = process_of(spec)?;
     parent.await_message(ToChild::Go)?;
 
@@ -220,7 +219,7 @@ fn enter_root(launch: Launch<'_>, namespaces: Namespaces, parent: &ChildEnd) -> 
     }
     let root = mounts::mount_root(&launch.rootfs)?;
     let proc = mounts::build(root.as_fd(), &tree, &v1)?;
-    if let Some(settings) = linux.and_then(|linux| linux.sysctl.as_ref()) {
+    if let Some(settings) = spec.linux.as_ref().and_then(|linux| linux.sysctl.as_ref()) {
         sysctl::write(settings, proc)?;
     }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::cgroup::Handle;
 use super::hooks::HookState;
+use super::seccomp::Program;
 use crate::sys::tty::WindowSize;
 use crate::types::idmap::IdMap;
 use crate::types::oci::runtime::{Process, Spec};
@@ -25,6 +26,8 @@ pub struct Launch<'a> {
     pub cgroup: Option<&'a Handle>,
     /// `USER[:GROUP]` by name or number, looked up inside the root; none: the numbers of `process.user` stand.
     pub user: Option<&'a str>,
+    /// The compiled filter of `linux.seccomp`; none: it is compiled.
+    pub filter: Option<&'a Program>,
     /// Its first three descriptors.
     pub stdio: Stdio,
     /// The kernel kills the container when its parent ends.
@@ -108,6 +111,8 @@ pub struct ExecLaunch<'a> {
     pub process: &'a Process,
     /// `USER[:GROUP]` by name or number, looked up in the container; none: the numbers of `process.user` stand.
     pub user: Option<&'a str>,
+    /// The compiled filter of `linux.seccomp`; none: it is compiled.
+    pub filter: Option<&'a Program>,
     /// Its first three descriptors.
     pub stdio: Stdio,
     /// The kernel kills it when its parent ends.

@@ -34,3 +34,5 @@ pub mod spec;
 mod sysctl;
 mod terminal;
 pub mod user;
+
+pub use process::filter;

@@ -12,7 +12,7 @@ use super::user::Identity;
 use crate::sys::creds::{self, CapState, Caps};
 use crate::sys::{errno, path, process};
 use crate::types::idmap::IdMap;
-use crate::types::oci::runtime::{LinuxCapabilities, LinuxSeccomp, Process};
+use crate::types::oci::runtime::{LinuxCapabilities, Process, Spec};
 
 /// A process that has everything but its filter and its program.
 #[derive(Debug)]
@@ -23,8 +23,12 @@ pub struct Prepared {
     caps: CapState,
 }
 
-/// Compiles the filter of a specification. A notify listener is not supported.
-pub fn filter(seccomp: Option<&LinuxSeccomp>) -> Result<Option<seccomp::Program>, RuntimeError> {
+/// The filter of a specification: the one that was compiled before, else it is compiled. A notify listener is not supported.
+pub fn filter(spec: &Spec, ready: Option<&seccomp::Program>) -> Result<Option<seccomp::Program>, RuntimeError> {
+    if let Some(ready) = ready {
+        return Ok(Some(ready.clone()));
+    }
+    let seccomp = spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref());
     let Some(seccomp) = seccomp else { return Ok(None) };
     if seccomp.listener_path.is_some() {
         return Err(RuntimeError::spec("linux.seccomp.listenerPath", "is not supported"));

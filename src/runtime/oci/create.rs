@@ -217,6 +217,7 @@ fn launch(
         id_map,
         cgroup: group,
         user: None,
+        filter: None,
         stdio,
         die_with_parent: false,
         sibling: false,

@@ -62,6 +62,7 @@ impl Container {
             cgroup: self.state.group.as_ref(),
             process: &wanted.process,
             user: None,
+            filter: None,
             stdio: if terminal {
                 Stdio::Terminal { size: None }
             } else {

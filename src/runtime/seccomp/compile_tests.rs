@@ -496,3 +496,15 @@ fn a_loaded_filter_holds_for_its_thread() {
     .join()
     .unwrap();
 }
+
+#[test]
+fn a_compiled_filter_is_kept_as_bytes_and_cut_ones_are_none() {
+    let settings = Profile::standard().unwrap().resolve(Abi::NATIVE, Caps::NONE, (6, 1));
+    let program = compile(&settings, Abi::NATIVE).unwrap();
+    let bytes = program.to_bytes();
+    assert_eq!(bytes.len(), 4 + 8 * program.instructions.len());
+    assert_eq!(Program::from_bytes(&bytes), Some(program));
+    for cut in [0, 3, 4, 5, bytes.len() - 1] {
+        assert_eq!(Program::from_bytes(&bytes[..cut]), None, "{cut}");
+    }
+}

@@ -17,7 +17,7 @@ pub use profile::Profile;
 use std::io;
 use std::os::fd::OwnedFd;
 
-use crate::sys::seccomp::{self, Instruction};
+use crate::sys::seccomp::{self, INSTRUCTIONS_MAX, Instruction};
 
 /// A system call interface that the kernel may offer to a container's programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +77,33 @@ impl Program {
     /// to the specification's `listenerPath`. Errors as of [`seccomp::load`].
     pub fn load(&self) -> io::Result<Option<OwnedFd>> {
         seccomp::load(&self.instructions, self.flags)
+    }
+
+    /// The flags, then the instructions, eight bytes each, in little-endian order.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = self.flags.to_le_bytes().to_vec();
+        for Instruction { code, jt, jf, k } in &self.instructions {
+            bytes.extend(code.to_le_bytes());
+            bytes.extend([*jt, *jf]);
+            bytes.extend(k.to_le_bytes());
+        }
+        bytes
+    }
+
+    /// What [`Program::to_bytes`] made; nothing where the length cannot be right. The kernel checks the instructions.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Program> {
+        let (flags, rest) = bytes.split_first_chunk::<4>()?;
+        let (all, []) = rest.as_chunks::<8>() else { return None };
+        let instruction = |&[a, b, jt, jf, c, d, e, f]: &[u8; 8]| Instruction {
+            code: u16::from_le_bytes([a, b]),
+            jt,
+            jf,
+            k: u32::from_le_bytes([c, d, e, f]),
+        };
+        (1..=INSTRUCTIONS_MAX).contains(&all.len()).then(|| Program {
+            instructions: all.iter().map(instruction).collect(),
+            flags: u32::from_le_bytes(*flags),
+        })
     }
 }
 
