@@ -9,7 +9,8 @@ use crate::fixture::arch::Arch;
 use crate::fixture::broker::Broker;
 use crate::fixture::images::{Format, Index};
 use crate::fixture::registry::Registry;
-use crate::fixture::vm::{HOST, Vm};
+use crate::fixture::scratch::Scratch;
+use crate::fixture::vm::{HOST, Vm, make_disk};
 use crate::skip;
 
 /// Runs in the guest: `IMAGE` stands for the image's name there.
@@ -44,9 +45,12 @@ const LIMITS: &str = r#"
     d rm -f -t 0 bomb >/dev/null
 
     echo "- a busy loop gets its share and no more"
-    d run -d --name busy --cpus 0.2 IMAGE sh -c 'while :; do :; done' >/dev/null
+    d run -d --name busy --cpus 0.2 --cpuset-cpus 0 --cpu-shares 512 --device-write-bps /dev/vda:1mb IMAGE sh -c 'while :; do :; done' >/dev/null
     sleep 1
     group=$(find /sys/fs/cgroup/dunlin -type d -name "c-$(d inspect --format '{{.Id}}' busy)*" | head -n 1)
+    [ "$(cat $group/cpuset.cpus)" = 0 ] || fail "cpuset.cpus is $(cat $group/cpuset.cpus)"
+    [ "$(cat $group/cpu.weight)" -lt 100 ] || fail "cpu.weight is $(cat $group/cpu.weight)"
+    grep -q 'wbps=1048576' $group/io.max || fail "io.max is $(cat $group/io.max)"
     used() { awk '/^usage_usec/ { print $2 }' $group/cpu.stat; }
     uptime_us() { awk '{ printf "%d\n", $1 * 1000000 }' /proc/uptime; }
     used0=$(used); at0=$(uptime_us)
@@ -89,7 +93,14 @@ fn limits_bite(arch: Arch) {
     registry.push("busybox", "1", &Index::busybox(Format::Oci));
     let image = format!("{HOST}:{}/busybox:1", registry.port());
     let script = LIMITS.replace("IMAGE", &image).replace("ARCH", arch.oci());
-    let outcome = vm.text("/etc/agent.toml", settings(&registry, "")).run(&script);
+    // For its number alone: a limit names a device.
+    let scratch = Scratch::new("limits");
+    let disk = scratch.join("disk");
+    make_disk(&disk, 16);
+    let outcome = vm
+        .disk(&disk)
+        .text("/etc/agent.toml", settings(&registry, ""))
+        .run(&script);
     assert!(outcome.ok().contains("all limits hold"));
 }
 
