@@ -194,6 +194,7 @@ fn remove_run_dir(dir: &Path) {
             Err(error) => return crate::debug!("remove `{}`: {error}", dir.display()),
         }
     }
+    crate::debug!("remove `{}`: it is being written to", dir.display());
 }
 
 fn remove_unnamed(layout: &Layout, record: &ContainerRecord, trees: RemoveTree) -> Result<(), EngineError> {

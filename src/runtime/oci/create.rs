@@ -53,6 +53,18 @@ pub enum Console {
     Caller,
 }
 
+impl Console {
+    /// Whether a process with or without a terminal can have it, in runc's words.
+    pub(super) fn check(&self, terminal: bool) -> Result<(), OciError> {
+        let text = match (terminal, self) {
+            (true, Console::None) => "cannot allocate tty if the runtime will detach without setting console socket",
+            (false, Console::Socket(_)) => "cannot use console socket if the runtime will not detach or allocate tty",
+            _ => return Ok(()),
+        };
+        Err(OciError::Usage(text.to_owned()))
+    }
+}
+
 /// How the container is to be started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Waiting {
@@ -69,17 +81,7 @@ impl Root {
         let bundle = fs::canonicalize(&make.bundle).map_err(OciError::io("open", &make.bundle))?;
         let (spec, text) = document(&bundle.join("config.json"))?;
         let terminal = wants_terminal(&spec);
-        match (terminal, &make.console) {
-            (true, Console::None) => {
-                let text = "cannot allocate tty if the runtime will detach without setting console socket";
-                return Err(OciError::Usage(text.to_owned()));
-            }
-            (false, Console::Socket(_)) => {
-                let text = "cannot use console socket if the runtime will not detach or allocate tty";
-                return Err(OciError::Usage(text.to_owned()));
-            }
-            _ => {}
-        }
+        make.console.check(terminal)?;
         self.make_dir(&dir)?;
         let made = build(make, waiting, &dir, bundle, &spec, &text);
         if made.is_err() {

@@ -42,17 +42,7 @@ impl Container {
             return refused("cannot exec in a stopped container");
         };
         let terminal = wanted.process.terminal == Some(true);
-        match (terminal, &wanted.console) {
-            (true, Console::None) => {
-                let text = "cannot allocate tty if the runtime will detach without setting console socket";
-                return Err(OciError::Usage(text.to_owned()));
-            }
-            (false, Console::Socket(_)) => {
-                let text = "cannot use console socket if the runtime will not detach or allocate tty";
-                return Err(OciError::Usage(text.to_owned()));
-            }
-            _ => {}
-        }
+        wanted.console.check(terminal)?;
         let map = id_map(spec)?;
         let mut made = exec::exec(ExecLaunch {
             pid: self.state.pid,
