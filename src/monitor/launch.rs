@@ -13,13 +13,14 @@ use crate::runtime::cgroup::Handle;
 use crate::runtime::create;
 use crate::runtime::error::RuntimeError;
 use crate::runtime::exec as runtime_exec;
+use crate::runtime::hooks::HookState;
 use crate::runtime::launch::{ExecLaunch, Extra, Launch, Rootfs, Stdio};
 use crate::runtime::seccomp::Program;
 use crate::sys::creds::Caps;
 use crate::sys::tty::WindowSize;
 use crate::types::bounds::{BUNDLE_BYTES, RUN_START_MS};
 use crate::types::oci::read::read;
-use crate::types::oci::runtime::{Linux, LinuxCapabilities, Process, Spec};
+use crate::types::oci::runtime::{Linux, LinuxCapabilities, LinuxSeccomp, Process, Spec};
 
 /// Which pipes a process gets; none is `/dev/null`, or a terminal.
 #[derive(Debug, Clone, Copy)]
@@ -114,7 +115,10 @@ pub fn create(config: &MonitorConfig, group: &Handle, theirs: Theirs, talk: &Tal
         stdio: theirs.stdio(config.tty),
         die_with_parent: true,
         sibling: true,
-        extra: Extra::default(),
+        extra: Extra {
+            hooks: listener_state(&spec, config),
+            ..Extra::default()
+        },
     })?;
     let fds: Vec<BorrowedFd<'_>> = std::iter::once(created.pidfd.as_fd())
         .chain(created.console.as_ref().map(AsFd::as_fd))
@@ -151,6 +155,7 @@ pub fn exec(
         stdio: theirs.stdio(request.tty),
         die_with_parent: true,
         sibling: true,
+        state: listener_state(&spec, config),
         kept_fds: 0,
     })?;
     let fds: Vec<BorrowedFd<'_>> = std::iter::once(made.pidfd.as_fd())
@@ -160,6 +165,18 @@ pub fn exec(
     Ok(())
 }
 
+/// What a listener of the container's filter is told, if it has one.
+fn listener_state(spec: &Spec, config: &MonitorConfig) -> Option<HookState> {
+    spec.linux.as_ref()?.seccomp.as_ref()?.listener_path.as_ref()?;
+    Some(HookState {
+        oci_version: spec.oci_version.clone(),
+        id: config.id.to_string(),
+        bundle: config.bundle.clone(),
+        annotations: spec.annotations.clone(),
+        ..HookState::default()
+    })
+}
+
 /// What an exec needs of a bundle, in the run directory: most of a bundle is its mounts and the text of its filter.
 const EXEC: &str = "exec.json";
 /// The compiled filter beside it.
@@ -167,7 +184,15 @@ const FILTER: &str = "filter";
 
 /// Keeps for execs, probes above all, what the start has found out. Without it they do the same work again.
 fn remember(run_dir: &Path, spec: &Spec, filter: Option<&Program>) {
+    // The filter is kept apart; only who listens to it is still asked for.
+    let listens = |seccomp: &LinuxSeccomp| seccomp.listener_path.is_some();
     let linux = spec.linux.as_ref().map(|linux| Linux {
+        seccomp: linux.seccomp.clone().filter(listens).map(|seccomp| LinuxSeccomp {
+            syscalls: None,
+            ..seccomp
+        }),
+        memory_policy: linux.memory_policy.clone(),
+        personality: linux.personality.clone(),
         namespaces: linux.namespaces.clone(),
         uid_mappings: linux.uid_mappings.clone(),
         gid_mappings: linux.gid_mappings.clone(),

@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 
 use super::error::RuntimeError;
+use super::schedule::{Affinity, Schedule};
+use super::times;
 use crate::sys::creds::Caps;
 use crate::sys::ns::Namespaces;
 use crate::sys::process::limit_by_name;
-use crate::types::oci::runtime::{Hooks, LinuxNamespaceType, Process, Spec};
+use crate::types::oci::runtime::{Hooks, Linux, LinuxNamespaceType, Process, Spec};
 
 /// The namespaces that a specification asks for; those that are neither made nor joined are the caller's.
 #[derive(Debug, Default)]
@@ -24,7 +26,7 @@ impl Asked {
     }
 }
 
-/// The namespaces that a specification asks for. A mount namespace is needed; new time namespaces are not supported.
+/// The namespaces that a specification asks for. A mount namespace is needed.
 pub fn namespaces(spec: &Spec) -> Result<Asked, RuntimeError> {
     let field = "linux.namespaces";
     let listed = spec.linux.as_ref().and_then(|linux| linux.namespaces.as_ref());
@@ -49,9 +51,6 @@ pub fn namespaces(spec: &Spec) -> Result<Asked, RuntimeError> {
                 return Err(RuntimeError::spec(field, problem));
             }
             Some(path) => found.joined.push((kind, path.clone())),
-            None if kind == Namespaces::TIME => {
-                return Err(RuntimeError::spec(field, "a new `time` is not supported"));
-            }
             None => found.new = found.new | kind,
         }
     }
@@ -59,6 +58,10 @@ pub fn namespaces(spec: &Spec) -> Result<Asked, RuntimeError> {
         return Err(RuntimeError::spec(field, "`mount` must be there"));
     }
     let linux = spec.linux.as_ref();
+    let offsets = linux.and_then(|linux| linux.time_offsets.as_ref());
+    if offsets.is_some_and(|all| !all.is_empty()) && !found.new.has(Namespaces::TIME) {
+        return Err(RuntimeError::spec("linux.timeOffsets", "needs a new `time` namespace"));
+    }
     let mapped = |maps: Option<&Vec<_>>| maps.is_some_and(|maps| !maps.is_empty());
     if mapped(linux.and_then(|l| l.uid_mappings.as_ref())) && !found.all().has(Namespaces::USER) {
         return Err(RuntimeError::spec("linux.uidMappings", "needs a `user` namespace"));
@@ -87,20 +90,11 @@ pub fn supported(spec: &Spec, namespaces: Namespaces) -> Result<(), RuntimeError
     }
     if let Some(linux) = &spec.linux {
         refuse(linux.intel_rdt.is_some(), "linux.intelRdt")?;
-        refuse(linux.memory_policy.is_some(), "linux.memoryPolicy")?;
-        refuse(linux.personality.is_some(), "linux.personality")?;
-        refuse(
-            linux.time_offsets.as_ref().is_some_and(|offsets| !offsets.is_empty()),
-            "linux.timeOffsets",
-        )?;
         refuse(
             linux.net_devices.as_ref().is_some_and(|devices| !devices.is_empty()),
             "linux.netDevices",
         )?;
-        refuse(
-            linux.mount_label.as_ref().is_some_and(|label| !label.is_empty()),
-            "linux.mountLabel",
-        )?;
+        times::check(linux.time_offsets.as_ref())?;
         for key in linux.sysctl.iter().flatten().map(|(key, _)| key) {
             sysctl(key, namespaces)?;
         }
@@ -112,32 +106,15 @@ pub fn supported(spec: &Spec, namespaces: Namespaces) -> Result<(), RuntimeError
         }
     }
     match &spec.process {
-        Some(process) => process_supported(process),
+        Some(process) => process_supported(process, spec.linux.as_ref()),
         None => Err(RuntimeError::spec("process", "must be there")),
     }
 }
 
-/// Refuses what a process may ask for and is not supported.
-pub fn process_supported(process: &Process) -> Result<(), RuntimeError> {
-    let unsupported = [
-        (
-            process
-                .apparmor_profile
-                .as_ref()
-                .is_some_and(|p| !p.is_empty() && p != "unconfined"),
-            "process.apparmorProfile",
-        ),
-        (
-            process.selinux_label.as_ref().is_some_and(|label| !label.is_empty()),
-            "process.selinuxLabel",
-        ),
-        (process.scheduler.is_some(), "process.scheduler"),
-        (process.io_priority.is_some(), "process.ioPriority"),
-        (process.exec_cpu_affinity.is_some(), "process.execCPUAffinity"),
-    ];
-    if let Some((_, field)) = unsupported.iter().find(|(asked, _)| *asked) {
-        return Err(RuntimeError::spec(*field, "is not supported"));
-    }
+/// Refuses what a process in a container with these settings may ask for and is not supported.
+pub fn process_supported(process: &Process, linux: Option<&Linux>) -> Result<(), RuntimeError> {
+    Schedule::of(process, linux)?;
+    Affinity::of(process)?;
     known_names(process)?;
     if !process.cwd.is_absolute() {
         return Err(RuntimeError::spec(
@@ -253,22 +230,29 @@ mod tests {
                 "hooks",
             ),
             (
-                with("", r#","personality":{"domain":"LINUX"}"#, ""),
-                "linux.personality",
+                with("", r#","personality":{"domain":"BSD"}"#, ""),
+                "linux.personality.domain",
             ),
             (
                 with("", r#","timeOffsets":{"boottime":{"secs":1}}"#, ""),
                 "linux.timeOffsets",
             ),
-            (with("", r#","mountLabel":"x""#, ""), "linux.mountLabel"),
+            (with("", r#","intelRdt":{}"#, ""), "linux.intelRdt"),
+            (with("", r#","netDevices":{"eth7":{}}"#, ""), "linux.netDevices"),
             (
                 with("", r#","sysctl":{"kernel.core_pattern":"|/x"}"#, ""),
                 "linux.sysctl",
             ),
             (with("", r#","sysctl":{"kernel.shmmax":"1"}"#, ""), "linux.sysctl"),
             (with("", r#","sysctl":{"net..x":"1"}"#, ""), "linux.sysctl"),
-            (with("", "", r#","apparmorProfile":"x""#), "process.apparmorProfile"),
-            (with("", "", r#","selinuxLabel":"x""#), "process.selinuxLabel"),
+            (
+                with("", "", r#","scheduler":{"policy":"SCHED_OTHER","nice":99}"#),
+                "process.scheduler",
+            ),
+            (
+                with("", "", r#","execCPUAffinity":{"initial":"x"}"#),
+                "process.execCPUAffinity.initial",
+            ),
             (
                 with("", "", r#","capabilities":{"ambient":["CAP_KILL","CAP_FLY"]}"#),
                 "process.capabilities",
@@ -293,8 +277,9 @@ mod tests {
                 "linux.namespaces",
             ),
             (
-                with("", "", "").replace(r#"{"type":"uts"}"#, r#"{"type":"time"}"#),
-                "linux.namespaces",
+                with("", r#","timeOffsets":{"realtime":{"secs":1}}"#, "")
+                    .replace(r#"{"type":"uts"}"#, r#"{"type":"time"}"#),
+                "linux.timeOffsets",
             ),
             (
                 with(r#""hostname":"x","#, "", "").replace(r#",{"type":"uts"}"#, ""),

@@ -9,8 +9,10 @@ use super::idmap;
 use super::init;
 use super::join::{self, Joined};
 use super::launch::Launch;
+use super::mapped;
 use super::message::{self, ParentEnd, ToChild, ToParent};
 use super::mounts;
+use super::notify::{self, Notify};
 use crate::sys::ns::Namespaces;
 use crate::sys::process::{self, Child, CloneArgs, Cloned};
 use crate::types::idmap::IdMap;
@@ -27,6 +29,7 @@ pub struct Created {
     /// The master of its terminal, if it has one.
     pub console: Option<OwnedFd>,
     start: Option<ParentEnd>,
+    notify: Option<Notify>,
 }
 
 /// Makes a container. Everything is set up and its program is found when this returns; after an error nothing is left of
@@ -44,11 +47,13 @@ pub fn create(launch: Launch<'_>) -> Result<Created, RuntimeError> {
     if launch.sibling {
         mounts::leave_first_mount_apart()?;
     }
+    let mapped = mapped::make(launch.spec, launch.bundle)?;
     let (parent_end, child_end) = message::pair()?;
     let group = group_dir(launch.cgroup)?;
     let args = CloneArgs {
-        // The cgroup namespace comes later: it begins at the group of who makes it.
-        namespaces: asked.new.without(Namespaces::CGROUP),
+        // The cgroup namespace comes later: it begins at the group of who makes it. So does that of time, whose clocks are set
+        // before anybody is in it.
+        namespaces: asked.new.without(Namespaces::CGROUP | Namespaces::TIME),
         cgroup: group.as_ref().map(AsFd::as_fd),
         sibling: launch.sibling,
     };
@@ -56,7 +61,7 @@ pub fn create(launch: Launch<'_>) -> Result<Created, RuntimeError> {
         Cloned::Parent(child) => child,
         Cloned::Child => {
             drop((parent_end, joined));
-            init::run(launch, asked.new, child_end)
+            init::run(launch, asked.new, mapped, child_end)
         }
     };
     let Launch {
@@ -68,18 +73,20 @@ pub fn create(launch: Launch<'_>) -> Result<Created, RuntimeError> {
         ..
     } = launch;
     // The child has its own copies; the readers of its output wait for the last one to be closed.
-    drop((child_end, stdio, extra.start));
+    drop((child_end, stdio, extra.start, mapped));
     let work = Work {
         id_map,
         attach: cgroup.filter(|_| group.is_none()),
-        hooks: spec.hooks.as_ref().zip(extra.hooks),
+        hooks: spec.hooks.as_ref().zip(extra.hooks.clone()),
     };
+    let notify = Notify::of(spec, extra.hooks.as_ref()).map(|notify| notify.with("created", child.pid));
     match bring_up(&parent_end, &child, work) {
         Ok(console) => Ok(Created {
             pid: child.pid,
             pidfd: child.pidfd,
             console,
             start: Some(parent_end),
+            notify,
         }),
         Err(error) => Err(bury(child.pidfd.as_fd(), error)),
     }
@@ -90,7 +97,13 @@ impl Created {
     /// A second call does nothing.
     pub fn start(&mut self) -> Result<(), RuntimeError> {
         match self.start.take() {
-            Some(end) => start(&end, self.pidfd.as_fd()),
+            Some(end) => {
+                let child = Child {
+                    pid: self.pid,
+                    pidfd: self.pidfd.try_clone().map_err(RuntimeError::socket)?,
+                };
+                start(&end, &child, self.notify.as_ref())
+            }
             None => Ok(()),
         }
     }
@@ -103,23 +116,46 @@ impl Created {
 
 /// Lets the program of a container run that waits at a listener ([`super::launch::Extra::start`]); `socket` is connected to
 /// it. Returns and fails as [`Created::start`].
-pub fn start_at(socket: OwnedFd, pidfd: BorrowedFd<'_>) -> Result<(), RuntimeError> {
-    start(&ParentEnd::connected(socket), pidfd)
+pub fn start_at(socket: OwnedFd, child: &Child, notify: Option<&Notify>) -> Result<(), RuntimeError> {
+    start(&ParentEnd::connected(socket), child, notify)
 }
 
-fn start(end: &ParentEnd, pidfd: BorrowedFd<'_>) -> Result<(), RuntimeError> {
+fn start(end: &ParentEnd, child: &Child, notify: Option<&Notify>) -> Result<(), RuntimeError> {
     end.send(ToChild::Start)?;
-    match end.receive("starting its program") {
-        // Exec has closed the other end.
-        Ok(None) => Ok(()),
-        Ok(Some((ToParent::Failed(error), _))) => Err(error),
-        Ok(Some(_)) => Err(RuntimeError::Socket {
-            errno: Errno(crate::sys::errno::EINVAL),
-        }),
-        Err(error) => {
-            // It hangs in exec; it cannot be left half started.
-            let _ = process::send_signal(pidfd, KILL);
-            Err(error)
+    let started = await_exec(end, child, notify);
+    if !matches!(started, Ok(()) | Err(Started::Failed(_))) {
+        // It hangs; it cannot be left half started.
+        let _ = process::send_signal(child.pidfd.as_fd(), KILL);
+    }
+    started.map_err(|why| match why {
+        Started::Failed(error) | Started::Stuck(error) => error,
+    })
+}
+
+fn out_of_turn() -> RuntimeError {
+    RuntimeError::Socket {
+        errno: Errno(crate::sys::errno::EINVAL),
+    }
+}
+
+/// Why a program does not run.
+enum Started {
+    /// Its process has said so, and ends.
+    Failed(RuntimeError),
+    /// Its process is there.
+    Stuck(RuntimeError),
+}
+
+fn await_exec(end: &ParentEnd, child: &Child, notify: Option<&Notify>) -> Result<(), Started> {
+    loop {
+        match end.receive("starting its program").map_err(Started::Stuck)? {
+            // Exec has closed the other end.
+            None => return Ok(()),
+            Some((ToParent::Failed(error), _)) => return Err(Started::Failed(error)),
+            Some((ToParent::Listener(number), _)) => {
+                notify::pass_on(notify, end, child, number).map_err(Started::Stuck)?;
+            }
+            Some(_) => return Err(Started::Stuck(out_of_turn())),
         }
     }
 }
@@ -164,6 +200,8 @@ fn bring_up(end: &ParentEnd, child: &Child, work: Work<'_>) -> Result<Option<Own
                 }
                 end.send(ToChild::HooksDone)?;
             }
+            // It comes when the program is started.
+            Some((ToParent::Listener(_), _)) => return Err(out_of_turn()),
             Some((ToParent::Failed(error), _)) => return Err(error),
             None => return Err(died(child.pidfd.as_fd())),
         }

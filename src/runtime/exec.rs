@@ -12,9 +12,12 @@ use super::error::{Errno, RuntimeError};
 use super::init::{
     Failed, become_root, close_all_but, end_with_error, identify, last_steps, open_streams, own_streams,
 };
+use super::label;
 use super::launch::{ExecLaunch, ExecProcess, Stdio};
 use super::message::{self, ChildEnd, ParentEnd, ToChild, ToParent};
+use super::notify::{self, Notify};
 use super::process::{self as runtime_process, Prepared};
+use super::schedule::Affinity;
 use crate::sys::ns::{self, Namespaces};
 use crate::sys::path;
 use crate::sys::process::{self, Child, CloneArgs, Cloned};
@@ -27,7 +30,11 @@ use crate::sys::{errno, tty};
 /// without privileges on the host, and it is no longer dumpable.
 pub fn exec(launch: ExecLaunch<'_>) -> Result<ExecProcess, RuntimeError> {
     let namespaces = check::namespaces(launch.spec)?.all();
-    check::process_supported(launch.process)?;
+    check::process_supported(launch.process, launch.spec.linux.as_ref())?;
+    label::check(launch.process)?;
+    let affinity = Affinity::of(launch.process)?;
+    affinity.begin()?;
+    let notify = Notify::of(launch.spec, launch.state.as_ref());
     let (parent_end, child_end) = message::pair()?;
     let group = group_dir(launch.cgroup)?;
     let cgroup = group.as_ref().map(AsFd::as_fd);
@@ -47,7 +54,7 @@ pub fn exec(launch: ExecLaunch<'_>) -> Result<ExecProcess, RuntimeError> {
     let ExecLaunch { cgroup, stdio, .. } = launch;
     drop((child_end, stdio));
     let attach = cgroup.filter(|_| group.is_none());
-    match await_program(&parent_end, &child, attach) {
+    match await_program(&parent_end, &child, attach, notify.as_ref()) {
         Ok(console) => Ok(ExecProcess {
             pid: child.pid,
             pidfd: child.pidfd,
@@ -95,12 +102,14 @@ fn await_program(
     end: &ParentEnd,
     child: &Child,
     attach: Option<&super::cgroup::Handle>,
+    notify: Option<&Notify>,
 ) -> Result<Option<OwnedFd>, RuntimeError> {
     release(end, child, attach)?;
     let mut console = None;
     loop {
         match end.receive("joining the container")? {
             Some((ToParent::Console, fd)) => console = fd,
+            Some((ToParent::Listener(number), _)) => notify::pass_on(notify, end, child, number)?,
             Some((ToParent::Failed(error), _)) => return Err(error),
             Some((ToParent::Ready | ToParent::Hooks, _)) => {}
             // Exec has closed the other end.
@@ -112,13 +121,14 @@ fn await_program(
 fn run(launch: ExecLaunch<'_>, namespaces: Namespaces, parent: ChildEnd) -> ! {
     end_with_error(|| match set_up(launch, namespaces, parent) {
         Err(failed) => failed,
-        Ok((prepared, parent)) => (prepared.run(), Some(parent)),
+        Ok((prepared, parent)) => (prepared.run(&parent), Some(parent)),
     })
 }
 
 fn set_up(launch: ExecLaunch<'_>, namespaces: Namespaces, parent: ChildEnd) -> Result<(Prepared, ChildEnd), Failed> {
     let has_terminal = matches!(launch.stdio, Stdio::Terminal { .. });
     let (process, die_with_parent, kept) = (launch.process, launch.die_with_parent, launch.kept_fds);
+    let linux = launch.spec.linux.as_ref();
     let (identity, filter) = match join(launch, namespaces, &parent) {
         Ok(joined) => joined,
         Err(error) => return Err((error, Some(parent))),
@@ -126,7 +136,7 @@ fn set_up(launch: ExecLaunch<'_>, namespaces: Namespaces, parent: ChildEnd) -> R
     let parent = close_all_but(parent, None, kept)?.0;
     let prepare = || {
         own_streams(has_terminal, &identity)?;
-        let prepared = runtime_process::prepare(process, &identity, filter)?;
+        let prepared = runtime_process::prepare(process, linux, &identity, filter)?;
         last_steps(die_with_parent)?;
         // If the parent has ended before its death signal was asked for, this is where it is noticed.
         parent.send(&ToParent::Ready, None)?;
@@ -144,6 +154,8 @@ fn join(launch: ExecLaunch<'_>, namespaces: Namespaces, parent: &ChildEnd) -> Re
     let process = launch.process;
     let filter = runtime_process::filter(launch.spec, launch.filter)?;
     parent.await_message(ToChild::Go)?;
+    Affinity::of(process)?.settle()?;
+    label::apply(process)?;
     runtime_process::set_oom_score(process.oom_score_adj)?;
     process::new_session().map_err(RuntimeError::process("make a session"))?;
     // The pid namespace is joined already. The cgroup namespace is joined from inside the container's group.

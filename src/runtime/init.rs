@@ -12,7 +12,7 @@ use super::message::{ChildEnd, ToChild, ToParent};
 use super::process::{self, Prepared};
 use super::rootfs::Tree;
 use super::user::{self, Identity};
-use super::{groups, mounts, sysctl, terminal};
+use super::{groups, label, mounts, sysctl, terminal, times};
 use crate::sys::event::{self, Interest, Poll};
 use crate::sys::mount;
 use crate::sys::ns::{self, Namespaces};
@@ -24,11 +24,11 @@ use crate::types::oci::runtime::{Process, Spec};
 const KILL: i32 = 9;
 
 /// Runs the container's first process. Its end tells the code of the error that was sent.
-pub fn run(launch: Launch<'_>, namespaces: Namespaces, parent: ChildEnd) -> ! {
+pub fn run(launch: Launch<'_>, namespaces: Namespaces, mapped: Vec<OwnedFd>, parent: ChildEnd) -> ! {
     end_with_error(|| {
         let die_with_parent = launch.die_with_parent;
         let spec = launch.spec;
-        match set_up(launch, namespaces, parent) {
+        match set_up(launch, namespaces, mapped, parent) {
             Err((error, parent)) => (error, parent),
             Ok(ready) => start(ready, spec, die_with_parent),
         }
@@ -89,7 +89,7 @@ fn start(ready: Ready, spec: &Spec, die_with_parent: bool) -> Failed {
         }
     };
     let error = match go() {
-        Ok(()) => ready.prepared.run(),
+        Ok(()) => ready.prepared.run(&parent),
         Err(error) => error,
     };
     (error, Some(parent))
@@ -125,10 +125,15 @@ pub fn own_streams(has_terminal: bool, identity: &Identity) -> Result<(), Runtim
 }
 
 /// Everything up to the program. On success all descriptors but the first three and the socket are closed.
-fn set_up(mut launch: Launch<'_>, namespaces: Namespaces, parent: ChildEnd) -> Result<Ready, Failed> {
+fn set_up(
+    mut launch: Launch<'_>,
+    namespaces: Namespaces,
+    mapped: Vec<OwnedFd>,
+    parent: ChildEnd,
+) -> Result<Ready, Failed> {
     let spec = launch.spec;
     let (listener, kept) = (launch.extra.start.take(), launch.extra.kept_fds);
-    let inside = match enter_root(launch, namespaces, &parent) {
+    let inside = match enter_root(launch, namespaces, mapped, &parent) {
         Ok(inside) => inside,
         Err(error) => return Err((error, Some(parent))),
     };
@@ -173,7 +178,7 @@ struct Inside {
 impl Inside {
     fn prepare(self, spec: &Spec) -> Result<Prepared, RuntimeError> {
         own_streams(self.has_terminal, &self.identity)?;
-        process::prepare(process_of(spec)?, &self.identity, self.filter)
+        process::prepare(process_of(spec)?, spec.linux.as_ref(), &self.identity, self.filter)
     }
 }
 
@@ -184,7 +189,12 @@ fn process_of(spec: &Spec) -> Result<&Process, RuntimeError> {
 }
 
 /// Makes the root and pivots to it; the first three descriptors are the program's then.
-fn enter_root(launch: Launch<'_>, namespaces: Namespaces, parent: &ChildEnd) -> Result<Inside, RuntimeError> {
+fn enter_root(
+    launch: Launch<'_>,
+    namespaces: Namespaces,
+    mapped: Vec<OwnedFd>,
+    parent: &ChildEnd,
+) -> Result<Inside, RuntimeError> {
     let spec = launch.spec;
     // What needs no id and no parent is done while the parent maps ids.
     let tree = Tree::plan(spec, launch.bundle)?;
@@ -205,6 +215,9 @@ fn enter_root(launch: Launch<'_>, namespaces: Namespaces, parent: &ChildEnd) -> 
         // Only now, since its root is the group that the process is in.
         ns::unshare(Namespaces::CGROUP).map_err(RuntimeError::process("make a cgroup namespace"))?;
     }
+    if namespaces.has(Namespaces::TIME) {
+        times::enter(spec.linux.as_ref().and_then(|linux| linux.time_offsets.as_ref()))?;
+    }
     if namespaces.has(Namespaces::NET) {
         ns::set_loopback_up().map_err(RuntimeError::process("bring up the loopback interface"))?;
     }
@@ -218,7 +231,7 @@ fn enter_root(launch: Launch<'_>, namespaces: Namespaces, parent: &ChildEnd) -> 
         return Err(RuntimeError::spec("process.capabilities", problem));
     }
     let root = mounts::mount_root(&launch.rootfs)?;
-    let proc = mounts::build(root.as_fd(), &tree, &v1)?;
+    let proc = mounts::build(root.as_fd(), &tree, &v1, mapped)?;
     if let Some(settings) = spec.linux.as_ref().and_then(|linux| linux.sysctl.as_ref()) {
         sysctl::write(settings, proc)?;
     }
@@ -233,6 +246,7 @@ fn enter_root(launch: Launch<'_>, namespaces: Namespaces, parent: &ChildEnd) -> 
         .hooks
         .map(|state| run_hooks(spec, state, parent))
         .transpose()?;
+    label::apply(process)?;
     let has_terminal = matches!(launch.stdio, Stdio::Terminal { .. });
     let streams = open_streams(root.as_fd(), launch.stdio, process, parent, has_terminal)?;
     mounts::restrict(root.as_fd(), &tree)?;
@@ -366,5 +380,7 @@ pub fn open_streams(
 pub fn check(spec: &Spec) -> Result<Asked, RuntimeError> {
     let asked = check::namespaces(spec)?;
     check::supported(spec, asked.all())?;
+    label::check_mounts(spec)?;
+    spec.process.as_ref().map_or(Ok(()), label::check)?;
     Ok(asked)
 }

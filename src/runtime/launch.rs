@@ -43,7 +43,7 @@ pub struct Launch<'a> {
 /// What callers of runc's command line ask for beside the bundle.
 #[derive(Debug, Default)]
 pub struct Extra {
-    /// What hooks are told about the container; needed where there are any.
+    /// What hooks and a listener of the filter are told about the container; needed where there are any.
     pub hooks: Option<HookState>,
     /// A listener that the container's first process waits at for the start, so that the caller may end before; it is then
     /// started by [`super::create::start_at`]. None: [`super::create::Created::start`] starts it.
@@ -119,6 +119,8 @@ pub struct ExecLaunch<'a> {
     pub die_with_parent: bool,
     /// As [`Launch::sibling`].
     pub sibling: bool,
+    /// What a listener of the filter is told about the container; needed where there is one.
+    pub state: Option<HookState>,
     /// As [`Extra::kept_fds`].
     pub kept_fds: u16,
 }

@@ -8,8 +8,9 @@
 //!         ←  end of file                         the program runs: the socket was closed by exec
 //! ```
 //!
-//! Where a bundle has hooks, `Hooks` and `HooksDone` come before `Ready`. Instead of `Ready` or the end of file, [`ToParent::Failed`] may come. A process that joins a running container starts
-//! without `Ready` and `Start`; its terminal comes with [`ToParent::Console`].
+//! Where a bundle has hooks, `Hooks` and `HooksDone` come before `Ready`; where its filter has a listener, `Listener` and
+//! `Taken` before the end of file. Instead of `Ready` or the end of file, [`ToParent::Failed`] may come. A process that joins
+//! a running container starts without `Ready` and `Start`; its terminal comes with [`ToParent::Console`].
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -32,6 +33,8 @@ pub enum ToParent {
     Console,
     /// Namespaces and root are made: it is time for the hooks outside.
     Hooks,
+    /// In a moment it has a seccomp listener of this number, and waits until the parent has it.
+    Listener(i32),
     /// It did not work; the child ends.
     Failed(RuntimeError),
 }
@@ -45,6 +48,8 @@ pub enum ToChild {
     HooksDone,
     /// Run the program.
     Start,
+    /// The listener has been taken.
+    Taken,
 }
 
 /// The parent's end.
@@ -105,6 +110,18 @@ impl ChildEnd {
     /// Tells the parent something, with a descriptor if there is one.
     pub fn send(&self, message: &ToParent, fd: Option<BorrowedFd<'_>>) -> Result<(), RuntimeError> {
         send(self.0.as_fd(), message, fd.as_slice())
+    }
+
+    /// The same under a filter that may have a say on every call: by read(2), which hardly any denies.
+    pub fn await_taken(&self) -> Result<(), RuntimeError> {
+        let mut buffer = [0; 16];
+        let length = socket::read(self.0.as_fd(), &mut buffer).map_err(RuntimeError::socket)?;
+        match decode::<ToChild>(buffer.get(..length).unwrap_or_default())? {
+            ToChild::Taken => Ok(()),
+            _ => Err(RuntimeError::Socket {
+                errno: Errno(errno::EINVAL),
+            }),
+        }
     }
 
     /// Waits until the parent says `expected`. The parent may take its time: it is gone when its end closes, which is an

@@ -79,14 +79,27 @@ pub fn host_propagation(tree: &Tree) -> Propagation {
 
 /// Mounts and makes everything below `root` but the hidden and read-only paths. Returns the container's procfs, if it has
 /// one at `/proc`. `v1` is what [`groups::own`] found.
-pub fn build(root: BorrowedFd<'_>, tree: &Tree, v1: &[(String, PathBuf)]) -> Result<Option<OwnedFd>, RuntimeError> {
+/// `mapped` are the mounts of [`super::mapped`].
+pub fn build(
+    root: BorrowedFd<'_>,
+    tree: &Tree,
+    v1: &[(String, PathBuf)],
+    mapped: Vec<OwnedFd>,
+) -> Result<Option<OwnedFd>, RuntimeError> {
+    let mut mapped = mapped.into_iter();
     let private = host_propagation(tree) != Propagation::Private;
     let mut proc = None;
     for step in &tree.mounts {
         let mounted = match &step.what {
             What::New { kind, .. } if kind == "cgroup" => groups::mount(root, step, v1)?,
             What::New { kind, source } => mount_new(root, step, kind, source)?,
-            What::Bind { source, recursive } => mount_bind(root, step, source, *recursive, private)?,
+            What::Bind { source, recursive } => {
+                let made = match &step.ids {
+                    Some(_) => mapped.next(),
+                    None => None,
+                };
+                mount_bind(root, step, source, *recursive, private, made)?
+            }
         };
         if step.target == Path::new("/proc") && path::fs_kind(mounted.as_fd()).is_ok_and(|kind| kind == FsKind::Proc) {
             proc = Some(mounted);
@@ -294,14 +307,23 @@ pub(super) fn new_fs(
     fs.mount(attrs)
 }
 
+/// Opens what is bound, on the host.
+pub(super) fn open_source(source: &Path, target: &Path) -> Result<OwnedFd, RuntimeError> {
+    path::open_host(source, path::O_PATH).map_err(|e| source_error(source, target, e))
+}
+
 fn mount_bind(
     root: BorrowedFd<'_>,
     step: &Step,
     source: &Path,
     recursive: bool,
     make_private: bool,
+    made: Option<OwnedFd>,
 ) -> Result<OwnedFd, RuntimeError> {
-    let opened = path::open_host(source, path::O_PATH).map_err(|e| source_error(source, &step.target, e))?;
+    let opened = match &made {
+        Some(made) => made.try_clone().map_err(|e| source_error(source, &step.target, e))?,
+        None => open_source(source, &step.target)?,
+    };
     let is_dir = path::status(opened.as_fd())
         .map_err(|e| source_error(source, &step.target, e))?
         .is_dir();
@@ -328,7 +350,10 @@ fn mount_bind(
     if options.fill && is_dir {
         fill(root, opened.as_fd(), step)?;
     }
-    let copy = mount::copy_tree(opened.as_fd(), c"", recursive).map_err(fail)?;
+    let copy = match made {
+        Some(made) => made,
+        None => mount::copy_tree(opened.as_fd(), c"", recursive).map_err(fail)?,
+    };
     let mut late = Vec::new();
     for (below, set, clear) in [
         (false, options.set, options.clear),

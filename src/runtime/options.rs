@@ -21,6 +21,8 @@ pub struct MountOptions {
     pub copy_up: bool,
     /// An empty source of a bind mount gets a copy of what the image has at that place: podman's `copy` of new volumes.
     pub fill: bool,
+    /// Owners are shifted; `Some(true)` also on the mounts below.
+    pub mapped: Option<bool>,
     /// What is left: options of the file system, with their value if they have one.
     pub data: Vec<(String, Option<String>)>,
 }
@@ -75,7 +77,7 @@ pub fn known_options() -> Vec<String> {
     all.extend(
         IGNORED
             .iter()
-            .chain(&["bind", "rbind", "tmpcopyup"])
+            .chain(&["bind", "rbind", "tmpcopyup", "idmap", "ridmap"])
             .map(|&name| name.to_owned()),
     );
     all.sort();
@@ -110,6 +112,8 @@ impl MountOptions {
             match option {
                 "bind" => self.bind = Some(self.bind.unwrap_or(false)),
                 "rbind" => self.bind = Some(true),
+                "idmap" => self.mapped = Some(self.mapped.unwrap_or(false)),
+                "ridmap" => self.mapped = Some(true),
                 "tmpcopyup" => self.copy_up = true,
                 "notmpcopyup" => self.copy_up = false,
                 "copy" => self.fill = true,

@@ -6,13 +6,16 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use super::error::RuntimeError;
+use super::message::ChildEnd;
+use super::notify;
 use super::program::Program;
+use super::schedule::Schedule;
 use super::seccomp::{self, Abi};
 use super::user::Identity;
 use crate::sys::creds::{self, CapState, Caps};
 use crate::sys::{errno, path, process};
 use crate::types::idmap::IdMap;
-use crate::types::oci::runtime::{LinuxCapabilities, Process, Spec};
+use crate::types::oci::runtime::{Linux, LinuxCapabilities, Process, Spec};
 
 /// A process that has everything but its filter and its program.
 #[derive(Debug)]
@@ -23,16 +26,13 @@ pub struct Prepared {
     caps: CapState,
 }
 
-/// The filter of a specification: the one that was compiled before, else it is compiled. A notify listener is not supported.
+/// The filter of a specification: the one that was compiled before, else it is compiled.
 pub fn filter(spec: &Spec, ready: Option<&seccomp::Program>) -> Result<Option<seccomp::Program>, RuntimeError> {
     if let Some(ready) = ready {
         return Ok(Some(ready.clone()));
     }
     let seccomp = spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref());
     let Some(seccomp) = seccomp else { return Ok(None) };
-    if seccomp.listener_path.is_some() {
-        return Err(RuntimeError::spec("linux.seccomp.listenerPath", "is not supported"));
-    }
     let compiled = seccomp::compile(seccomp, Abi::NATIVE);
     compiled
         .map(Some)
@@ -75,9 +75,11 @@ pub fn set_oom_score(score: Option<i32>) -> Result<(), RuntimeError> {
 /// root directory, which is the caller's own.
 pub fn prepare(
     process: &Process,
+    linux: Option<&Linux>,
     identity: &Identity,
     filter: Option<seccomp::Program>,
 ) -> Result<Prepared, RuntimeError> {
+    Schedule::of(process, linux)?.apply()?;
     for limit in process.rlimits.iter().flatten() {
         let (name, soft, hard) = (&limit.kind, limit.soft, limit.hard);
         let number = process::limit_by_name(name)
@@ -125,21 +127,25 @@ pub fn prepare(
 
 impl Prepared {
     /// Becomes the program. Returns only the error.
-    pub fn run(&self) -> RuntimeError {
-        match self.restrict() {
+    pub fn run(&self, parent: &ChildEnd) -> RuntimeError {
+        match self.restrict(parent) {
             Ok(()) => self.program.exec(),
             Err(error) => error,
         }
     }
 
-    fn restrict(&self) -> Result<(), RuntimeError> {
+    fn restrict(&self, parent: &ChildEnd) -> Result<(), RuntimeError> {
         if self.no_new_privileges {
             process::set_no_new_privileges().map_err(RuntimeError::process("set no_new_privs"))?;
         }
         let Some(filter) = &self.filter else { return Ok(()) };
-        filter.load().map_err(|e| RuntimeError::Seccomp {
+        notify::announce(filter, parent)?;
+        let listener = filter.load().map_err(|e| RuntimeError::Seccomp {
             problem: format!("load the filter: {}", super::error::Errno::from(e)),
         })?;
+        if let Some(listener) = listener {
+            notify::keep(listener, parent)?;
+        }
         if self.no_new_privileges {
             return Ok(());
         }

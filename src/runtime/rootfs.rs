@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 
 use super::error::RuntimeError;
 use super::options::MountOptions;
+use super::{label, mapped};
 use crate::sys::mount::{Propagation, attr};
 use crate::sys::path::NodeKind;
 use crate::types::bounds::MOUNTS;
+use crate::types::idmap::IdMap;
 use crate::types::oci::runtime::{LinuxDevice, LinuxDeviceType, LinuxNamespaceType, Mount, Spec};
 
 /// The file tree of one container, in the order in which it is made.
@@ -40,6 +42,8 @@ pub struct Step {
     pub target: PathBuf,
     /// Bits, propagation and the options of the file system.
     pub options: MountOptions,
+    /// How the owners of files are shifted, where they are.
+    pub ids: Option<IdMap>,
 }
 
 /// What is mounted.
@@ -106,7 +110,7 @@ impl Tree {
         }
         let steps: Vec<Step> = mounts
             .iter()
-            .map(|mount| step(mount, bundle, has_user_namespace(spec)))
+            .map(|mount| step(mount, bundle, spec))
             .collect::<Result<_, _>>()?;
         // Someone who binds a /dev has filled it.
         let own_dev = !steps
@@ -185,18 +189,15 @@ fn root_propagation(word: Option<&str>) -> Result<Option<(Propagation, bool)>, R
     }
 }
 
-fn step(mount: &Mount, bundle: &Path, nested: bool) -> Result<Step, RuntimeError> {
+fn step(mount: &Mount, bundle: &Path, spec: &Spec) -> Result<Step, RuntimeError> {
     // A relative one begins at the root (config.md, "Mounts").
     let target = Path::new("/").join(&mount.destination);
     let wrong = |problem: &str| RuntimeError::spec("mounts", format!("`{}`: {problem}", target.display()));
     if mount.destination.as_os_str().is_empty() {
         return Err(wrong("the destination must be there"));
     }
-    let mapped = |ids: &Option<Vec<_>>| ids.as_ref().is_some_and(|m| !m.is_empty());
-    if mapped(&mount.uid_mappings) || mapped(&mount.gid_mappings) {
-        return Err(wrong("id-mapped mounts are not supported"));
-    }
     let mut options = MountOptions::parse(mount.options.iter().flatten().map(String::as_str));
+    let ids = mapped::ids(mount, options.mapped.is_some(), spec.linux.as_ref()).map_err(|problem| wrong(&problem))?;
     let kind = mount.kind.as_deref().unwrap_or("none");
     let what = match options.bind.or((kind == "bind").then_some(false)) {
         Some(recursive) => {
@@ -219,10 +220,26 @@ fn step(mount: &Mount, bundle: &Path, nested: bool) -> Result<Step, RuntimeError
                 recursive,
             }
         }
-        None => new_file_system(kind, mount, &mut options, nested).map_err(|problem| wrong(&problem))?,
+        None => {
+            if let Some(label) = label::mounts(spec).filter(|_| LABELLED.contains(&kind)) {
+                options.data.push(("context".to_owned(), Some(label.to_owned())));
+            }
+            new_file_system(kind, mount, &mut options, has_user_namespace(spec)).map_err(|problem| wrong(&problem))?
+        }
     };
-    Ok(Step { what, target, options })
+    if ids.is_some() && !matches!(what, What::Bind { .. }) {
+        return Err(wrong("only a bind mount can be id-mapped"));
+    }
+    Ok(Step {
+        what,
+        target,
+        options,
+        ids,
+    })
 }
+
+/// File systems whose files get the label of the bundle's mounts; the others have their own.
+const LABELLED: [&str; 4] = ["tmpfs", "ramfs", "devpts", "mqueue"];
 
 /// File systems that a user namespace may mount, so far as containers have a use for them.
 const KINDS: [&str; 8] = [

@@ -13,6 +13,7 @@ pub mod ns;
 pub mod path;
 pub mod process;
 pub mod sandbox;
+pub mod schedule;
 pub mod seccomp;
 pub mod socket;
 pub mod tty;

@@ -171,6 +171,22 @@ pub fn set_propagation(mount: BorrowedFd<'_>, recursive: bool, to: Propagation) 
     )
 }
 
+/// Shifts the owners of a detached mount's files, and of the mounts below it if `recursive`, by the map of a user namespace.
+/// `EINVAL` where its file system cannot; `EPERM` without rights over it.
+pub fn map_ids(mount: BorrowedFd<'_>, recursive: bool, user_namespace: BorrowedFd<'_>) -> io::Result<()> {
+    const IDMAP: u64 = 0x10_0000;
+    set_raw(
+        mount,
+        recursive,
+        &MountAttr {
+            set: IDMAP,
+            clear: 0,
+            propagation: 0,
+            user_namespace: u64::from(user_namespace.as_raw_fd().unsigned_abs()),
+        },
+    )
+}
+
 fn set_raw(mount: BorrowedFd<'_>, recursive: bool, attr: &MountAttr) -> io::Result<()> {
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the empty path means the descriptor; `attr` is a mount_attr of the size given.

@@ -88,6 +88,12 @@ pub fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
     own(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })
 }
 
+/// A copy of a descriptor of another process, by its number there (Linux 5.6); needs the rights to trace it.
+pub fn take_descriptor(pidfd: BorrowedFd<'_>, number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: plain arguments; the result is checked and owned at once.
+    own(unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), number, 0) })
+}
+
 /// Sends a signal; `ESRCH` when the process has ended and was waited for.
 pub fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     let info: *const libc::siginfo_t = std::ptr::null();
@@ -320,6 +326,11 @@ pub fn place(fd: BorrowedFd<'_>, number: RawFd, close_on_exec: bool) -> io::Resu
 pub fn copy_above(fd: BorrowedFd<'_>, least: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: plain arguments; the result is checked and owned at once.
     own(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, least) }.into())
+}
+
+/// The number that the next descriptor will have, as long as this process has one thread.
+pub fn next_number() -> io::Result<RawFd> {
+    copy_above(io::stdin().as_fd(), 0).map(|copy| copy.as_raw_fd())
 }
 
 fn prctl(option: libc::c_int, value: libc::c_ulong) -> io::Result<()> {

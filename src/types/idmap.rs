@@ -1,5 +1,7 @@
 //! Ranges of user and group ids (user_namespaces(7)).
 
+use super::oci::runtime::LinuxIdMapping;
+
 /// One line of a uid_map or gid_map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Extent {
@@ -18,6 +20,16 @@ pub struct IdMap {
     pub uids: Vec<Extent>,
     /// Group ids.
     pub gids: Vec<Extent>,
+}
+
+impl From<&LinuxIdMapping> for Extent {
+    fn from(mapping: &LinuxIdMapping) -> Extent {
+        Extent {
+            inside: mapping.container_id,
+            outside: mapping.host_id,
+            count: mapping.size,
+        }
+    }
 }
 
 impl IdMap {

@@ -266,7 +266,7 @@ pub(super) fn id_map(spec: &Spec) -> Result<Option<IdMap>, OciError> {
     }
     let linux = spec.linux.as_ref();
     let extents = |field: &str, mappings: Option<&Vec<LinuxIdMapping>>| {
-        let all: Vec<Extent> = mappings.into_iter().flatten().map(extent).collect();
+        let all: Vec<Extent> = mappings.into_iter().flatten().map(Extent::from).collect();
         if all.is_empty() {
             let problem = "must be there for a new user namespace";
             return Err(crate::runtime::error::RuntimeError::spec(field, problem));
@@ -277,14 +277,6 @@ pub(super) fn id_map(spec: &Spec) -> Result<Option<IdMap>, OciError> {
         uids: extents("linux.uidMappings", linux.and_then(|l| l.uid_mappings.as_ref()))?,
         gids: extents("linux.gidMappings", linux.and_then(|l| l.gid_mappings.as_ref()))?,
     }))
-}
-
-fn extent(mapping: &LinuxIdMapping) -> Extent {
-    Extent {
-        inside: mapping.container_id,
-        outside: mapping.host_id,
-        count: mapping.size,
-    }
 }
 
 /// Makes the control group and sets its limits; also which fields the caller may not have.

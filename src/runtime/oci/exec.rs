@@ -60,6 +60,7 @@ impl Container {
             },
             die_with_parent: false,
             sibling: false,
+            state: Some(self.hook_state("running")),
             kept_fds: wanted.kept_fds,
         })?;
         let told = self.tell(wanted, &mut made);

@@ -12,9 +12,11 @@ use super::{Container, OciError, Status};
 use crate::runtime::cgroup::Handle;
 use crate::runtime::create::{self, Created};
 use crate::runtime::hooks;
+use crate::runtime::notify::Notify;
+use crate::sys::process::Child;
 use crate::sys::{errno, path, process, socket};
 use crate::types::bounds::READY_S;
-use crate::types::oci::runtime::LinuxResources;
+use crate::types::oci::runtime::{LinuxResources, Spec};
 
 /// Signal 9.
 const KILL: i32 = 9;
@@ -44,18 +46,24 @@ impl Container {
             Err(e) if io::ErrorKind::NotFound == e.kind() => return wrong("cannot start an already running container"),
             done => done.map_err(OciError::io("connect to", &self.start_socket()))?,
         };
-        create::start_at(socket, pidfd.as_fd())?;
-        self.after_start()
+        let spec = self.spec()?;
+        let notify = Notify::of(&spec, Some(&self.hook_state("created")));
+        let child = Child {
+            pid: self.state.pid,
+            pidfd,
+        };
+        create::start_at(socket, &child, notify.as_ref())?;
+        self.after_start(&spec)
     }
 
     /// As [`Container::start`], for the process that has made it.
     pub fn start_own(&self, created: &mut Created) -> Result<(), OciError> {
         created.start()?;
-        self.after_start()
+        self.after_start(&self.spec()?)
     }
 
-    fn after_start(&self) -> Result<(), OciError> {
-        let done = self.spec().and_then(|spec| poststart(self, &spec));
+    fn after_start(&self, spec: &Spec) -> Result<(), OciError> {
+        let done = poststart(self, spec);
         if let (Err(_), Some(pidfd)) = (&done, self.pidfd()) {
             // As the specification wants it: whose hooks fail does not run.
             let _ = process::send_signal(pidfd.as_fd(), KILL);

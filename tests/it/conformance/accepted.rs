@@ -5,7 +5,6 @@
 const NEW: &str = "newer than this runtime: specification 1.1 or 1.2";
 const ORDER: &str = "poststart hooks are run before the program is, as soon as the runtime can";
 const LAX: &str = "config.json is read without this check, and what is wrong is passed over";
-const LATER: &str = "not built yet: refused, and the field named";
 const PRIVATE: &str = "without rootfsPropagation crun makes every mount private at the end";
 
 pub const ACCEPTED: &[(&str, &str, &str)] = &[
@@ -176,11 +175,4 @@ pub const ACCEPTED: &[(&str, &str, &str)] = &[
         "user namespace by path: it is joined",
         "wants mappings, although the namespace has them",
     ),
-    ("dunlin", "idmapped mounts: the owner is shifted", LATER),
-    ("dunlin", "ioPriority: runs", LATER),
-    ("dunlin", "personality of 64 bits: runs", LATER),
-    ("dunlin", "personality: runs", LATER),
-    ("dunlin", "scheduler: runs", LATER),
-    ("dunlin", "seccomp listener: runs", LATER),
-    ("dunlin", "time namespace: runs", LATER),
 ];

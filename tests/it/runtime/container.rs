@@ -215,6 +215,7 @@ impl Running<'_> {
             stdio,
             die_with_parent: true,
             sibling: true,
+            state: None,
             kept_fds: 0,
         };
         in_disposable_child(launch)
