@@ -17,6 +17,7 @@ mod identity;
 mod lifecycle;
 mod mounts;
 mod namespaces;
+mod newer;
 mod process;
 mod propagation;
 mod scene;
@@ -38,7 +39,7 @@ use std::path::Path;
 const AT_LEAST: usize = 200;
 
 /// Everything that is asserted, by topic.
-const TOPICS: [&[Case]; 14] = [
+const TOPICS: [&[Case]; 15] = [
     lifecycle::CASES,
     verbs::CASES,
     errors::CASES,
@@ -53,6 +54,7 @@ const TOPICS: [&[Case]; 14] = [
     seccomp::CASES,
     hooks::CASES,
     cgroups::CASES,
+    newer::CASES,
 ];
 
 /// The runtimes: name, and program with the arguments that come before runc's.

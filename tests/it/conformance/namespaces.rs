@@ -219,7 +219,7 @@ fn mount_by_path(scene: &mut Scene<'_>, checks: &Checks) {
 }
 
 /// A user namespace of ids from 100000, and a root file system that belongs to it.
-fn mapped(config: &mut Value, bundle: &Path) {
+pub fn mapped(config: &mut Value, bundle: &Path) {
     namespace(config, "user", None);
     let ranges = json!([{ "containerID": 0, "hostID": 100_000, "size": 65536 }]);
     config["linux"]["uidMappings"] = ranges.clone();

@@ -35,9 +35,9 @@ pub struct Scene<'a> {
     calls: Cell<u32>,
 }
 
-impl Scene<'_> {
+impl<'a> Scene<'a> {
     /// A bundle with busybox, and a configuration as `runc spec` gives it, with more capabilities.
-    pub fn new(runtime: &Runtime) -> Scene<'_> {
+    pub fn new(runtime: &'a Runtime) -> Self {
         let scratch = Scratch::new(&format!("conf-{}", runtime.name));
         let bundle = scratch.folder("bundle");
         for name in ["bin", "proc", "sys", "dev", "tmp", "etc"] {
@@ -57,6 +57,11 @@ impl Scene<'_> {
             ids: RefCell::default(),
             calls: Cell::default(),
         }
+    }
+
+    /// Another bundle for the same runtime.
+    pub fn another(&self) -> Scene<'a> {
+        Scene::new(self.runtime)
     }
 
     /// The bundle.
@@ -130,8 +135,9 @@ impl Scene<'_> {
         self.config["process"]["args"] = json!(["/bin/sh", "-c", script]);
     }
 
-    /// Writes config.json as it stands.
+    /// Writes config.json as it stands, for a container that [`Scene::end`] deletes.
     pub fn write_config(&self) {
+        self.ids.borrow_mut().insert(self.id.clone());
         fs::write(self.bundle.join("config.json"), self.config.to_string()).unwrap();
     }
 
