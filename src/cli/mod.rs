@@ -7,6 +7,7 @@ mod failure;
 mod human;
 mod inspect;
 mod keys;
+mod lazy;
 mod listing;
 mod owner;
 mod progress;
@@ -62,11 +63,11 @@ fn execute(cli: Cli) -> Result<u8, Failure> {
     if let (None, Some(level)) = (&global.log_level, &place.settings.log.level) {
         log::set_level(level.parse().map_err(Failure::new)?);
     }
-    if let (Verb::Agent, None, None) = (&verb, &global.log_level, &place.settings.log.level) {
+    if let (Verb::Agent(_), None, None) = (&verb, &global.log_level, &place.settings.log.level) {
         log::set_level(log::Level::Info);
     }
     let engine = Engine::open_with(&place.layout, &place.settings, place.starter)?;
-    if let Verb::Agent = verb {
+    if let Verb::Agent(_) = verb {
         return verbs::agent(engine);
     }
     match (verb, prepared) {
@@ -88,7 +89,7 @@ fn starts(verb: &Verb) -> bool {
             | Verb::Pull(_)
             | Verb::Rmi(_)
             | Verb::Info(_)
-            | Verb::Agent
+            | Verb::Agent(_)
     )
 }
 
@@ -115,7 +116,7 @@ fn other(engine: &Engine, verb: &Verb, env: Vec<String>) -> Result<u8, Failure> 
         Verb::Rmi(args) => verbs::rmi(engine, args),
         Verb::Info(args) => verbs::info(engine, args),
         // Carried out before a store was opened.
-        Verb::Run(_) | Verb::Create(_) | Verb::Version(_) | Verb::ContainerCleanup(_) | Verb::Agent => Ok(0),
+        Verb::Run(_) | Verb::Create(_) | Verb::Version(_) | Verb::ContainerCleanup(_) | Verb::Agent(_) => Ok(0),
     }
 }
 

@@ -107,7 +107,9 @@ pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, DiskError> {
         .custom_flags(O_NONBLOCK)
         .open(path)
         .map_err(DiskError::io("open", path))?;
-    let mut data = Vec::new();
+    // In one call, as long as the file does not grow meanwhile.
+    let size = file.metadata().map_or(0, |data| data.len()).min(limit);
+    let mut data = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
     file.take(limit + 1)
         .read_to_end(&mut data)
         .map_err(DiskError::io("read", path))?;

@@ -13,8 +13,10 @@ pub use create::{CreateArgs, RunArgs};
 pub use image::{FormatArgs, ImagesArgs, PlatformArgs, PullArgs, RegistryArgs, RmiArgs};
 pub use parse::{Parsed, parse};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser};
 use std::path::PathBuf;
+
+use crate::cli::lazy::verbs;
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -55,60 +57,63 @@ pub struct Global {
     pub runtime: Option<PathBuf>,
 }
 
-/// What to do.
-#[derive(Debug, Subcommand)]
-pub enum Verb {
-    /// Run a command in a new container
-    Run(Box<RunArgs>),
-    /// Create a container without starting it
-    Create(Box<CreateArgs>),
-    /// Start containers
-    Start(StartArgs),
-    /// Stop containers: the stop signal, then KILL after a time
-    Stop(StopArgs),
-    /// Send a signal to containers
-    Kill(KillArgs),
-    /// Stop and start containers
-    Restart(RestartArgs),
-    /// Freeze all processes of containers
-    Pause(PauseArgs),
-    /// Let paused containers go on
-    Unpause(PauseArgs),
-    /// Remove containers
-    Rm(RmArgs),
-    /// List containers
-    #[command(visible_alias = "list", alias = "ls")]
-    Ps(PsArgs),
-    /// Show what containers wrote
-    Logs(LogsArgs),
-    /// Run a command in a running container
-    Exec(ExecArgs),
-    /// Show everything about containers or images
-    Inspect(InspectArgs),
-    /// Show the processes of a container
-    Top(TopArgs),
-    /// Show what containers use
-    Stats(StatsArgs),
-    /// Show the published ports of a container
-    Port(PortArgs),
-    /// Wait until containers stop and print their exit codes
-    Wait(WaitArgs),
-    /// Give a container another name
-    Rename(RenameArgs),
-    /// Fetch images from a registry
-    Pull(PullArgs),
-    /// List images
-    Images(ImagesArgs),
-    /// Remove images
-    Rmi(RmiArgs),
-    /// Show the host, the store and what is enforced
-    Info(FormatArgs),
-    /// Show the version
-    Version(FormatArgs),
-    /// Run the daemon: takes desired states over MQTT and from /etc/dunlin/apps, keeps the device at them
-    #[command(after_help = "Examples:\n  dunlin agent\n  dunlin --config ./agent.toml --log-level debug agent")]
-    Agent,
-    /// Clean up after a container that ended
-    #[command(hide = true)]
-    ContainerCleanup(CleanupArgs),
+verbs! {
+    /// What to do.
+    pub enum Verb {
+        /// Run a command in a new container
+        Run(Box<RunArgs>) = "run",
+        /// Create a container without starting it
+        Create(Box<CreateArgs>) = "create",
+        /// Start containers
+        Start(StartArgs) = "start",
+        /// Stop containers: the stop signal, then KILL after a time
+        Stop(StopArgs) = "stop",
+        /// Send a signal to containers
+        Kill(KillArgs) = "kill",
+        /// Stop and start containers
+        Restart(RestartArgs) = "restart",
+        /// Freeze all processes of containers
+        Pause(PauseArgs) = "pause",
+        /// Let paused containers go on
+        Unpause(PauseArgs) = "unpause",
+        /// Remove containers
+        Rm(RmArgs) = "rm",
+        /// List containers
+        Ps(PsArgs) = "ps" => |verb| verb.visible_alias("list").alias("ls"),
+        /// Show what containers wrote
+        Logs(LogsArgs) = "logs",
+        /// Run a command in a running container
+        Exec(ExecArgs) = "exec",
+        /// Show everything about containers or images
+        Inspect(InspectArgs) = "inspect",
+        /// Show the processes of a container
+        Top(TopArgs) = "top",
+        /// Show what containers use
+        Stats(StatsArgs) = "stats",
+        /// Show the published ports of a container
+        Port(PortArgs) = "port",
+        /// Wait until containers stop and print their exit codes
+        Wait(WaitArgs) = "wait",
+        /// Give a container another name
+        Rename(RenameArgs) = "rename",
+        /// Fetch images from a registry
+        Pull(PullArgs) = "pull",
+        /// List images
+        Images(ImagesArgs) = "images",
+        /// Remove images
+        Rmi(RmiArgs) = "rmi",
+        /// Show the host, the store and what is enforced
+        Info(FormatArgs) = "info",
+        /// Show the version
+        Version(FormatArgs) = "version",
+        /// Run the daemon: takes desired states over MQTT and from /etc/dunlin/apps, keeps the device at them
+        Agent(AgentArgs) = "agent",
+        /// Clean up after a container that ended
+        ContainerCleanup(CleanupArgs) = "container-cleanup" => |verb| verb.hide(true),
+    }
 }
+
+/// Of `agent`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  dunlin agent\n  dunlin --config ./agent.toml --log-level debug agent")]
+pub struct AgentArgs {}

@@ -1,6 +1,7 @@
 //! From argv to [`Cli`]: podman's boolean flags (`--rm=false`), its groups (`container ls`) and its error texts.
 
-use super::Cli;
+use super::{Cli, Verb};
+use crate::cli::lazy::Change;
 use clap::error::ErrorKind;
 use clap::{ArgAction, Command, CommandFactory, FromArgMatches};
 use std::ffi::OsString;
@@ -21,7 +22,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Parsed {
     let arguments: Vec<OsString> = std::iter::once("dunlin".into())
         .chain(regroup(arguments.into_iter().collect()))
         .collect();
-    let flexible = Cli::command().mut_subcommands(with_bool_values);
+    let flexible = Verb::deferred::<BoolValues>(Cli::command());
     let error = match flexible.try_get_matches_from(&arguments) {
         Ok(mut matches) => match Cli::from_arg_matches_mut(&mut matches) {
             Ok(cli) => return Parsed::Run(Box::new(cli)),
@@ -46,16 +47,20 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Parsed {
 }
 
 /// Lets every plain flag also take `=true` and `=false`.
-fn with_bool_values(command: Command) -> Command {
-    command.mut_args(|argument| match argument.get_action() {
-        ArgAction::SetTrue => argument
-            .action(ArgAction::Set)
-            .num_args(0..=1)
-            .require_equals(true)
-            .default_missing_value("true")
-            .default_value("false"),
-        _ => argument,
-    })
+struct BoolValues;
+
+impl Change for BoolValues {
+    fn change(command: Command) -> Command {
+        command.mut_args(|argument| match argument.get_action() {
+            ArgAction::SetTrue => argument
+                .action(ArgAction::Set)
+                .num_args(0..=1)
+                .require_equals(true)
+                .default_missing_value("true")
+                .default_value("false"),
+            _ => argument,
+        })
+    }
 }
 
 /// `container VERB` and `image VERB` are the same verbs.
@@ -106,7 +111,6 @@ fn reword(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Verb;
     use super::*;
 
     fn words(line: &str) -> Vec<OsString> {
@@ -129,12 +133,14 @@ mod tests {
     #[test]
     fn the_command_is_consistent() {
         Cli::command().debug_assert();
-        Cli::command().mut_subcommands(with_bool_values).debug_assert();
+        Verb::deferred::<BoolValues>(Cli::command()).debug_assert();
     }
 
     #[test]
     fn the_help_of_every_verb_has_examples() {
-        for verb in Cli::command().get_subcommands().filter(|verb| !verb.is_hide_set()) {
+        let mut all = Cli::command();
+        all.build();
+        for verb in all.get_subcommands().filter(|verb| !verb.is_hide_set()) {
             let help = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(help.starts_with("Examples:\n  dunlin "), "{}", verb.get_name());
         }

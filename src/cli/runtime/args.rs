@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser};
+
+use crate::cli::lazy::verbs;
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -47,40 +49,45 @@ pub struct Global {
     pub rootless: Option<String>,
 }
 
-/// What to do.
-#[derive(Debug, Subcommand)]
-pub enum Verb {
-    /// Create a container, which then waits to be started
-    Create(CreateArgs),
-    /// Start the program of a created container
-    Start(IdArgs),
-    /// Print a container's state
-    State(IdArgs),
-    /// Send a signal to a container's first process
-    Kill(KillArgs),
-    /// Remove a container
-    Delete(DeleteArgs),
-    /// Create and start a container
-    Run(RunArgs),
-    /// Run a further process in a container
-    Exec(Box<ExecArgs>),
-    /// List the processes of a container
-    Ps(PsArgs),
-    /// List the containers
-    List(ListArgs),
-    /// Stop all tasks of a container
-    Pause(IdArgs),
-    /// Continue all tasks of a container
-    Resume(IdArgs),
-    /// Change a container's limits
-    Update(Box<UpdateArgs>),
-    /// Print what a container uses
-    Events(EventsArgs),
-    /// Print what this runtime can do
-    Features,
-    /// Write a config.json to begin with
-    Spec(SpecArgs),
+verbs! {
+    /// What to do.
+    pub enum Verb {
+        /// Create a container, which then waits to be started
+        Create(CreateArgs) = "create",
+        /// Start the program of a created container
+        Start(IdArgs) = "start",
+        /// Print a container's state
+        State(IdArgs) = "state",
+        /// Send a signal to a container's first process
+        Kill(KillArgs) = "kill",
+        /// Remove a container
+        Delete(DeleteArgs) = "delete",
+        /// Create and start a container
+        Run(RunArgs) = "run",
+        /// Run a further process in a container
+        Exec(Box<ExecArgs>) = "exec",
+        /// List the processes of a container
+        Ps(PsArgs) = "ps",
+        /// List the containers
+        List(ListArgs) = "list",
+        /// Stop all tasks of a container
+        Pause(IdArgs) = "pause",
+        /// Continue all tasks of a container
+        Resume(IdArgs) = "resume",
+        /// Change a container's limits
+        Update(Box<UpdateArgs>) = "update",
+        /// Print what a container uses
+        Events(EventsArgs) = "events",
+        /// Print what this runtime can do
+        Features(NoArgs) = "features",
+        /// Write a config.json to begin with
+        Spec(SpecArgs) = "spec",
+    }
 }
+
+/// Of a verb without any.
+#[derive(Debug, Args)]
+pub struct NoArgs {}
 
 /// A container's name.
 #[derive(Debug, Args)]

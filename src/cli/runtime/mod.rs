@@ -93,7 +93,7 @@ fn execute(cli: Cli, log: &Log) -> Result<u8, Failure> {
     let Cli { global, verb, .. } = cli;
     log.debug(&format!("{verb:?}"));
     match &verb {
-        Verb::Features => return json(&oci::features()),
+        Verb::Features(_) => return json(&oci::features()),
         Verb::Spec(args) => return show::spec(args),
         _ => {}
     }
@@ -116,7 +116,7 @@ fn execute(cli: Cli, log: &Log) -> Result<u8, Failure> {
         Verb::Update(args) => done(root.load(&args.id)?.update(&update::resources(&args)?)?),
         Verb::Events(args) => show::events(&root.load(&args.id)?, &args),
         // Carried out above.
-        Verb::Features | Verb::Spec(_) => Ok(0),
+        Verb::Features(_) | Verb::Spec(_) => Ok(0),
     }
 }
 
@@ -251,7 +251,7 @@ fn exec(root: &Root, args: &ExecArgs) -> Result<u8, Failure> {
     }
     let process = match &args.process {
         Some(path) => read_process(path)?,
-        None => changed(Container::process(&spec)?, args)?,
+        None => changed(Container::process(spec)?, args)?,
     };
     let wanted = Exec {
         process,
@@ -261,7 +261,7 @@ fn exec(root: &Root, args: &ExecArgs) -> Result<u8, Failure> {
         ignore_paused: args.ignore_paused,
     };
     let foreground = if args.detach { None } else { Some(Foreground::new()?) };
-    let mut made = container.exec(&spec, &wanted)?;
+    let mut made = container.exec(spec, &wanted)?;
     match &foreground {
         Some(foreground) => Ok(foreground.wait(made.pidfd.as_fd(), made.console.take())?),
         None => Ok(0),

@@ -219,6 +219,10 @@ impl Handle {
         let mut pause = Duration::from_millis(1);
         for dir in self.dirs() {
             loop {
+                // Most have no groups below them.
+                if fs::remove_dir(&dir).is_ok() {
+                    break;
+                }
                 let mut groups = Vec::new();
                 walk(&dir, CGROUP_DEPTH, &mut |group| groups.push(group.to_owned()));
                 let failed = groups.iter().rev().find_map(|group| match fs::remove_dir(group) {

@@ -1,5 +1,6 @@
 //! Making a container from a bundle, for callers of runc's command line.
 
+use std::cell::OnceCell;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -83,12 +84,17 @@ impl Root {
         let terminal = wants_terminal(&spec);
         make.console.check(terminal)?;
         self.make_dir(&dir)?;
-        let made = build(make, waiting, &dir, bundle, &spec, &text);
-        if made.is_err() {
-            // The first error says more than a failed clean-up.
-            let _ = fs::remove_dir_all(&dir);
+        match build(make, waiting, &dir, bundle, &spec, &text) {
+            Ok((container, created)) => {
+                let spec = spec.into();
+                Ok((Container { spec, ..container }, created))
+            }
+            Err(error) => {
+                // The first error says more than a failed clean-up.
+                let _ = fs::remove_dir_all(&dir);
+                Err(error)
+            }
         }
-        made
     }
 
     fn make_dir(&self, dir: &Path) -> Result<(), OciError> {
@@ -155,6 +161,7 @@ fn build(
                 left_out: left_out.clone(),
             },
             dir: dir.to_owned(),
+            spec: OnceCell::new(),
         };
         match finish(make, &container, &mut created, text) {
             Ok(()) => Ok((container, created)),

@@ -47,19 +47,19 @@ impl Container {
             done => done.map_err(OciError::io("connect to", &self.start_socket()))?,
         };
         let spec = self.spec()?;
-        let notify = Notify::of(&spec, Some(&self.hook_state("created")));
+        let notify = Notify::of(spec, Some(&self.hook_state("created")));
         let child = Child {
             pid: self.state.pid,
             pidfd,
         };
         create::start_at(socket, &child, notify.as_ref())?;
-        self.after_start(&spec)
+        self.after_start(spec)
     }
 
     /// As [`Container::start`], for the process that has made it.
     pub fn start_own(&self, created: &mut Created) -> Result<(), OciError> {
         created.start()?;
-        self.after_start(&self.spec()?)
+        self.after_start(self.spec()?)
     }
 
     fn after_start(&self, spec: &Spec) -> Result<(), OciError> {
@@ -139,7 +139,7 @@ impl Container {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(OciError::io("remove", &self.dir)(e)),
             _ => {}
         }
-        let hooks = spec.ok().and_then(|spec| spec.hooks?.poststop);
+        let hooks = spec.ok().and_then(|spec| spec.hooks.as_ref()?.poststop.clone());
         let state = self.hook_state("stopped");
         let run = |hook| hooks::run("poststop", Some(&vec![hook]), &state).err();
         Ok(hooks

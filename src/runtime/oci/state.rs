@@ -1,5 +1,6 @@
 //! What is kept about a container, and in which state it is.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -128,6 +129,7 @@ pub struct Container {
     /// What is kept about it.
     pub state: State,
     pub(super) dir: PathBuf,
+    pub(super) spec: OnceCell<Spec>,
 }
 
 impl Container {
@@ -141,7 +143,11 @@ impl Container {
             path,
             problem: error.to_string(),
         })?;
-        Ok(Container { state, dir })
+        Ok(Container {
+            state,
+            dir,
+            spec: OnceCell::new(),
+        })
     }
 
     pub(super) fn save(&self) -> Result<(), OciError> {
@@ -151,9 +157,12 @@ impl Container {
     }
 
     /// The bundle's `config.json`, as it was when the container was made.
-    pub fn spec(&self) -> Result<Spec, OciError> {
-        let path = self.dir.join("config.json");
-        document(&path).map(|(spec, _)| spec)
+    pub fn spec(&self) -> Result<&Spec, OciError> {
+        if let Some(spec) = self.spec.get() {
+            return Ok(spec);
+        }
+        let (spec, _) = document(&self.dir.join("config.json"))?;
+        Ok(self.spec.get_or_init(|| spec))
     }
 
     /// The socket that it waits at until it is started.
