@@ -4,11 +4,19 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use dunlin::cli::runtime;
+use dunlin::sys::alloc::Allocator;
+
+#[global_allocator]
+static MEMORY: Allocator = Allocator::new();
+
+/// Words of command lines that go on for long or need much memory for a while.
+const LASTING: [&str; 2] = ["agent", "pull"];
 
 /// Picks the role.
 pub fn main() -> ExitCode {
     let called = std::env::args_os().next().map(PathBuf::from);
     if called.is_some_and(|path| path.file_name().is_some_and(|name| name == runtime::NAME)) {
+        MEMORY.begin();
         return runtime::main(std::env::args_os().skip(1)).into();
     }
     let mut args = std::env::args().skip(1);
@@ -16,9 +24,17 @@ pub fn main() -> ExitCode {
         Some("keeper") => dunlin::keeper::main(&std::env::args_os().skip(2).collect::<Vec<_>>()).into(),
         Some("worker") => with_descriptor(args, dunlin::image::worker::main),
         Some("decode") => dunlin::image::decode::main(&args.collect::<Vec<_>>()).into(),
-        Some("runtime") => runtime::main(std::env::args_os().skip(2)).into(),
+        Some("runtime") => {
+            MEMORY.begin();
+            runtime::main(std::env::args_os().skip(2)).into()
+        }
         Some("monitor") => with_descriptor(args, dunlin::monitor::main),
-        _ => dunlin::cli::main(std::env::args_os().skip(1)).into(),
+        _ => {
+            if !std::env::args_os().any(|word| LASTING.iter().any(|lasting| word == *lasting)) {
+                MEMORY.begin();
+            }
+            dunlin::cli::main(std::env::args_os().skip(1)).into()
+        }
     }
 }
 

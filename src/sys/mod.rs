@@ -1,5 +1,6 @@
 //! The only unsafe code: thin typed wrappers over the kernel, one file per topic. Imports nothing of ours.
 
+pub mod alloc;
 mod call;
 pub mod clock;
 pub mod creds;
