@@ -88,7 +88,13 @@ impl Engine {
         let _lock = IndexLock::take(layout)?;
         for dir in [layout.containers(), layout.volumes()] {
             for name in index::entries(&dir)?.into_iter().filter(leftover) {
-                if let Err(error) = self.remove_tree(&dir.join(&name)) {
+                let path = dir.join(&name);
+                let held = claim(&path);
+                if matches!(&held, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
+                    // Its clean-up is at it.
+                    continue;
+                }
+                if let Err(error) = self.remove_tree(&path) {
                     crate::warn!("left over from an interrupted removal: {error}");
                 }
             }
@@ -136,12 +142,15 @@ fn is_empty(path: &Path) -> bool {
 }
 
 /// What a monitor becomes when a container with `--rm` has ended: removes it. Runs in the store's user namespace, where it
-/// owns everything in a container; opens neither images nor settings.
-pub fn cleanup(layout: &Layout, id: &ContainerId) -> Result<(), EngineError> {
+/// owns everything in a container; opens neither images nor settings. `gone` is called as soon as the container is no more
+/// and only its files are left, which the next sweep removes if nobody does before.
+pub fn cleanup(layout: &Layout, id: &ContainerId, gone: &dyn Fn()) -> Result<(), EngineError> {
     match index::load(layout, id)? {
         // The monitor that calls is this process itself, so that the container may still look live.
         Some(record) if record.spec.auto_remove => {
             let trees = |path: &Path| {
+                gone();
+                let _held = claim(path);
                 let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
                     return Ok(());
                 };
@@ -152,6 +161,13 @@ pub fn cleanup(layout: &Layout, id: &ContainerId) -> Result<(), EngineError> {
         }
         _ => Ok(()),
     }
+}
+
+/// Says that this process removes a folder, for as long as the result is there; `WouldBlock` where another one does.
+fn claim(path: &Path) -> io::Result<fs::File> {
+    let dir = fs::File::open(path)?;
+    dir.try_lock()?;
+    Ok(dir)
 }
 
 type RemoveTree<'a> = &'a dyn Fn(&Path) -> Result<(), EngineError>;

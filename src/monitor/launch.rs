@@ -101,6 +101,7 @@ pub fn create(config: &MonitorConfig, group: &Handle, theirs: Theirs, talk: &Tal
             upper,
             work,
             target,
+            volatile: !config.cleanup.is_empty(),
         },
         Root::Flat(path) => Rootfs::Flat(path),
     };

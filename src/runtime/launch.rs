@@ -69,6 +69,9 @@ pub enum Rootfs {
         work: PathBuf,
         /// An existing directory to mount it on; seen mounted by the container's first process only.
         target: PathBuf,
+        /// The writable layer is thrown away with the container: nothing of it is forced to the disk, which the kernel
+        /// otherwise does with its whole file system when the container ends (Linux 5.10).
+        volatile: bool,
     },
     /// A plain directory.
     Flat(PathBuf),

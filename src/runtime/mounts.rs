@@ -26,6 +26,7 @@ pub fn mount_root(rootfs: &Rootfs) -> Result<OwnedFd, RuntimeError> {
             upper,
             work,
             target,
+            volatile,
         } => {
             let fail = |problem: &str, e: std::io::Error| RuntimeError::Root {
                 target: target.display().to_string(),
@@ -38,7 +39,7 @@ pub fn mount_root(rootfs: &Rootfs) -> Result<OwnedFd, RuntimeError> {
             // Options are at most 4,095 bytes, and the kernel also reads them in the container's mountinfo: so every
             // directory is named by its number in /proc/self/fd.
             let names: Vec<String> = layers.iter().map(|fd| fd.as_raw_fd().to_string()).collect();
-            let options = format!(
+            let mut options = format!(
                 "lowerdir={},upperdir={},workdir={},userxattr",
                 names.join(":"),
                 upper.as_raw_fd(),
@@ -47,8 +48,20 @@ pub fn mount_root(rootfs: &Rootfs) -> Result<OwnedFd, RuntimeError> {
             let numbers = path::open_root(Path::new("/proc/self/fd")).map_err(|e| fail("open `/proc/self/fd`", e))?;
             path::enter(numbers.as_fd()).map_err(|e| fail("enter `/proc/self/fd`", e))?;
             let number = place.as_raw_fd().to_string();
-            mount::mount_at("overlay", Path::new(&number), "overlay", 0, &options)
-                .map_err(|e| fail("overlay of its layers", e))?;
+            let mount = |options: &str| mount::mount_at("overlay", Path::new(&number), "overlay", 0, options);
+            let plain = options.len();
+            if *volatile {
+                forget_volatile(work.as_fd());
+                options.push_str(",volatile");
+            }
+            match mount(&options) {
+                Err(e) if *volatile && e.raw_os_error() == Some(errno::EINVAL) => {
+                    options.truncate(plain);
+                    mount(&options)
+                }
+                done => done,
+            }
+            .map_err(|e| fail("overlay of its layers", e))?;
             open(target)
         }
         Rootfs::Flat(dir) => {
@@ -62,6 +75,15 @@ pub fn mount_root(rootfs: &Rootfs) -> Result<OwnedFd, RuntimeError> {
             mount::attach(copy.as_fd(), place.as_fd()).map_err(|e| fail("bind it to itself", e))?;
             Ok(copy)
         }
+    }
+}
+
+/// Takes away the mark that keeps a layer from being used again after a volatile mount: a container that is started again
+/// in the same boot has lost nothing.
+fn forget_volatile(work: BorrowedFd<'_>) {
+    for path in ["work/incompat/volatile", "work/incompat"] {
+        // Most have never been mounted.
+        let _ = std::fs::remove_dir(format!("/proc/self/fd/{}/{path}", work.as_raw_fd()));
     }
 }
 

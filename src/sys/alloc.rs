@@ -242,7 +242,10 @@ mod tests {
                 .iter()
                 .map(|&size| {
                     let piece = allocator.alloc_zeroed(layout(size));
-                    assert!(allocator.owns(piece as usize) && piece as usize % UNIT == 0, "{size}");
+                    assert!(
+                        allocator.owns(piece as usize) && (piece as usize).is_multiple_of(UNIT),
+                        "{size}"
+                    );
                     ptr::write_bytes(piece, size as u8, size);
                     piece
                 })

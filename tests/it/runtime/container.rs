@@ -97,6 +97,7 @@ impl Inside {
             upper,
             work,
             target,
+            volatile: false,
         };
         let spec = spec::build(&record, None, &host, &layout).expect("a bundle");
         Container {
