@@ -1,4 +1,4 @@
-//! Measures rows N1 to N7 of the budgets against the static binaries and prints them as a table.
+//! Measures rows N1 to N8 of the budgets against the static binaries and prints them as a table.
 //!
 //! Memory is PSS and private dirty from `smaps_rollup`, after a sync; CPU is user + system of a process and its reaped
 //! children; times are wall-clock medians of whole processes. Numbers that are short of their budget stand as they are.
@@ -15,6 +15,7 @@
 mod fixture;
 #[path = "../it/device.rs"]
 mod device;
+mod life;
 mod start;
 
 use std::fs;
@@ -54,6 +55,7 @@ fn main() {
     let mut table = Table(Vec::new());
     binaries(&mut table);
     start::rows(&mut table, if smoke { 10 } else { 50 });
+    life::rows(&mut table, if smoke { 5 } else { 20 });
     if std::env::args().any(|a| a == "start") {
         table.print();
         return;
@@ -68,10 +70,9 @@ fn main() {
         Ok(mut device) => {
             memory(&mut table, &mut device);
             probes(&mut table, &device, if smoke { 50 } else { 500 });
-            runs(&mut table, &device, if smoke { 5 } else { 20 });
             device.clean();
         }
-        Err(reason) => println!("SKIP: N2 and N4 to N7: {reason}"),
+        Err(reason) => println!("SKIP: N2 and N4 to N6: {reason}"),
     }
     table.print();
 }
@@ -195,59 +196,6 @@ fn probes(table: &mut Table, device: &Device, count: u32) {
         );
         device.dunlin().args(["rm", "-f", "-t", "0", &container]).run();
     }
-}
-
-/// `run --rm IMAGE true` against crun on a bundle, in turn.
-fn runs(table: &mut Table, device: &Device, count: usize) {
-    let image = device.registry.push("true", "1", &Index::busybox(Format::Oci));
-    device.dunlin().args(["pull", "-q", &image]).ok();
-    let bundle = Scratch::owned_by("bench-crun", device.user.uid());
-    let crun = crun_bundle(device, &bundle);
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    for n in 0..count + 1 {
-        let out = device
-            .dunlin()
-            .args(["run", "--rm", "--network", "none", &image, "true"])
-            .run();
-        assert_eq!(out.code, 0, "{}", out.stderr);
-        ours.push(out.wall);
-        if crun {
-            let out = Cmd::new("crun")
-                .user(&device.user)
-                .arg("--root")
-                .arg(bundle.join("r"))
-                .args(["--cgroup-manager=disabled", "run", "-b"])
-                .arg(bundle.join("b"))
-                .arg(format!("x{n}"))
-                .run();
-            if out.code == 0 {
-                theirs.push(out.wall);
-            }
-        }
-    }
-    let (ours, theirs) = (median(&mut ours), median(&mut theirs));
-    let peer = match theirs {
-        Some(theirs) => format!(
-            "{:.1} ms; crun on a bundle {:.1} ms; ratio {:.2}",
-            ms(ours.unwrap()),
-            ms(theirs),
-            ours.unwrap().as_secs_f64() / theirs.as_secs_f64()
-        ),
-        None => format!("{:.1} ms; crun does not run here", ms(ours.unwrap())),
-    };
-    let what = "`run --rm --network none IMAGE true`, rootless, whole command line";
-    table.row("N7", what, "≤ 1.0 × crun on a bundle (N7)", peer);
-}
-
-fn crun_bundle(device: &Device, bundle: &Scratch) -> bool {
-    let root = bundle.folder("b/rootfs/bin");
-    fs::copy("/bin/busybox", root.join("true")).unwrap();
-    device.user.give(bundle.path());
-    let script = format!(
-        "cd {}/b && crun spec --rootless && sed -i 's/\"terminal\": true/\"terminal\": false/; s/\"sh\"/\"\\/bin\\/true\"/' config.json",
-        bundle.path().display()
-    );
-    device.user.shell(&script).run().code == 0
 }
 
 fn median(all: &mut [Duration]) -> Option<Duration> {

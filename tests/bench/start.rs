@@ -1,4 +1,5 @@
-//! Row N3: `runtime run` of a static /bin/true in a prepared bundle, against crun and runc on the same bundle, in turn.
+//! Rows N3 and N8, as runtimes: `runtime run` of a static /bin/true in a prepared bundle, and `runtime exec` of it in a
+//! container, against crun and runc on the same bundle, in turn.
 
 use std::fs;
 use std::path::Path;
@@ -19,24 +20,28 @@ const PEERS: [&str; 3] = ["dunlin", "crun", "runc"];
 /// Measures as root and as a user.
 pub fn rows(table: &mut Table, count: usize) {
     let mut add = |who: &str, bundle: Result<Bundle, String>| {
-        let what = format!("`runtime run` of /bin/true in a prepared bundle, {who}");
-        let measured = match bundle {
-            Ok(bundle) => bundle.measure(count),
-            Err(reason) => format!("not measured: {reason}"),
+        let (run, exec) = match bundle {
+            Ok(bundle) => (bundle.measure(count, Bundle::run), bundle.execs(count)),
+            Err(reason) => (format!("not measured: {reason}"), format!("not measured: {reason}")),
         };
-        table.row("N3", &what, "≤ 0.6 × crun", measured);
+        let what = format!("`runtime run` of /bin/true in a prepared bundle, {who}");
+        table.row("N3", &what, "≤ 0.6 × crun", run);
+        let what = format!("`runtime exec` of /bin/true, {who}");
+        table.row("N8", &what, "no more than crun", exec);
     };
     add("root", Bundle::new(None));
     add("rootless", User::with_ranges().and_then(|user| Bundle::new(Some(user))));
 }
 
-struct Bundle {
+/// A prepared bundle that runs /bin/true.
+pub struct Bundle {
     scratch: Scratch,
     user: Option<User>,
 }
 
 impl Bundle {
-    fn new(user: Option<User>) -> Result<Bundle, String> {
+    /// For root or a user.
+    pub fn new(user: Option<User>) -> Result<Bundle, String> {
         if !nix::unistd::geteuid().is_root() {
             return Err("needs root".to_owned());
         }
@@ -45,7 +50,9 @@ impl Bundle {
             None => Scratch::new("bench-start"),
         };
         let bin = scratch.folder("b/rootfs/bin");
-        fs::copy(Arch::host().busybox(), bin.join("true")).unwrap();
+        for name in ["true", "sleep"] {
+            fs::copy(Arch::host().busybox(), bin.join(name)).unwrap();
+        }
         let bundle = Bundle { scratch, user };
         let path = bundle.scratch.join("b");
         let mut spec = bundle.command(&dunlin()).args(["runtime", "spec", "-b"]).arg(&path);
@@ -54,13 +61,7 @@ impl Bundle {
             spec = spec.arg("--rootless");
         }
         spec.ok();
-        let config = path.join("config.json");
-        let mut spec: Value = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
-        spec["process"]["terminal"] = json!(false);
-        spec["process"]["args"] = json!(["/bin/true"]);
-        // runc of Debian 12 knows no newer one.
-        spec["ociVersion"] = json!("1.0.2");
-        fs::write(&config, spec.to_string()).unwrap();
+        bundle.set(&["/bin/true"]);
         Ok(bundle)
     }
 
@@ -72,14 +73,25 @@ impl Bundle {
         }
     }
 
+    /// Sets what runs in it.
+    fn set(&self, args: &[&str]) {
+        let config = self.scratch.join("b/config.json");
+        let mut spec: Value = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
+        spec["process"]["terminal"] = json!(false);
+        spec["process"]["args"] = json!(args);
+        // runc of Debian 12 knows no newer one.
+        spec["ociVersion"] = json!("1.0.2");
+        fs::write(&config, spec.to_string()).unwrap();
+    }
+
     /// Medians of each runtime, and the ratio of the first to the second.
-    fn measure(&self, count: usize) -> String {
+    pub fn measure(&self, count: usize, once: impl Fn(&Self, &str, usize) -> Option<Duration>) -> String {
         let mut times: [Vec<Duration>; PEERS.len()] = Default::default();
         for number in 0..count {
             for (peer, times) in PEERS.iter().zip(&mut times) {
                 // One that does not run here is not tried again.
                 if number == 0 || !times.is_empty() {
-                    times.extend(self.run(peer, number));
+                    times.extend(once(self, peer, number));
                 }
             }
         }
@@ -98,24 +110,47 @@ impl Bundle {
         all.join("; ")
     }
 
-    fn run(&self, peer: &str, number: usize) -> Option<Duration> {
+    /// The same for processes in a container of each.
+    fn execs(&self, count: usize) -> String {
+        self.set(&["/bin/sleep", "1000"]);
+        for peer in PEERS {
+            let started = self.timed(peer, &["run", "--detach", "-b", &self.path(), "sleeps"]);
+            assert!(started.is_some() || peer != "dunlin", "dunlin's own must run");
+        }
+        let measured = self.measure(count, |bundle, peer, _| {
+            bundle.timed(peer, &["exec", "sleeps", "/bin/true"])
+        });
+        for peer in PEERS {
+            self.timed(peer, &["delete", "--force", "sleeps"]);
+        }
+        self.set(&["/bin/true"]);
+        measured
+    }
+
+    fn path(&self) -> String {
+        self.scratch.join("b").to_string_lossy().into_owned()
+    }
+
+    /// How long a runtime takes to run it once.
+    pub fn run(&self, peer: &str, number: usize) -> Option<Duration> {
+        let time = self.timed(peer, &["run", "-b", &self.path(), &format!("t{number}")]);
+        assert!(time.is_some() || peer != "dunlin", "dunlin's own must run");
+        time
+    }
+
+    /// How long one call of a runtime takes, if it succeeds.
+    fn timed(&self, peer: &str, args: &[&str]) -> Option<Duration> {
         let cmd = match peer {
             "dunlin" => self.command(&dunlin()).arg("runtime"),
             "crun" if self.user.is_some() => self.command(Path::new("crun")).arg("--cgroup-manager=disabled"),
             other => self.command(Path::new(other)),
         };
         let states = self.scratch.join(format!("states-{peer}"));
-        let cmd = cmd
-            .arg("--root")
-            .arg(states)
-            .args(["run", "-b"])
-            .arg(self.scratch.join("b"));
-        let mut command = cmd.arg(format!("t{number}")).into_command();
+        let mut command = cmd.arg("--root").arg(states).args(args).into_command();
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let began = Instant::now();
         let status = command.status().ok()?;
         let wall = began.elapsed();
-        assert!(status.success() || peer != "dunlin", "dunlin's own must run: {status}");
         status.success().then_some(wall)
     }
 }

@@ -1,6 +1,8 @@
-//! `dunlin runtime …` as its callers use it: by hand on a bundle, and below podman.
+//! `dunlin runtime …` as its callers use it: by hand on a bundle, and below podman, containerd and buildah.
 
+mod buildah;
 mod bundle;
+mod containerd;
 mod podman;
 
 use std::fs;
