@@ -13,6 +13,8 @@
 
 mod apply;
 mod detect;
+mod device_program;
+mod devices;
 mod file;
 mod handle;
 mod host;
@@ -52,7 +54,7 @@ pub enum Controller {
     Freezer,
     /// Counts processor time; part of the core on v2.
     Cpuacct,
-    /// Access to device nodes, by their numbers; v1 only.
+    /// Access to device nodes, by their numbers; by programs on v2.
     Devices,
     /// Huge pages.
     Hugetlb,
