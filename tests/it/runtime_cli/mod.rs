@@ -1,6 +1,7 @@
 //! `dunlin runtime …` as its callers use it: by hand on a bundle, and below podman.
 
 mod bundle;
+mod events;
 mod podman;
 
 use std::fs;
