@@ -275,6 +275,12 @@ pub enum CgroupError {
         /// Why.
         cause: String,
     },
+    /// A group below a container's is not there.
+    #[error("cgroup: `{path}` is not a group below the container's; make it first")]
+    Below {
+        /// As given.
+        path: String,
+    },
     /// A group that shall be a container's own holds processes.
     #[error("cgroup: `{path}` holds processes already; choose another `linux.cgroupsPath`")]
     InUse {

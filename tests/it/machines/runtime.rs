@@ -199,6 +199,18 @@ const SCRIPT: &str = r#"
     up family
     until_has /tmp/family.out ready
     pids=$(cat $cg/family/cgroup.procs $cg/family/sub/cgroup.procs)
+    # A process joins the group that it names, and its first process's own where the container's holds none any more.
+    r exec --cgroup /sub family sh -c 'cat /proc/self/cgroup' >/tmp/said
+    grep -q '/sub$' /tmp/said || fail "exec --cgroup: $(cat /tmp/said)"
+    for path in no/such ../family; do
+        if r exec --cgroup $path family true 2>/tmp/said; then fail "exec --cgroup $path is taken"; fi
+        grep -q 'is not a group below' /tmp/said || fail "$(cat /tmp/said)"
+    done
+    mkdir $cg/family/init
+    for pid in $(cat $cg/family/cgroup.procs); do echo $pid >$cg/family/init/cgroup.procs; done
+    echo +pids >$cg/family/cgroup.subtree_control
+    r exec family sh -c 'cat /proc/self/cgroup' >/tmp/said
+    grep -q '/init$' /tmp/said || fail "exec: $(cat /tmp/said)"
     r kill family KILL
     await family stopped
     r delete family
