@@ -58,7 +58,7 @@ impl Handle {
 
     fn limit(&self, resources: &LinuxResources) -> Result<(), CgroupError> {
         let v2 = matches!(self.tree(), Tree::V2 { .. });
-        let current = |controller, name: &str| file::read(&self.dir(controller)?.join(name)).ok();
+        let current = |controller, name: &str| self.text(controller, name);
         let mut again = Vec::new();
         for write in writes(resources, v2, &current)? {
             match self.put(&write) {

@@ -290,6 +290,11 @@ impl Handle {
         stats::read(&self.tree, &self.name)
     }
 
+    /// The text of one of its control files.
+    pub fn text(&self, controller: Controller, name: &str) -> Option<String> {
+        file::read(&self.dir(controller)?.join(name)).ok()
+    }
+
     /// How often the kernel killed in the group for want of memory. None where it is not counted.
     pub fn oom_kills(&self) -> Option<u64> {
         let dir = self.memory()?;

@@ -219,7 +219,7 @@ const SCRIPT: &str = r#"
     section events
     up memory
     r events --stats memory >/tmp/stats
-    for what in '"type":"stats"' '"limit":33554432' '"psi":' '"pids":{"current":1,"limit":20}' '"usage":[1-9]'; do
+    for what in '"type":"stats"' '"limit":33554432' '"psi":{"full":{"avg10":[0-9.]*,"avg300":' '"raw":{"[^}]*"anon":[1-9]' '"pids":{"current":1,"limit":20}' '"usage":[1-9]'; do
         grep -q "$what" /tmp/stats || fail "no $what in $(cat /tmp/stats)"
     done
     # No interval passes in this time.
