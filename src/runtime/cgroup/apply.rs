@@ -44,12 +44,12 @@ impl Handle {
 
     /// `memory.checkBeforeUpdate`: no limit below what is used already, for which the kernel would kill.
     fn check_use(&self, memory: &LinuxMemory) -> Result<(), CgroupError> {
-        let limit = memory
-            .limit
-            .and_then(|limit| u64::try_from(limit).ok())
-            .filter(|limit| *limit > 0);
+        if memory.check_before_update != Some(true) {
+            return Ok(());
+        }
+        let limit = memory.limit.and_then(|limit| u64::try_from(limit).ok());
         match (limit, self.stats().memory) {
-            (Some(limit), Some(used)) if memory.check_before_update == Some(true) && limit < used => {
+            (Some(limit @ 1..), Some(used)) if limit < used => {
                 Err(wrong("memory.limit", format!("{used} bytes are used already")))
             }
             _ => Ok(()),

@@ -227,11 +227,17 @@ fn program_devices(dir: &Path, rules: &[Rule], asked: bool) -> Result<bool, Cgro
 fn replace_program(dir: &Path, rules: &[Rule]) -> Result<(), (&'static str, io::Error)> {
     let doing = |action| move |e: io::Error| (action, e);
     let group = fs::File::open(dir).map_err(doing("open the group of"))?;
-    let old = match bpf::device_programs(group.as_fd()) {
+    let ids = match bpf::device_programs(group.as_fd()) {
         Err(_) if rules.iter().all(|rule| rule.allow) && rules.iter().any(Rule::is_total) => return Ok(()),
         found => found.map_err(doing("look for"))?,
     };
-    let old: Vec<_> = old.into_iter().filter_map(|id| bpf::open_program(id).ok()).collect();
+    let mut old = Vec::with_capacity(ids.len());
+    for id in ids {
+        match bpf::open_program(id) {
+            Err(e) if e.raw_os_error() == Some(errno::ENOENT) => {}
+            opened => old.push(opened.map_err(doing("open"))?),
+        }
+    }
     let program = load(&device_program::compile(rules)).map_err(doing("load"))?;
     let group = group.as_fd();
     if let [one] = old.as_slice() {
