@@ -36,7 +36,8 @@ pub fn exec(launch: ExecLaunch<'_>) -> Result<ExecProcess, RuntimeError> {
     affinity.begin()?;
     let notify = Notify::of(launch.spec, launch.state.as_ref());
     let (parent_end, child_end) = message::pair()?;
-    let group = group_dir(launch.cgroup)?;
+    let joined = launch.cgroup.map(|group| group.joined_by(launch.pid));
+    let group = group_dir(joined.as_ref())?;
     let cgroup = group.as_ref().map(AsFd::as_fd);
     let args = CloneArgs {
         namespaces: Namespaces::NONE,

@@ -1,6 +1,7 @@
 //! The only unsafe code: thin typed wrappers over the kernel, one file per topic. Imports nothing of ours.
 
 pub mod alloc;
+pub mod bpf;
 mod call;
 pub mod clock;
 pub mod creds;

@@ -244,10 +244,8 @@ fn delete(root: &Root, args: &DeleteArgs, log: &Log) -> Result<u8, Failure> {
 fn exec(root: &Root, args: &ExecArgs) -> Result<u8, Failure> {
     let container = root.load(&args.id)?;
     let spec = container.spec()?;
-    if let Some(group) = args.cgroup.first() {
-        return Err(Failure::new(format!(
-            "--cgroup {group}: groups below the container's are not supported"
-        )));
+    if let [_, second, ..] = args.cgroup.as_slice() {
+        return Err(Failure::new(format!("--cgroup {second}: give one group")));
     }
     let process = match &args.process {
         Some(path) => read_process(path)?,
@@ -258,6 +256,7 @@ fn exec(root: &Root, args: &ExecArgs) -> Result<u8, Failure> {
         console: console(args.console_socket.as_ref(), args.detach),
         pid_file: args.pid_file.clone(),
         kept_fds: kept_fds(args.preserve_fds)?,
+        cgroup: args.cgroup.first().cloned(),
         ignore_paused: args.ignore_paused,
     };
     let foreground = if args.detach { None } else { Some(Foreground::new()?) };

@@ -154,10 +154,11 @@ pub fn events(container: &Container, args: &EventsArgs) -> Result<u8, Failure> {
         ];
         event::poll(&mut all, Some(Duration::from_secs(interval)))?;
         let (ended, told) = (all[0].ready.read, all[1].ready.read || all[2].ready.read);
-        if told {
+        if told || ended {
+            // A group that is gone tells its watchers so too, and the last event may be late.
             let (counted, now) = (counter.read()?, group.and_then(|group| group.oom_kills()));
             watch.drain()?;
-            if counted.is_some() || now > kills {
+            if now.is_some() && (counted.is_some() || now > kills) {
                 kills = now;
                 out(&format!("{}\n", json!({"type": "oom", "id": container.state.id})))?;
             }

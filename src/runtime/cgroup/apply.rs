@@ -4,9 +4,7 @@ use std::io;
 use std::path::Path;
 
 use super::{CgroupError, Controller, Handle, Tree, file};
-use crate::types::oci::runtime::{
-    LinuxBlockIo, LinuxCpu, LinuxDeviceCgroup, LinuxDeviceType, LinuxMemory, LinuxResources, LinuxThrottleDevice,
-};
+use crate::types::oci::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources, LinuxThrottleDevice};
 
 /// One control file's new text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,97 +14,129 @@ struct Write {
     controller: Controller,
     file: String,
     value: String,
+    /// Nothing is lost where there is no such file.
+    optional: bool,
 }
 
+/// What a control file says now; none without that file.
+type Current<'a> = &'a dyn Fn(Controller, &str) -> Option<String>;
+
 impl Handle {
-    /// Sets the limits of a bundle. One that cannot be set is an error, but for rules of devices where the caller may not
-    /// have them enforced: then those are left out and the result is false.
+    /// Sets the limits of a bundle in a new group. One that cannot be set is an error, but for rules of devices where the
+    /// caller may not have them enforced: then those are left out and the result is false.
     pub fn apply(&self, resources: &LinuxResources) -> Result<bool, CgroupError> {
-        let v2 = matches!(self.tree(), Tree::V2 { .. });
-        for write in writes(resources, v2)? {
-            self.put(&write)?;
-        }
+        self.limit(resources)?;
         self.apply_devices(resources.devices.as_deref().unwrap_or_default())
     }
 
-    fn put(&self, write: &Write) -> Result<(), CgroupError> {
-        let wrong = |cause: String| CgroupError::Resource {
-            field: write.field.to_owned(),
-            cause,
+    /// Changes limits; those that are not named stay. Rules of devices replace those that were there; result and errors as
+    /// of [`Handle::apply`].
+    pub fn change(&self, resources: &LinuxResources) -> Result<bool, CgroupError> {
+        if let Some(memory) = &resources.memory {
+            self.check_use(memory)?;
+        }
+        self.limit(resources)?;
+        match resources.devices.as_deref() {
+            None | Some([]) => Ok(true),
+            Some(rules) => self.apply_devices(rules),
+        }
+    }
+
+    /// `memory.checkBeforeUpdate`: no limit below what is used already, for which the kernel would kill.
+    fn check_use(&self, memory: &LinuxMemory) -> Result<(), CgroupError> {
+        if memory.check_before_update != Some(true) {
+            return Ok(());
+        }
+        let limit = memory.limit.and_then(|limit| u64::try_from(limit).ok());
+        match (limit, self.stats().memory) {
+            (Some(limit @ 1..), Some(used)) if limit < used => {
+                Err(wrong("memory.limit", format!("{used} bytes are used already")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn limit(&self, resources: &LinuxResources) -> Result<(), CgroupError> {
+        let v2 = matches!(self.tree(), Tree::V2 { .. });
+        let current = |controller, name: &str| self.text(controller, name);
+        let mut again = Vec::new();
+        for write in writes(resources, v2, &current)? {
+            match self.put(&write) {
+                // It may contradict what another one has still to change: a quota below the burst, a limit above that of
+                // memory and swap together.
+                Err((_, error)) if error.kind() == io::ErrorKind::InvalidInput => again.push(write),
+                Err((problem, _)) => return Err(problem),
+                Ok(()) => {}
+            }
+        }
+        for write in again {
+            self.put_at_last(&write)?;
+        }
+        Ok(())
+    }
+
+    fn put_at_last(&self, write: &Write) -> Result<(), CgroupError> {
+        let mut done = self.put(write);
+        if let (Err(_), "memory.limit_in_bytes") = (&done, write.file.as_str()) {
+            let sum = Write {
+                file: "memory.memsw.limit_in_bytes".to_owned(),
+                value: "-1".to_owned(),
+                ..write.clone()
+            };
+            done = self.put(&sum).and_then(|()| self.put(write));
+        }
+        done.map_err(|(problem, _)| problem)
+    }
+
+    /// Also with the bare error.
+    fn put(&self, write: &Write) -> Result<(), (CgroupError, io::Error)> {
+        let name = write.controller.name();
+        let Some(dir) = self.dir(write.controller) else {
+            let cause = match self.tree() {
+                Tree::None { why, fix } => format!("there is no control group: {why}; {fix}"),
+                _ => format!("controller `{name}` is not at hand"),
+            };
+            let missing = io::Error::from(io::ErrorKind::NotFound);
+            return Err((wrong(write.field, cause), missing));
         };
-        let dir = self.dir(write.controller).ok_or_else(|| match self.tree() {
-            Tree::None { why, fix } => wrong(format!("there is no control group: {why}; {fix}")),
-            _ => wrong(format!("controller `{}` is not at hand", write.controller.name())),
-        })?;
         let path = dir.join(&write.file);
-        let written = match file::put(&path, &write.value) {
-            // When a limit rises, the sum of memory and swap must rise first.
-            Err(e) if write.file == "memory.limit_in_bytes" && e.kind() == io::ErrorKind::InvalidInput => {
-                file::put(&dir.join("memory.memsw.limit_in_bytes"), "-1").and_then(|()| file::put(&path, &write.value))
-            }
-            done => done,
-        };
-        written.map_err(|e| wrong(format!("write `{}` to `{}`: {e}", write.value, path.display())))
-    }
-
-    fn apply_devices(&self, rules: &[LinuxDeviceCgroup]) -> Result<bool, CgroupError> {
-        if rules.is_empty() {
-            return Ok(true);
+        match file::put(&path, &write.value) {
+            Err(e) if write.optional && e.kind() == io::ErrorKind::NotFound => Ok(()),
+            done => done.map_err(|e| {
+                let have = file::read(&dir.join("cgroup.controllers")).ok();
+                let handed_down = have.is_none_or(|have| have.split_whitespace().any(|one| one == name));
+                let fix = match handed_down || write.field == "unified" {
+                    true => String::new(),
+                    false => format!("; controller `{name}` is not handed down to this group"),
+                };
+                let cause = format!("write `{}` to `{}`: {e}{fix}", write.value, path.display());
+                (wrong(write.field, cause), e)
+            }),
         }
-        let (Tree::V1 { .. }, Some(dir)) = (self.tree(), self.dir(Controller::Devices)) else {
-            return Ok(false);
-        };
-        // What every container has (config-linux.md, "Default Devices"), terminals, and nodes that are only made.
-        let always = [
-            "c 1:3 rwm",
-            "c 1:5 rwm",
-            "c 1:7 rwm",
-            "c 1:8 rwm",
-            "c 1:9 rwm",
-            "c 5:0 rwm",
-            "c 5:2 rwm",
-            "c 136:* rwm",
-            "c *:* m",
-            "b *:* m",
-        ];
-        let rules = rules.iter().map(|rule| (rule.allow, device_rule(rule)));
-        let always = always.iter().map(|device| (true, (*device).to_owned()));
-        for (allow, text) in rules.chain(always) {
-            let path = dir.join(if allow { "devices.allow" } else { "devices.deny" });
-            match file::put(&path, &text) {
-                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => return Ok(false),
-                done => done.map_err(|e| CgroupError::Resource {
-                    field: "devices".to_owned(),
-                    cause: format!("write `{text}` to `{}`: {e}", path.display()),
-                })?,
-            }
-        }
-        Ok(true)
     }
 }
 
-fn device_rule(rule: &LinuxDeviceCgroup) -> String {
-    let kind = match rule.kind {
-        Some(LinuxDeviceType::C | LinuxDeviceType::U) => 'c',
-        Some(LinuxDeviceType::B) => 'b',
-        _ => 'a',
-    };
-    let number = |number: Option<i64>| number.filter(|n| *n >= 0).map_or("*".to_owned(), |n| n.to_string());
-    let access = rule
-        .access
-        .as_deref()
-        .filter(|access| !access.is_empty())
-        .unwrap_or("rwm");
-    format!("{kind} {}:{} {access}", number(rule.major), number(rule.minor))
+fn wrong(field: impl Into<String>, cause: impl Into<String>) -> CgroupError {
+    CgroupError::Resource {
+        field: field.into(),
+        cause: cause.into(),
+    }
 }
 
-fn writes(resources: &LinuxResources, v2: bool) -> Result<Vec<Write>, CgroupError> {
+fn writes(resources: &LinuxResources, v2: bool, current: Current<'_>) -> Result<Vec<Write>, CgroupError> {
     let mut all = Vec::new();
+    if v2 {
+        v1_only(resources)?;
+    }
     if let Some(memory) = &resources.memory {
-        all.extend(if v2 { memory_v2(memory)? } else { memory_v1(memory) });
+        all.extend(if v2 {
+            memory_v2(memory, current)?
+        } else {
+            memory_v1(memory)
+        });
     }
     if let Some(cpu) = &resources.cpu {
-        all.extend(if v2 { cpu_v2(cpu) } else { cpu_v1(cpu) });
+        all.extend(if v2 { cpu_v2(cpu, current) } else { cpu_v1(cpu) });
     }
     if let Some(limit) = resources
         .pids
@@ -117,17 +147,18 @@ fn writes(resources: &LinuxResources, v2: bool) -> Result<Vec<Write>, CgroupErro
         all.push(write("pids.limit", Controller::Pids, "pids.max", max(limit)));
     }
     if let Some(block) = &resources.block_io {
-        all.extend(block_io(block, v2));
+        all.extend(block_io(block, v2, current));
     }
     for limit in resources.hugepage_limits.iter().flatten() {
+        let size = &limit.page_size;
+        if size.is_empty() || !size.chars().all(|c| c.is_ascii_alphanumeric()) {
+            return Err(wrong("hugepageLimits", format!("`{size}` is not a size such as `2MB`")));
+        }
         let last = if v2 { "max" } else { "limit_in_bytes" };
-        let name = format!("hugetlb.{}.{last}", limit.page_size);
-        all.push(write(
-            "hugepageLimits",
-            Controller::Hugetlb,
-            &name,
-            limit.limit.to_string(),
-        ));
+        let one = |name: String| write("hugepageLimits", Controller::Hugetlb, &name, limit.limit.to_string());
+        all.push(one(format!("hugetlb.{size}.{last}")));
+        // Linux 5.7: what is reserved and not only what is used.
+        all.push(optional(one(format!("hugetlb.{size}.rsvd.{last}"))));
     }
     if let Some(network) = &resources.network {
         let class = network.class_id.filter(|class| *class != 0);
@@ -147,10 +178,7 @@ fn writes(resources: &LinuxResources, v2: bool) -> Result<Vec<Write>, CgroupErro
         all.push(write("rdma", Controller::Rdma, "rdma.max", value));
     }
     for (name, value) in resources.unified.iter().flatten() {
-        let wrong = |cause: &str| CgroupError::Resource {
-            field: format!("unified.{name}"),
-            cause: cause.to_owned(),
-        };
+        let wrong = |cause: &str| wrong(format!("unified.{name}"), cause);
         if !v2 {
             return Err(wrong("is for control groups v2"));
         }
@@ -163,12 +191,64 @@ fn writes(resources: &LinuxResources, v2: bool) -> Result<Vec<Write>, CgroupErro
     Ok(all)
 }
 
+/// What v2 has nothing for is refused by its name.
+fn v1_only(resources: &LinuxResources) -> Result<(), CgroupError> {
+    let (memory, cpu) = (resources.memory.as_ref(), resources.cpu.as_ref());
+    let (block, network) = (resources.block_io.as_ref(), resources.network.as_ref());
+    let leaf = |block: &LinuxBlockIo| {
+        let devices = block.weight_device.iter().flatten();
+        block.leaf_weight.is_some_and(|one| one != 0) || devices.filter_map(|one| one.leaf_weight).any(|one| one != 0)
+    };
+    let fields = [
+        (
+            "memory.kernelTCP",
+            memory.and_then(|m| m.kernel_tcp).is_some_and(|limit| limit != 0),
+        ),
+        ("memory.swappiness", memory.is_some_and(|m| m.swappiness.is_some())),
+        (
+            "memory.disableOOMKiller",
+            memory.is_some_and(|m| m.disable_oom_killer == Some(true)),
+        ),
+        (
+            "cpu.realtimePeriod",
+            cpu.and_then(|c| c.realtime_period).is_some_and(|us| us != 0),
+        ),
+        (
+            "cpu.realtimeRuntime",
+            cpu.and_then(|c| c.realtime_runtime).is_some_and(|us| us != 0),
+        ),
+        ("blockIO.leafWeight", block.is_some_and(leaf)),
+        (
+            "network.classID",
+            network.and_then(|n| n.class_id).is_some_and(|id| id != 0),
+        ),
+        (
+            "network.priorities",
+            network
+                .and_then(|n| n.priorities.as_ref())
+                .is_some_and(|all| !all.is_empty()),
+        ),
+    ];
+    match fields.iter().find(|(_, asked)| *asked) {
+        Some((field, _)) => Err(wrong(*field, "is for control groups v1 and has no counterpart in v2")),
+        None => Ok(()),
+    }
+}
+
 fn write(field: &'static str, controller: Controller, file: &str, value: String) -> Write {
     Write {
         field,
         controller,
         file: file.to_owned(),
         value,
+        optional: false,
+    }
+}
+
+fn optional(write: Write) -> Write {
+    Write {
+        optional: true,
+        ..write
     }
 }
 
@@ -207,25 +287,29 @@ fn memory_v1(memory: &LinuxMemory) -> Vec<Write> {
     both.into_iter().flatten().collect()
 }
 
-fn memory_v2(memory: &LinuxMemory) -> Result<Vec<Write>, CgroupError> {
+fn memory_v2(memory: &LinuxMemory, current: Current<'_>) -> Result<Vec<Write>, CgroupError> {
     let one = |field, file: &str, value: String| write(field, Controller::Memory, file, value);
     let set = |limit: Option<i64>| limit.filter(|limit| *limit != 0);
     let mut all = Vec::new();
     all.extend(set(memory.limit).map(|limit| one("memory.limit", "memory.max", max(limit))));
     all.extend(set(memory.reservation).map(|limit| one("memory.reservation", "memory.low", max(limit))));
-    if let Some(sum) = set(memory.swap) {
-        // The specification counts memory and swap together.
-        let swap = match (sum, set(memory.limit)) {
+    // The specification counts memory and swap together, and so who lifts the limit lifts both.
+    let sum = set(memory.swap).or(memory.limit.filter(|limit| *limit < 0));
+    if let Some(sum) = sum {
+        let now = || current(Controller::Memory, "memory.max")?.trim().parse().ok();
+        let swap = match (sum, set(memory.limit).or_else(now)) {
             (..0, _) => -1,
             (sum, Some(limit)) if limit >= 0 && sum >= limit => sum - limit,
             _ => {
-                return Err(CgroupError::Resource {
-                    field: "memory.swap".to_owned(),
-                    cause: "must be at least `limit`, which must be there too".to_owned(),
-                });
+                return Err(wrong(
+                    "memory.swap",
+                    "must be at least `limit`, which must be there too",
+                ));
             }
         };
-        all.push(one("memory.swap", "memory.swap.max", max(swap)));
+        // A kernel without swap gives none, and all that there is.
+        let written = one("memory.swap", "memory.swap.max", max(swap));
+        all.push(if swap <= 0 { optional(written) } else { written });
     }
     Ok(all)
 }
@@ -240,7 +324,12 @@ fn cpu_v1(cpu: &LinuxCpu) -> Vec<Write> {
         one("cpu.shares", Cpu, "cpu.shares", text(cpu.shares)),
         one("cpu.period", Cpu, "cpu.cfs_period_us", text(cpu.period)),
         one("cpu.quota", Cpu, "cpu.cfs_quota_us", signed(cpu.quota)),
-        one("cpu.burst", Cpu, "cpu.cfs_burst_us", text(cpu.burst)),
+        one(
+            "cpu.burst",
+            Cpu,
+            "cpu.cfs_burst_us",
+            cpu.burst.map(|burst| burst.to_string()),
+        ),
         one("cpu.idle", Cpu, "cpu.idle", cpu.idle.map(|idle| idle.to_string())),
         one("cpu.realtimePeriod", Cpu, "cpu.rt_period_us", text(cpu.realtime_period)),
         one(
@@ -255,10 +344,7 @@ fn cpu_v1(cpu: &LinuxCpu) -> Vec<Write> {
     all.into_iter().flatten().collect()
 }
 
-/// Microseconds over which processor time is counted where nothing is said; the kernel's own default.
-const PERIOD_US: u64 = 100_000;
-
-fn cpu_v2(cpu: &LinuxCpu) -> Vec<Write> {
+fn cpu_v2(cpu: &LinuxCpu, current: Current<'_>) -> Vec<Write> {
     use Controller::{Cpu, Cpuset};
     let list = |list: &Option<String>| list.clone().filter(|list| !list.is_empty());
     let mut all = Vec::new();
@@ -266,12 +352,18 @@ fn cpu_v2(cpu: &LinuxCpu) -> Vec<Write> {
         let weight = 1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142;
         all.push(write("cpu.shares", Cpu, "cpu.weight", weight.to_string()));
     }
-    let quota = cpu.quota.filter(|quota| *quota != 0);
-    let period = cpu.period.filter(|period| *period != 0);
-    if quota.is_some() || period.is_some() {
-        let value = format!("{} {}", max(quota.unwrap_or(-1)), period.unwrap_or(PERIOD_US));
-        all.push(write("cpu.quota", Cpu, "cpu.max", value));
-    }
+    let quota = cpu.quota.filter(|quota| *quota != 0).map(max);
+    let maximum = match (quota, cpu.period.filter(|period| *period != 0)) {
+        // The period stays as it is.
+        (Some(quota), None) => Some(("cpu.quota", quota)),
+        (Some(quota), Some(period)) => Some(("cpu.quota", format!("{quota} {period}"))),
+        (None, Some(period)) => {
+            let now = current(Cpu, "cpu.max").and_then(|now| now.split_whitespace().next().map(str::to_owned));
+            Some(("cpu.period", format!("{} {period}", now.unwrap_or_else(|| max(-1)))))
+        }
+        (None, None) => None,
+    };
+    all.extend(maximum.map(|(field, value)| write(field, Cpu, "cpu.max", value)));
     all.extend(
         cpu.burst
             .map(|burst| write("cpu.burst", Cpu, "cpu.max.burst", burst.to_string())),
@@ -285,28 +377,60 @@ fn cpu_v2(cpu: &LinuxCpu) -> Vec<Write> {
     all
 }
 
-fn block_io(block: &LinuxBlockIo, v2: bool) -> Vec<Write> {
+/// How a kernel takes weights of block devices.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Weights {
+    /// v1, 10 to 1000.
+    V1,
+    /// v2 by the scheduler bfq, with the same numbers.
+    Bfq,
+    /// v2 by costs, 1 to 10,000.
+    Cost,
+}
+
+impl Weights {
+    fn number(self, weight: u16) -> String {
+        match self {
+            Weights::Cost => (1 + (u32::from(weight).clamp(10, 1000) - 10) * 9999 / 990).to_string(),
+            Weights::V1 | Weights::Bfq => weight.to_string(),
+        }
+    }
+
+    /// The file for the group and the one for single devices.
+    const fn files(self) -> (&'static str, &'static str) {
+        match self {
+            Weights::V1 => ("blkio.weight", "blkio.weight_device"),
+            Weights::Bfq => ("io.bfq.weight", "io.bfq.weight"),
+            Weights::Cost => ("io.weight", "io.weight"),
+        }
+    }
+}
+
+fn block_io(block: &LinuxBlockIo, v2: bool, current: Current<'_>) -> Vec<Write> {
     let mut all = Vec::new();
     let mut add = |field, file: &str, value: String| all.push(write(field, Controller::Io, file, value));
-    let weight = |weight: u16| match v2 {
-        // 10 to 1000 becomes 1 to 10,000.
-        true => (1 + (u32::from(weight).clamp(10, 1000) - 10) * 9999 / 990).to_string(),
-        false => weight.to_string(),
+    let weights = match v2 {
+        false => Weights::V1,
+        true if current(Controller::Io, "io.bfq.weight").is_some() => Weights::Bfq,
+        true => Weights::Cost,
     };
-    let file = if v2 { "io.weight" } else { "blkio.weight" };
+    let (file, device_file) = weights.files();
     if let Some(one) = block.weight.filter(|one| *one != 0) {
-        let value = if v2 {
-            format!("default {}", weight(one))
-        } else {
-            weight(one)
-        };
-        add("blockIO.weight", file, value);
+        let default = if weights == Weights::Cost { "default " } else { "" };
+        add("blockIO.weight", file, format!("{default}{}", weights.number(one)));
+    }
+    if let Some(one) = block.leaf_weight.filter(|one| *one != 0) {
+        add("blockIO.leafWeight", "blkio.leaf_weight", one.to_string());
     }
     for device in block.weight_device.iter().flatten() {
-        if let Some(one) = device.weight {
-            let name = if v2 { "io.weight" } else { "blkio.weight_device" };
-            let value = format!("{}:{} {}", device.major, device.minor, weight(one));
-            add("blockIO.weightDevice", name, value);
+        let number = format!("{}:{}", device.major, device.minor);
+        if let Some(one) = device.weight.filter(|one| *one != 0) {
+            let value = format!("{number} {}", weights.number(one));
+            add("blockIO.weightDevice", device_file, value);
+        }
+        if let Some(one) = device.leaf_weight.filter(|one| *one != 0) {
+            let value = format!("{number} {one}");
+            add("blockIO.weightDevice", "blkio.leaf_weight_device", value);
         }
     }
     let rates: [(&'static str, &Option<Vec<LinuxThrottleDevice>>, &str, &str); 4] = [
@@ -338,9 +462,11 @@ fn block_io(block: &LinuxBlockIo, v2: bool) -> Vec<Write> {
     for (field, devices, v1_file, key) in rates {
         for device in devices.iter().flatten() {
             let (number, rate) = (format!("{}:{}", device.major, device.minor), device.rate);
-            match v2 {
-                true => add(field, "io.max", format!("{number} {key}={rate}")),
-                false => add(field, v1_file, format!("{number} {rate}")),
+            match (v2, rate) {
+                // 0 is no limit, for which v2 has a word.
+                (true, 0) => add(field, "io.max", format!("{number} {key}=max")),
+                (true, _) => add(field, "io.max", format!("{number} {key}={rate}")),
+                (false, _) => add(field, v1_file, format!("{number} {rate}")),
             }
         }
     }
@@ -352,8 +478,18 @@ mod tests {
     use super::*;
 
     fn texts(json: &str, v2: bool) -> Result<Vec<String>, String> {
+        texts_where(json, v2, &[])
+    }
+
+    /// In a group that has these files.
+    fn texts_where(json: &str, v2: bool, now: &[(&str, &str)]) -> Result<Vec<String>, String> {
         let resources: LinuxResources = serde_json::from_str(json).expect("resources");
-        let all = writes(&resources, v2).map_err(|error| error.to_string())?;
+        let current = |_, name: &str| {
+            now.iter()
+                .find(|(have, _)| *have == name)
+                .map(|(_, text)| (*text).to_owned())
+        };
+        let all = writes(&resources, v2, &current).map_err(|error| error.to_string())?;
         Ok(all
             .iter()
             .map(|write| format!("{} {}", write.file, write.value))
@@ -382,6 +518,7 @@ mod tests {
                 "blkio.weight 1000",
                 "blkio.throttle.read_bps_device 8:0 9",
                 "hugetlb.2MB.limit_in_bytes 4",
+                "hugetlb.2MB.rsvd.limit_in_bytes 4",
                 "rdma.max mlx hca_handle=3 hca_object=max",
             ]
         );
@@ -400,6 +537,7 @@ mod tests {
                 "io.weight default 10000",
                 "io.max 8:0 rbps=9",
                 "hugetlb.2MB.max 4",
+                "hugetlb.2MB.rsvd.max 4",
                 "rdma.max mlx hca_handle=3 hca_object=max",
             ]
         );
@@ -412,6 +550,33 @@ mod tests {
             (r#"{"unified":{"../x":"1"}}"#, true, "unified.../x"),
             (r#"{"memory":{"swap":5}}"#, true, "memory.swap"),
             (r#"{"memory":{"swap":5,"limit":6}}"#, true, "memory.swap"),
+            (r#"{"memory":{"swap":5,"limit":-1}}"#, true, "memory.swap"),
+            (r#"{"memory":{"swappiness":5}}"#, true, "memory.swappiness"),
+            (r#"{"memory":{"kernelTCP":5}}"#, true, "memory.kernelTCP"),
+            (
+                r#"{"memory":{"disableOOMKiller":true}}"#,
+                true,
+                "memory.disableOOMKiller",
+            ),
+            (r#"{"cpu":{"realtimePeriod":5}}"#, true, "cpu.realtimePeriod"),
+            (r#"{"cpu":{"realtimeRuntime":5}}"#, true, "cpu.realtimeRuntime"),
+            (
+                r#"{"blockIO":{"weightDevice":[{"leafWeight":5}]}}"#,
+                true,
+                "blockIO.leafWeight",
+            ),
+            (r#"{"network":{"classID":5}}"#, true, "network.classID"),
+            (
+                r#"{"network":{"priorities":[{"name":"lo","priority":5}]}}"#,
+                true,
+                "network.priorities",
+            ),
+            (
+                r#"{"hugepageLimits":[{"pageSize":"../2MB","limit":5}]}"#,
+                true,
+                "hugepageLimits",
+            ),
+            (r#"{"hugepageLimits":[{"limit":5}]}"#, false, "hugepageLimits"),
         ] {
             let error = texts(json, v2).expect_err(json);
             assert!(error.contains(text), "{error}");
@@ -423,13 +588,47 @@ mod tests {
     }
 
     #[test]
-    fn rules_of_devices_are_v1s_texts() {
-        let rule = |json: &str| device_rule(&serde_json::from_str(json).expect("a rule"));
-        assert_eq!(rule(r#"{"allow":false,"access":"rwm"}"#), "a *:* rwm");
+    fn what_is_not_named_stays_as_the_group_has_it() {
+        let now = [("cpu.max", "30000 100000\n"), ("memory.max", "1000\n")];
+        for (json, text) in [
+            (r#"{"cpu":{"period":50000}}"#, "cpu.max 30000 50000"),
+            (r#"{"cpu":{"quota":40000}}"#, "cpu.max 40000"),
+            (r#"{"cpu":{"quota":-1}}"#, "cpu.max max"),
+            (r#"{"memory":{"swap":1500}}"#, "memory.swap.max 500"),
+            (r#"{"memory":{"swap":-1}}"#, "memory.swap.max max"),
+        ] {
+            assert_eq!(texts_where(json, true, &now).expect(json), [text]);
+        }
         assert_eq!(
-            rule(r#"{"allow":true,"type":"c","major":10,"minor":-1,"access":"r"}"#),
-            "c 10:* r"
+            texts(r#"{"cpu":{"period":50000}}"#, true).expect("new"),
+            ["cpu.max max 50000"]
         );
-        assert_eq!(rule(r#"{"allow":true,"type":"b","major":8,"minor":0}"#), "b 8:0 rwm");
+        let lifted = texts_where(r#"{"memory":{"limit":-1}}"#, true, &now).expect("lifted");
+        assert_eq!(lifted, ["memory.max max", "memory.swap.max max"]);
+    }
+
+    #[test]
+    fn zero_is_not_named_or_unlimited() {
+        let json = r#"{"memory":{"limit":0,"swap":0,"reservation":0,"kernelTCP":0,"disableOOMKiller":false},
+            "cpu":{"shares":0,"quota":0,"period":0,"realtimePeriod":0,"realtimeRuntime":0,"cpus":"","mems":""},
+            "pids":{"limit":0},"blockIO":{"weight":0,"leafWeight":0},"network":{"classID":0,"priorities":[]}}"#;
+        for v2 in [true, false] {
+            assert_eq!(texts(json, v2).expect("zeroes"), [""; 0]);
+        }
+        let json = r#"{"blockIO":{"throttleWriteIOPSDevice":[{"major":8,"minor":0,"rate":0}]}}"#;
+        assert_eq!(texts(json, true).expect("v2"), ["io.max 8:0 wiops=max"]);
+        assert_eq!(
+            texts(json, false).expect("v1"),
+            ["blkio.throttle.write_iops_device 8:0 0"]
+        );
+    }
+
+    #[test]
+    fn weights_go_to_the_scheduler_that_is_there() {
+        let json = r#"{"blockIO":{"weight":500,"weightDevice":[{"major":8,"minor":0,"weight":10}]}}"#;
+        let bfq = texts_where(json, true, &[("io.bfq.weight", "default 100\n")]);
+        assert_eq!(bfq.expect("bfq"), ["io.bfq.weight 500", "io.bfq.weight 8:0 10"]);
+        let cost = texts_where(json, true, &[("io.weight", "default 100\n")]);
+        assert_eq!(cost.expect("cost"), ["io.weight default 4950", "io.weight 8:0 1"]);
     }
 }

@@ -124,6 +124,38 @@ impl Handle {
             })
     }
 
+    /// The group for a process that joins `pid`: this one, or, if its controllers are handed down and it can thus hold no
+    /// processes (v2), the one below it that `pid` is in.
+    pub fn joined_by(&self, pid: i32) -> Handle {
+        let (Tree::V2 { root, .. }, Some(dir)) = (&self.tree, self.dirs().into_iter().next()) else {
+            return self.clone();
+        };
+        if file::read(&dir.join("cgroup.subtree_control")).is_ok_and(|text| text.trim().is_empty()) {
+            return self.clone();
+        }
+        let mut found = None;
+        walk(&dir, CGROUP_DEPTH, &mut |group| {
+            if found.is_none() && file::members(group).is_ok_and(|members| members.contains(&pid)) {
+                found = group
+                    .strip_prefix(root)
+                    .ok()
+                    .and_then(|path| path.to_str().map(str::to_owned));
+            }
+        });
+        Handle::new(self.tree.clone(), found.unwrap_or_else(|| self.name.clone()))
+    }
+
+    /// A group below this one, which must be there; `path` is below it also where it is absolute.
+    pub fn below(&self, path: &str) -> Result<Handle, CgroupError> {
+        let plain: Vec<&str> = path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+        let name = [&[self.name.as_str()], plain.as_slice()].concat().join("/");
+        let below = Handle::new(self.tree.clone(), name);
+        if plain.contains(&"..") || !below.dirs().iter().all(|dir| dir.join("cgroup.procs").exists()) {
+            return Err(CgroupError::Below { path: path.to_owned() });
+        }
+        Ok(below)
+    }
+
     /// Moves a process into the group.
     pub fn attach(&self, pid: i32) -> Result<(), CgroupError> {
         self.dirs()
@@ -256,6 +288,11 @@ impl Handle {
     /// What it used.
     pub fn stats(&self) -> Stats {
         stats::read(&self.tree, &self.name)
+    }
+
+    /// The text of one of its control files.
+    pub fn text(&self, controller: Controller, name: &str) -> Option<String> {
+        file::read(&self.dir(controller)?.join(name)).ok()
     }
 
     /// How often the kernel killed in the group for want of memory. None where it is not counted.

@@ -13,6 +13,8 @@
 
 mod apply;
 mod detect;
+mod device_program;
+mod devices;
 mod file;
 mod handle;
 mod host;
@@ -52,7 +54,7 @@ pub enum Controller {
     Freezer,
     /// Counts processor time; part of the core on v2.
     Cpuacct,
-    /// Access to device nodes, by their numbers; v1 only.
+    /// Access to device nodes, by their numbers; by programs on v2.
     Devices,
     /// Huge pages.
     Hugetlb,
@@ -272,6 +274,12 @@ pub enum CgroupError {
         path: String,
         /// Why.
         cause: String,
+    },
+    /// A group below a container's is not there.
+    #[error("cgroup: `{path}` is not a group below the container's; make it first")]
+    Below {
+        /// As given.
+        path: String,
     },
     /// A group that shall be a container's own holds processes.
     #[error("cgroup: `{path}` holds processes already; choose another `linux.cgroupsPath`")]

@@ -24,10 +24,15 @@ pub struct Place<'a> {
 impl Place<'_> {
     /// The group; nothing is made yet.
     pub fn find(&self, host: &Host) -> Result<Handle, CgroupError> {
-        let (absolute, path) = self.path()?;
+        let (absolute, path) = self.path(host.uid)?;
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let below = path.parent().unwrap_or(Path::new("")).to_owned();
-        let base = |mount: &Path, own: Option<PathBuf>| if absolute { Some(mount.to_owned()) } else { own };
+        let managed = self.systemd && host.uid != 0;
+        let base = |mount: &Path, own: Option<PathBuf>| match absolute {
+            true if managed => own.as_deref().and_then(manager).or(Some(mount.to_owned())),
+            true => Some(mount.to_owned()),
+            false => own,
+        };
         let none = |why: String| Tree::None {
             why,
             fix: "give `linux.cgroupsPath` a group that the caller may write".to_owned(),
@@ -70,7 +75,7 @@ impl Place<'_> {
     }
 
     /// Whether the path is absolute, and the path below that, of which no part leads up.
-    fn path(&self) -> Result<(bool, PathBuf), CgroupError> {
+    fn path(&self, uid: u32) -> Result<(bool, PathBuf), CgroupError> {
         let Some(path) = self.path.filter(|path| !path.is_empty()) else {
             return Ok((false, PathBuf::from(self.id)));
         };
@@ -84,6 +89,11 @@ impl Place<'_> {
                 return Err(wrong(
                     "with `--systemd-cgroup` it must be `SLICE:PREFIX:NAME`".to_owned(),
                 ));
+            };
+            let slice = match (slice, uid) {
+                ("", 0) => "system.slice",
+                ("", _) => "user.slice",
+                (slice, _) => slice,
             };
             return Ok((true, slices(slice).map_err(wrong)?.join(unit(prefix, name))));
         }
@@ -101,7 +111,6 @@ impl Place<'_> {
 
 /// `a-b.slice` lies in `a.slice` (systemd.slice(5)); `-.slice` is the top.
 fn slices(slice: &str) -> Result<PathBuf, String> {
-    let slice = if slice.is_empty() { "system.slice" } else { slice };
     let name = slice.strip_suffix(".slice").filter(|name| !name.contains('/'));
     let name = name.ok_or_else(|| format!("`{slice}` is not the name of a slice"))?;
     let mut path = PathBuf::new();
@@ -112,6 +121,15 @@ fn slices(slice: &str) -> Result<PathBuf, String> {
         path.push(format!("{}.slice", &name[..at]));
     }
     Ok(path)
+}
+
+/// The group of systemd's manager of a user, `user@UID.service`, that `own` is or lies in.
+fn manager(own: &Path) -> Option<PathBuf> {
+    let is_manager = |dir: &&Path| {
+        let name = dir.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("user@") && name.ends_with(".service")
+    };
+    own.ancestors().find(is_manager).map(Path::to_owned)
 }
 
 fn unit(prefix: &str, name: &str) -> String {
@@ -189,14 +207,15 @@ fn is_refusal(error: &std::io::Error) -> bool {
 }
 
 fn make_v2(root: &Path, name: &str) -> Result<(), CgroupError> {
-    let missing: Vec<&Path> = root.ancestors().take_while(|dir| !dir.exists()).collect();
-    for dir in missing.into_iter().rev() {
-        if let Some(above) = dir.parent() {
-            hand_all_down(above);
+    let in_hierarchy = |dir: &&Path| !dir.exists() || dir.join("cgroup.controllers").exists();
+    let groups: Vec<&Path> = root.ancestors().take_while(in_hierarchy).collect();
+    // From the top down: a group has what the one above hands down.
+    for dir in groups.into_iter().rev() {
+        if !dir.exists() {
+            file::make_group(dir)?;
         }
-        file::make_group(dir)?;
+        hand_all_down(dir);
     }
-    hand_all_down(root);
     leaf(&root.join(name))
 }
 
@@ -210,11 +229,17 @@ fn hand_all_down(group: &Path) {
         .filter(|one| !enabled.split_whitespace().any(|other| other == *one))
         .map(|one| format!("+{one}"))
         .collect();
-    if !missing.is_empty() && file::put(&control, &missing.join(" ")).is_err() {
-        for one in missing {
-            // A refused one would take the others with it.
-            let _ = file::put(&control, &one);
+    if missing.is_empty() {
+        return;
+    }
+    match file::put(&control, &missing.join(" ")) {
+        Err(error) if !is_refusal(&error) => {
+            for one in missing {
+                // A refused one would take the others with it.
+                let _ = file::put(&control, &one);
+            }
         }
+        _ => {}
     }
 }
 
@@ -275,12 +300,16 @@ mod tests {
     use super::*;
 
     fn path(path: Option<&str>, systemd: bool) -> Result<(bool, PathBuf), String> {
+        path_of(path, systemd, 0)
+    }
+
+    fn path_of(path: Option<&str>, systemd: bool, uid: u32) -> Result<(bool, PathBuf), String> {
         let place = Place {
             id: "box",
             path,
             systemd,
         };
-        place.path().map_err(|error| error.to_string())
+        place.path(uid).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -295,10 +324,46 @@ mod tests {
             is(true, "user.slice/user-1000.slice/libpod-x.scope")
         );
         assert_eq!(path(Some(":cri:x"), true), is(true, "system.slice/cri-x.scope"));
+        assert_eq!(path_of(Some(":cri:x"), true, 1000), is(true, "user.slice/cri-x.scope"));
         assert_eq!(path(Some("-.slice::x"), true), is(true, "x.scope"));
         for (text, systemd) in [("/a/../b", false), ("/", false), ("/a", true), ("a:b:c", true)] {
             assert!(path(Some(text), systemd).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn systemds_paths_of_a_user_begin_at_the_users_manager() {
+        let place = Place {
+            id: "box",
+            path: Some("user.slice:libpod:x"),
+            systemd: true,
+        };
+        let dir = std::env::temp_dir().join(format!("dunlin-place-{}", std::process::id()));
+        let at = |own: &str, uid| {
+            let host = Host {
+                mountinfo: "30 23 0:26 / /cg rw - cgroup2 cgroup2 rw\n".to_owned(),
+                own: format!("0::{own}\n"),
+                uid,
+                prefix: dir.clone(),
+                ..Host::default()
+            };
+            let group = place.find(&host).expect("a group").dirs().remove(0);
+            group.strip_prefix(dir.join("cg")).expect("in the hierarchy").to_owned()
+        };
+        fs::create_dir_all(dir.join("cg")).expect("a folder");
+        fs::write(dir.join("cg/cgroup.controllers"), "cpu memory pids").expect("a file");
+        let manager = "user.slice/user-1000.slice/user@1000.service";
+        assert_eq!(
+            at(&format!("/{manager}/app.slice/run-1.scope"), 1000),
+            Path::new(manager).join("user.slice/libpod-x.scope")
+        );
+        assert_eq!(
+            at(&format!("/{manager}/app.slice"), 0),
+            Path::new("user.slice/libpod-x.scope")
+        );
+        let session = "/user.slice/user-1000.slice/session-1.scope";
+        assert_eq!(at(session, 1000), Path::new("user.slice/libpod-x.scope"));
+        fs::remove_dir_all(&dir).expect("the folder goes");
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub struct Exec {
     pub pid_file: Option<PathBuf>,
     /// Descriptors from number 3 on that the program gets.
     pub kept_fds: u16,
+    /// A group below the container's, instead of that.
+    pub cgroup: Option<String>,
     /// Also in a container that is paused, where it waits for the others.
     pub ignore_paused: bool,
 }
@@ -44,12 +46,16 @@ impl Container {
         let terminal = wanted.process.terminal == Some(true);
         wanted.console.check(terminal)?;
         let map = id_map(spec)?;
+        let below = match &wanted.cgroup {
+            Some(path) => Some(self.group()?.below(path)?),
+            None => None,
+        };
         let mut made = exec::exec(ExecLaunch {
             pid: self.state.pid,
             pidfd: pidfd.as_fd(),
             spec,
             id_map: map.as_ref(),
-            cgroup: self.state.group.as_ref(),
+            cgroup: below.as_ref().or(self.state.group.as_ref()),
             process: &wanted.process,
             user: None,
             filter: None,

@@ -174,9 +174,15 @@ impl Container {
         if self.status() == Status::Stopped {
             return Err(OciError::Status("container not running".to_owned()));
         }
+        let devices = "linux.resources.devices".to_owned();
+        let mut changed = self.clone();
+        let left_out = &mut changed.state.left_out;
         // Rules of devices are no limits; the rest is an error where it cannot be had.
-        self.group()?.apply(resources)?;
-        Ok(())
+        match (self.group()?.change(resources)?, left_out.contains(&devices)) {
+            (false, false) => left_out.push(devices),
+            _ => return Ok(()),
+        }
+        changed.save()
     }
 
     /// Its processes, in the caller's pid namespace.

@@ -13,6 +13,11 @@ pub const ACCEPTED: &[(&str, &str, &str)] = &[
     ("crun", "further options: run --keep", "has no such option"),
     ("crun", "features: works", "has no such command yet"),
     ("crun", "events: --stats", "has no such command"),
+    (
+        "crun",
+        "no device rules: others cannot",
+        "allows everything where a bundle has no rules; runc the defaults alone",
+    ),
     ("crun", "list: the table's columns", "its columns have other names"),
     (
         "crun",

@@ -69,6 +69,17 @@ pub const CASES: &[Case] = &[
         },
     ),
     probe(
+        "no device rules",
+        |config, _| {
+            config["linux"]["resources"].as_object_mut().unwrap().remove("devices");
+        },
+        "cd /dev; mknod n60 c 240 60; said=$(cat n60 2>&1); echo \"other=${said##*: }\"; echo x >null && echo \"null=works\"",
+        |seen, checks| {
+            checks.is("the defaults can be used", seen.get("null"), "works");
+            checks.is("others cannot", seen.get("other"), "Operation not permitted");
+        },
+    ),
+    probe(
         "device group: order of rules",
         |config, _| {
             let rule = |allow: bool, minor: u32, access: &str| {

@@ -3,6 +3,7 @@
 mod buildah;
 mod bundle;
 mod containerd;
+mod events;
 mod podman;
 
 use std::fs;
