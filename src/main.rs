@@ -17,7 +17,7 @@ pub fn main() -> ExitCode {
     let called = std::env::args_os().next().map(PathBuf::from);
     if called.is_some_and(|path| path.file_name().is_some_and(|name| name == runtime::NAME)) {
         MEMORY.begin();
-        return runtime::main(std::env::args_os().skip(1)).into();
+        return runtime::main_once_sealed(std::env::args_os().skip(1)).into();
     }
     let mut args = std::env::args().skip(1);
     match args.next().as_deref() {
@@ -26,7 +26,7 @@ pub fn main() -> ExitCode {
         Some("decode") => dunlin::image::decode::main(&args.collect::<Vec<_>>()).into(),
         Some("runtime") => {
             MEMORY.begin();
-            runtime::main(std::env::args_os().skip(2)).into()
+            runtime::main_once_sealed(std::env::args_os().skip(2)).into()
         }
         Some("monitor") => with_descriptor(args, dunlin::monitor::main),
         _ => {
