@@ -1,6 +1,6 @@
 //! `dunlin runtime …` as its callers use it: by hand on a bundle, and below podman.
 
-mod bundle;
+pub mod bundle;
 mod podman;
 
 use std::fs;
