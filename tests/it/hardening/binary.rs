@@ -136,13 +136,13 @@ fn a_first_process_that_waits_has_no_writable_binary() {
             Err(reason) => skip!("{reason}"),
         };
         bundle.own_program();
-        bundle.place("c");
-        bundle.command(&["create", "-b"]).arg(bundle.path()).arg("c").ok();
+        let id = bundle.unique();
+        bundle.command(&["create", "-b"]).arg(bundle.path()).arg(&id).ok();
         assert_eq!(
-            write_error(bundle.state("c")["pid"].as_u64().unwrap()),
+            write_error(bundle.state(&id)["pid"].as_u64().unwrap()),
             Some(Errno::EROFS)
         );
-        bundle.command(&["delete", "-f", "c"]).ok();
+        bundle.command(&["delete", "-f", &id]).ok();
     }
 }
 
