@@ -571,6 +571,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_written_below_proc_is_procfs() {
+        open_proc(Path::new("self/oom_score_adj"), O_RDONLY).expect("a file of procfs");
+        for (path, errno) in [
+            ("../etc/passwd", libc::EXDEV),
+            ("/etc/passwd", libc::EXDEV),
+            ("self/root/etc/passwd", libc::ELOOP),
+            ("self/fd/0", libc::ELOOP),
+            ("self/none", libc::ENOENT),
+        ] {
+            let error = open_proc(Path::new(path), O_RDONLY).expect_err(path);
+            assert_eq!(error.raw_os_error(), Some(errno), "{path}");
+        }
+    }
+
+    #[test]
     fn reading_is_bounded_and_only_of_regular_files() {
         let scratch = Scratch::new("read");
         let root = scratch.0.join("root");

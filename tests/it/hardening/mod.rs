@@ -51,6 +51,33 @@ fn await_that(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// What the kernel runs when a program crashes: root's own commands, from wherever they are. An attack that succeeds here
+/// is undone at the end.
+struct CorePattern(Vec<u8>);
+
+impl CorePattern {
+    const PATH: &str = "/proc/sys/kernel/core_pattern";
+
+    fn watch() -> CorePattern {
+        CorePattern(fs::read(Self::PATH).unwrap())
+    }
+
+    fn assert_untouched(&self, what: &str) {
+        assert!(
+            fs::read(Self::PATH).unwrap() == self.0,
+            "the core pattern is another: {what}"
+        );
+    }
+}
+
+impl Drop for CorePattern {
+    fn drop(&mut self) {
+        if fs::read(Self::PATH).is_ok_and(|now| now != self.0) {
+            let _ = fs::write(Self::PATH, &self.0);
+        }
+    }
+}
+
 /// Text of a file; empty where there is none.
 fn text(path: &Path) -> String {
     let bytes = fs::read(path).unwrap_or_default();

@@ -1,13 +1,11 @@
 //! Procfs and control groups: what the host has there is not written, and what is meant for it goes nowhere else.
 
-use super::{bundles, is_root};
+use super::{CorePattern, bundles, is_root};
 use crate::runtime_cli::bundle::Bundle;
 use crate::skip;
 use serde_json::json;
 use std::fs;
 use std::os::unix::fs::symlink;
-
-const CORE: &str = "/proc/sys/kernel/core_pattern";
 
 #[test]
 fn settings_of_the_host_are_not_set_by_any_name() {
@@ -15,7 +13,7 @@ fn settings_of_the_host_are_not_set_by_any_name() {
         skip!("needs root");
     }
     let bundle = Bundle::of_root("hard-sysctl");
-    let before = fs::read(CORE).unwrap();
+    let core = CorePattern::watch();
     bundle.edit(|spec| spec["process"]["args"] = json!(["true"]));
     for key in [
         "kernel.core_pattern",
@@ -34,7 +32,7 @@ fn settings_of_the_host_are_not_set_by_any_name() {
     ] {
         bundle.edit(|spec| spec["linux"]["sysctl"] = json!({key: "|/hacked"}));
         bundle.run_once("one").expect(1).says(&["sysctl"]);
-        assert_eq!(fs::read(CORE).unwrap(), before, "{key}");
+        core.assert_untouched(key);
     }
 }
 
@@ -146,7 +144,7 @@ fn control_groups_and_settings_cannot_be_written_from_inside() {
         busybox umount /proc/sys 2>/dev/null && echo uncovered
         busybox unshare -U -r -m true 2>/dev/null && busybox unshare -U -r -m busybox umount /proc/sys 2>/dev/null && echo uncovered
         echo end";
-    let before = fs::read(CORE).unwrap();
+    let core = CorePattern::watch();
     for bundle in bundles("hard-cgroup") {
         let bundle = match bundle {
             Ok(bundle) => bundle,
@@ -154,6 +152,6 @@ fn control_groups_and_settings_cannot_be_written_from_inside() {
         };
         bundle.edit(|spec| spec["process"]["args"] = json!(["sh", "-c", script]));
         assert_eq!(bundle.run_once("one").expect(0).stdout, "end\n");
-        assert_eq!(fs::read(CORE).unwrap(), before);
+        core.assert_untouched("by a program");
     }
 }

@@ -1,6 +1,6 @@
 //! Places in an image or in a volume that are links: nothing outside the root is mounted on or made.
 
-use super::{bundles, is_root};
+use super::{CorePattern, bundles, is_root};
 use crate::runtime_cli::bundle::Bundle;
 use crate::skip;
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-const CORE: &str = "/proc/sys/kernel/core_pattern";
+const CORE: &str = CorePattern::PATH;
 
 fn add_mount(bundle: &Bundle, mount: Value) {
     bundle.edit(|spec| spec["mounts"].as_array_mut().unwrap().push(mount));
@@ -152,7 +152,7 @@ fn a_null_device_that_is_none_hides_nothing() {
         };
         with_own_dev(&bundle);
         let null = bundle.path().join("rootfs/dev/null");
-        let before = fs::read(CORE).unwrap();
+        let core = CorePattern::watch();
         let makers: [(&str, fn(&Path)); 4] = [
             ("a link to a setting", |null| symlink(CORE, null).unwrap()),
             ("a link to a file", |null| symlink("/etc/passwd", null).unwrap()),
@@ -165,7 +165,7 @@ fn a_null_device_that_is_none_hides_nothing() {
             assert!(out.code == 1 && out.stderr.contains("/dev/null"), "{name}: {out:?}");
             fs::remove_file(&null).or_else(|_| fs::remove_dir(&null)).unwrap();
         }
-        assert_eq!(fs::read(CORE).unwrap(), before);
+        core.assert_untouched("through the null device");
     }
 }
 
