@@ -53,8 +53,10 @@ pub fn create(launch: Launch<'_>) -> Result<Created, RuntimeError> {
     let (parent_end, child_end) = message::pair()?;
     let group = group_dir(launch.cgroup)?;
     let score = Score::set(launch.spec.process.as_ref().and_then(|process| process.oom_score_adj))?;
-    if launch.id_map.is_none() || creds::effective_ids().0 == 0 {
-        hide(asked.new)?;
+    hide(asked.new)?;
+    if launch.id_map.is_some() && !owns_own_files().map_err(RuntimeError::process("look at `/proc/self/uid_map`"))? {
+        // Then the maps of a hidden child are not the caller's to write; it hides once it has them.
+        process::set_dumpable(true).map_err(RuntimeError::process("be seen by helpers"))?;
     }
     let args = CloneArgs {
         // The cgroup namespace comes later: it begins at the group of who makes it. So does that of time, whose clocks are set
@@ -181,6 +183,13 @@ pub(super) fn hide(new: Namespaces) -> Result<(), RuntimeError> {
         return Ok(());
     }
     process::set_dumpable(false).map_err(RuntimeError::process("hide from the container"))
+}
+
+/// Whether the caller's files in procfs belong to it. Those of who is hidden belong to root of the user namespace in which
+/// it was executed.
+fn owns_own_files() -> std::io::Result<bool> {
+    use std::os::unix::fs::MetadataExt as _;
+    Ok(std::fs::metadata("/proc/self/uid_map")?.uid() == creds::effective_ids().0)
 }
 
 /// Signal 9.
