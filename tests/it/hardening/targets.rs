@@ -143,6 +143,9 @@ fn with_own_dev(bundle: &Bundle) {
     });
 }
 
+/// Puts something where the null device belongs.
+type Maker = fn(&Path);
+
 #[test]
 fn a_null_device_that_is_none_hides_nothing() {
     for bundle in bundles("hard-null") {
@@ -153,7 +156,7 @@ fn a_null_device_that_is_none_hides_nothing() {
         with_own_dev(&bundle);
         let null = bundle.path().join("rootfs/dev/null");
         let core = CorePattern::watch();
-        let makers: [(&str, fn(&Path)); 4] = [
+        let makers: [(&str, Maker); 4] = [
             ("a link to a setting", |null| symlink(CORE, null).unwrap()),
             ("a link to a file", |null| symlink("/etc/passwd", null).unwrap()),
             ("a folder", |null| fs::create_dir(null).unwrap()),
