@@ -16,7 +16,7 @@ use crate::config::subid::StoreMap;
 use crate::disk::layout::Layout;
 use crate::runtime::cgroup::Tree;
 use crate::sys::event::SignalFd;
-use crate::sys::{process, socket};
+use crate::sys::{process, seal, socket};
 use crate::types::bounds::PACKET_BYTES;
 use crate::types::ids::ContainerId;
 
@@ -56,7 +56,7 @@ pub(super) fn reload(server: &Server) -> String {
             let number = resume.as_raw_fd().to_string();
             let args = [OsString::from("keeper"), "--resume-fd".into(), number.into()];
             let keep = [env::PATH, env::JOURNAL_STREAM, env::NOTIFY_SOCKET];
-            let error = spawn::exec(program.as_os_str(), &args, &keep);
+            let error = spawn::exec(spawn::Program::At(program.as_os_str()), &args, &keep);
             for fd in kept {
                 // Still ours: back to what they were.
                 let _ = process::place(fd, fd.as_raw_fd(), true);
@@ -118,7 +118,7 @@ fn prepare(server: &Server) -> io::Result<Prepared<'_>> {
 
 /// The binary that now has the name of the running one.
 fn installed() -> io::Result<PathBuf> {
-    let path = std::fs::read_link("/proc/self/exe")?;
+    let path = seal::own_path()?;
     let name = path.to_string_lossy();
     Ok(name
         .strip_suffix(" (deleted)")

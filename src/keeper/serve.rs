@@ -11,6 +11,7 @@ use super::{reload, state, stop};
 use crate::config::subid::StoreMap;
 use crate::monitor::wire::{self as monitor, MonitorConfig, Refusal, StartReport};
 use crate::runtime::cgroup::Tree;
+use crate::runtime::sealed;
 use crate::sys::event::{self, Epoll, Interest, Ready, SignalFd};
 use crate::sys::{creds, footprint, process, socket};
 use crate::types::bounds::{KEEPER_CHILDREN, KEEPER_CLIENTS, KEEPER_MONITOR_MS, PACKET_BYTES};
@@ -77,6 +78,8 @@ pub(super) struct Server {
     pub epoll: Epoll,
     pub clients: Vec<Client>,
     pub processes: Vec<Process>,
+    /// Our binary as monitors and workers get it: out of the reach of containers. None where ours is.
+    binary: Option<OwnedFd>,
     next_key: u64,
     buffer: Vec<u8>,
     /// Since when nobody needs the keeper.
@@ -119,6 +122,7 @@ impl Server {
             tree,
             ids,
             signals,
+            binary: sealed::binary()?,
             epoll,
             clients: Vec::new(),
             processes: Vec::new(),
@@ -370,6 +374,7 @@ impl Server {
         let nursery = Nursery {
             tree: &self.tree,
             userns: self.userns.as_fd(),
+            binary: self.binary.as_ref().map(AsFd::as_fd),
         };
         nursery.start(role, control)
     }

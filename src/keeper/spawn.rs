@@ -12,7 +12,7 @@ use crate::monitor::wire::Refusal;
 use crate::runtime::cgroup::{Leaf, Tree};
 use crate::sys::ns::{self, Namespaces};
 use crate::sys::process::{self, Child, CloneArgs, Cloned};
-use crate::sys::{creds, socket};
+use crate::sys::{creds, seal, socket};
 
 /// How long a child may take from its fork to its exec.
 const EXEC_PATIENCE: Duration = Duration::from_secs(10);
@@ -46,6 +46,8 @@ impl Role {
 pub(super) struct Nursery<'a> {
     pub tree: &'a Tree,
     pub userns: BorrowedFd<'a>,
+    /// The binary out of the reach of containers; none where the running one is.
+    pub binary: Option<BorrowedFd<'a>>,
 }
 
 impl Nursery<'_> {
@@ -119,10 +121,13 @@ impl Nursery<'_> {
         // The report takes the place of standard input until exec closes it; the standard library then opens /dev/null there.
         process::place(report.as_fd(), 0, true).map_err(step("place its socket"))?;
         let control = process::copy_above(control.as_fd(), CONTROL).map_err(step("copy its socket"))?;
-        let control = process::close_all_but_stdio_and(control).map_err(step("close descriptors"))?;
+        let copy = |fd: BorrowedFd<'_>| process::copy_above(fd, CONTROL);
+        let binary = self.binary.map(copy).transpose().map_err(step("copy the binary's"))?;
+        let kept = std::iter::once(control).chain(binary).collect();
+        let kept = process::close_all_but(CONTROL, kept).map_err(step("close descriptors"))?;
         let args = [OsString::from(role.name()), "--fd".into(), CONTROL.to_string().into()];
-        let error = match process::place(control.as_fd(), CONTROL, false) {
-            Ok(()) => become_self(&args),
+        let error = match process::place(kept[0].as_fd(), CONTROL, false) {
+            Ok(()) => become_self(kept.get(1).map(AsFd::as_fd), &args),
             Err(error) => error,
         };
         let hint = if error.kind() == io::ErrorKind::PermissionDenied {
@@ -136,13 +141,35 @@ impl Nursery<'_> {
     }
 }
 
-/// Executes our own binary with these arguments and a small environment; returns only the error.
-pub(super) fn become_self(args: &[OsString]) -> io::Error {
-    exec(OsStr::new("/proc/self/exe"), args, &[env::PATH, env::JOURNAL_STREAM])
+/// Executes our own binary, or `binary`, with these arguments and a small environment; returns only the error.
+pub(super) fn become_self(binary: Option<BorrowedFd<'_>>, args: &[OsString]) -> io::Error {
+    let program = match binary {
+        Some(binary) => Program::Open(binary),
+        None => Program::At(OsStr::new("/proc/self/exe")),
+    };
+    exec(program, args, &[env::PATH, env::JOURNAL_STREAM])
 }
 
-/// Executes a program as `dunlin` with these arguments and these variables of our environment; returns only the error.
-pub(super) fn exec(program: &OsStr, args: &[OsString], keep: &[&'static str]) -> io::Error {
+/// What is executed.
+pub(super) enum Program<'a> {
+    /// The file of this path.
+    At(&'a OsStr),
+    /// An open file.
+    Open(BorrowedFd<'a>),
+}
+
+/// What we are called by our own programs: our path, where it has our name, so that they know it even if they have none.
+pub(super) fn own_name() -> OsString {
+    let path = seal::own_path().unwrap_or_default();
+    match path.file_name() {
+        Some(name) if name == "dunlin" => path.into_os_string(),
+        _ => "dunlin".into(),
+    }
+}
+
+/// Executes a program as ourselves with these arguments and these variables of our environment; returns only the error.
+pub(super) fn exec(program: Program<'_>, args: &[OsString], keep: &[&'static str]) -> io::Error {
+    let name = own_name();
     let text = |text: &OsStr| CString::new(text.as_bytes()).map_err(io::Error::from);
     let env = keep.iter().filter_map(|name| {
         let mut pair = OsString::from(*name);
@@ -150,16 +177,19 @@ pub(super) fn exec(program: &OsStr, args: &[OsString], keep: &[&'static str]) ->
         pair.push(env::get(name)?);
         Some(pair)
     });
-    let all = || -> io::Result<(CString, Vec<CString>, Vec<CString>)> {
-        let args = std::iter::once(OsStr::new("dunlin")).chain(args.iter().map(OsString::as_os_str));
+    let all = || -> io::Result<(Vec<CString>, Vec<CString>)> {
+        let args = std::iter::once(name.as_os_str()).chain(args.iter().map(OsString::as_os_str));
         Ok((
-            text(program)?,
             args.map(text).collect::<io::Result<_>>()?,
             env.map(|pair| text(&pair)).collect::<io::Result<_>>()?,
         ))
     };
-    match all() {
-        Ok((program, args, env)) => process::exec(&program, &args, &env),
-        Err(error) => error,
+    match (all(), program) {
+        (Ok((args, env)), Program::Open(program)) => seal::exec(program, &args, &env),
+        (Ok((args, env)), Program::At(path)) => match text(path) {
+            Ok(path) => process::exec(&path, &args, &env),
+            Err(error) => error,
+        },
+        (Err(error), _) => error,
     }
 }

@@ -11,6 +11,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -21,7 +22,7 @@ use crate::disk::layout::Layout;
 use crate::disk::{DiskError, durable};
 use crate::runtime::cgroup::{self, Host, Tree};
 use crate::sys::process::{self, CloneArgs, Cloned};
-use crate::sys::{creds, socket};
+use crate::sys::{creds, seal, socket};
 use crate::types::bounds::KEEPER_START_MS;
 
 /// Why no keeper could be started.
@@ -126,7 +127,7 @@ fn wait_in_group(layout: &Layout, owner: &Owner, control: &OwnedFd) -> i32 {
             let [ready] = &fds[..] else { return 125 };
             // Never returns on success; the starter sees the end of the socket.
             let _ = process::place(ready.as_fd(), 0, false);
-            let _ = spawn::become_self(&args);
+            let _ = spawn::become_self(None, &args);
             125
         }
         _ => 0,
@@ -176,7 +177,7 @@ pub(super) fn start(layout: &Layout, starter: Option<Starter>) -> Result<(), Sta
     }
     if let Some(systemd_run) = own_systemd() {
         let (ours, theirs) = pair()?;
-        let program = fs::read_link("/proc/self/exe").map_err(|source| StartError::Spawn {
+        let program = seal::own_path().map_err(|source| StartError::Spawn {
             action: "find itself",
             source,
         })?;
@@ -193,7 +194,9 @@ pub(super) fn start(layout: &Layout, starter: Option<Starter>) -> Result<(), Sta
         }
     }
     let (ours, theirs) = pair()?;
-    launch(Command::new("/proc/self/exe"), layout, theirs, false)?;
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0(spawn::own_name());
+    launch(command, layout, theirs, false)?;
     wait_ready(layout, &ours)
 }
 

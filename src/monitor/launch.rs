@@ -264,8 +264,9 @@ fn process_of(spec: &Spec, request: &ExecRequest) -> Result<Process, Refusal> {
         process.capabilities = Some(LinuxCapabilities {
             bounding: all.clone(),
             effective: all.clone(),
-            inheritable: all.clone(),
             permitted: all,
+            // Programs without capabilities of their own would hand them on (CVE-2022-24769).
+            inheritable: None,
             ambient: None,
         });
         process.no_new_privileges = Some(false);
@@ -306,7 +307,9 @@ mod tests {
             &["PATH=/bin", "TERM=xterm", "A=2", "B=x=y"]
         );
         assert_eq!(process.cwd, Path::new("/srv"));
-        assert!(process.capabilities.as_ref().unwrap().bounding.as_ref().unwrap().len() > 35);
+        let caps = process.capabilities.as_ref().unwrap();
+        assert!(caps.bounding.as_ref().unwrap().len() > 35);
+        assert_eq!((&caps.inheritable, &caps.ambient), (&None, &None));
         spec.process = None;
         assert!(process_of(&spec, &request).is_err());
     }

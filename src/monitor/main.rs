@@ -472,7 +472,9 @@ fn become_cleanup(args: &[String], clients: Clients) -> io::Error {
         return error;
     }
     let text = |text: &str| std::ffi::CString::new(text).unwrap_or_default();
-    let args: Vec<_> = std::iter::once("dunlin")
+    // The name that the keeper has given may be all that says where the binary is.
+    let name = std::env::args().next().unwrap_or_default();
+    let args: Vec<_> = std::iter::once(name.as_str())
         .chain(args.iter().map(String::as_str))
         .map(text)
         .collect();

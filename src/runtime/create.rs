@@ -13,6 +13,8 @@ use super::mapped;
 use super::message::{self, ParentEnd, ToChild, ToParent};
 use super::mounts;
 use super::notify::{self, Notify};
+use super::score::Score;
+use crate::sys::creds;
 use crate::sys::ns::Namespaces;
 use crate::sys::process::{self, Child, CloneArgs, Cloned};
 use crate::types::idmap::IdMap;
@@ -50,6 +52,12 @@ pub fn create(launch: Launch<'_>) -> Result<Created, RuntimeError> {
     let mapped = mapped::make(launch.spec, launch.bundle)?;
     let (parent_end, child_end) = message::pair()?;
     let group = group_dir(launch.cgroup)?;
+    let score = Score::set(launch.spec.process.as_ref().and_then(|process| process.oom_score_adj))?;
+    hide(asked.new)?;
+    if launch.id_map.is_some() && !owns_own_files().map_err(RuntimeError::process("look at `/proc/self/uid_map`"))? {
+        // Then the maps of a hidden child are not the caller's to write; it hides once it has them.
+        process::set_dumpable(true).map_err(RuntimeError::process("be seen by helpers"))?;
+    }
     let args = CloneArgs {
         // The cgroup namespace comes later: it begins at the group of who makes it. So does that of time, whose clocks are set
         // before anybody is in it.
@@ -57,7 +65,11 @@ pub fn create(launch: Launch<'_>) -> Result<Created, RuntimeError> {
         cgroup: group.as_ref().map(AsFd::as_fd),
         sibling: launch.sibling,
     };
-    let child = match join::clone_in(&joined, &args)? {
+    let cloned = join::clone_in(&joined, &args);
+    if let Some(score) = score.filter(|_| !matches!(cloned, Ok(Cloned::Child))) {
+        score.restore();
+    }
+    let child = match cloned? {
         Cloned::Parent(child) => child,
         Cloned::Child => {
             drop((parent_end, joined));
@@ -158,6 +170,26 @@ fn await_exec(end: &ParentEnd, child: &Child, notify: Option<&Notify>) -> Result
             Some(_) => return Err(Started::Stuck(out_of_turn())),
         }
     }
+}
+
+/// Until it has become the program, the container's first process must not be looked into by those who see it: its
+/// descriptors and its directories are the host's. By inheritance that holds from its first instruction, except where the
+/// maps of its ids are written by who has no rights: whoever could look then has none in its user namespace.
+///
+/// In a new pid namespace nobody but who is outside sees it; there an ordinary user's helpers, such as those for
+/// networks, must be able to join it.
+pub(super) fn hide(new: Namespaces) -> Result<(), RuntimeError> {
+    if creds::effective_ids().0 != 0 && new.has(Namespaces::PID | Namespaces::USER) {
+        return Ok(());
+    }
+    process::set_dumpable(false).map_err(RuntimeError::process("hide from the container"))
+}
+
+/// Whether the caller's files in procfs belong to it. Those of who is hidden belong to root of the user namespace in which
+/// it was executed.
+fn owns_own_files() -> std::io::Result<bool> {
+    use std::os::unix::fs::MetadataExt as _;
+    Ok(std::fs::metadata("/proc/self/uid_map")?.uid() == creds::effective_ids().0)
 }
 
 /// Signal 9.

@@ -18,6 +18,7 @@ use super::message::{self, ChildEnd, ParentEnd, ToChild, ToParent};
 use super::notify::{self, Notify};
 use super::process::{self as runtime_process, Prepared};
 use super::schedule::Affinity;
+use super::score::Score;
 use crate::sys::ns::{self, Namespaces};
 use crate::sys::path;
 use crate::sys::process::{self, Child, CloneArgs, Cloned};
@@ -44,7 +45,12 @@ pub fn exec(launch: ExecLaunch<'_>) -> Result<ExecProcess, RuntimeError> {
         cgroup,
         sibling: launch.sibling,
     };
-    let (cloned, left) = clone_into(&launch, namespaces, &args)?;
+    let score = Score::set(launch.process.oom_score_adj)?;
+    let cloned = clone_into(&launch, namespaces, &args);
+    if let Some(score) = score.filter(|_| !matches!(cloned, Ok((Cloned::Child, _)))) {
+        score.restore();
+    }
+    let (cloned, left) = cloned?;
     let child = match cloned {
         Cloned::Parent(child) => child,
         Cloned::Child => {
@@ -157,7 +163,6 @@ fn join(launch: ExecLaunch<'_>, namespaces: Namespaces, parent: &ChildEnd) -> Re
     parent.await_message(ToChild::Go)?;
     Affinity::of(process)?.settle()?;
     label::apply(process)?;
-    runtime_process::set_oom_score(process.oom_score_adj)?;
     process::new_session().map_err(RuntimeError::process("make a session"))?;
     // The pid namespace is joined already. The cgroup namespace is joined from inside the container's group.
     ns::join(launch.pidfd, namespaces).map_err(|e| RuntimeError::Join {

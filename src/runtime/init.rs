@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use super::check::{self, Asked};
+use super::create;
 use super::error::RuntimeError;
 use super::hooks::{self, HookState};
 use super::launch::{Launch, Stdio};
@@ -202,11 +203,11 @@ fn enter_root(
     let process = process_of(spec)?;
     parent.await_message(ToChild::Go)?;
 
+    create::hide(namespaces)?;
     if let Some(name) = &launch.extra.keyring {
         join_keyring(name)?;
     }
     become_root()?;
-    process::set_oom_score(process.oom_score_adj)?;
     crate::sys::process::new_session().map_err(RuntimeError::process("make a session"))?;
     // What is made in the root has the modes that are asked for, not what the caller's mask leaves of them.
     crate::sys::process::set_umask(0);

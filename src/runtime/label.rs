@@ -1,12 +1,11 @@
 //! Labels of mandatory access control that the program gets when it is executed: AppArmor's profile, SELinux's context.
 
 use std::io::{self, Write as _};
-use std::os::fd::AsFd;
 use std::path::Path;
 
 use super::error::RuntimeError;
 use crate::sys::errno;
-use crate::sys::path::{self, FsKind, Resolve};
+use crate::sys::path;
 use crate::types::oci::runtime::{Process, Spec};
 
 const APPARMOR: &str = "process.apparmorProfile";
@@ -86,19 +85,8 @@ pub fn apply(process: &Process) -> Result<(), RuntimeError> {
 }
 
 fn write(name: &str, text: &str) -> io::Result<()> {
-    let proc = path::open_root(Path::new("/proc"))?;
-    if path::fs_kind(proc.as_fd())? != FsKind::Proc {
-        return Err(io::Error::from_raw_os_error(errno::ENOENT));
-    }
     // `thread-self` is a link that procfs makes itself.
-    let own = path::open_at(
-        proc.as_fd(),
-        Path::new("thread-self/attr"),
-        path::O_PATH | path::O_DIRECTORY,
-        0,
-        Resolve::Beneath,
-    )?;
-    let file = path::open_at(own.as_fd(), Path::new(name), path::O_WRONLY, 0, Resolve::Beneath)?;
+    let file = path::open_proc(&Path::new("thread-self/attr").join(name), path::O_WRONLY)?;
     std::fs::File::from(file).write_all(text.as_bytes())
 }
 

@@ -33,6 +33,8 @@ mod remount;
 mod resources;
 pub mod rootfs;
 mod schedule;
+mod score;
+pub mod sealed;
 pub mod seccomp;
 pub mod spec;
 mod sysctl;

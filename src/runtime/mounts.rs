@@ -210,10 +210,21 @@ fn on_first_mount() -> Result<bool, RuntimeError> {
     Ok(ram && remount::root_is_the_first_mount().map_err(fail())?)
 }
 
-/// Binds a terminal's end to `/dev/console`.
+/// Binds a terminal's end to `/dev/console`, which must not be a link: it would cover whatever the image likes.
 pub fn bind_console(root: BorrowedFd<'_>, terminal: BorrowedFd<'_>) -> Result<(), RuntimeError> {
     let console = Path::new("/dev/console");
-    let place = target(root, console, Missing::File(0o600))?;
+    let open = || path::open_at(root, console, path::O_PATH, 0, Resolve::InRootNoLinks);
+    let place = match open() {
+        Err(e) if e.raw_os_error() == Some(errno::ENOENT) => {
+            target(root, console, Missing::File(0o600))?;
+            open()
+        }
+        done => done,
+    };
+    let place = place.map_err(|e| RuntimeError::Target {
+        path: console.display().to_string(),
+        errno: e.into(),
+    })?;
     mount::copy_tree(terminal, c"", false)
         .and_then(|copy| mount::attach(copy.as_fd(), place.as_fd()))
         .map_err(|e| failed("the terminal", console, e))

@@ -20,6 +20,8 @@ use crate::sys::{errno, socket};
 use crate::types::bounds::READY_S;
 use crate::types::oci::runtime::Spec;
 
+/// How long the one who shall get a listener may take to be ready for it.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Version of [`Told`].
 const VERSION: &str = "0.2.0";
 /// First and longest pause between two looks for the listener.
@@ -110,7 +112,7 @@ pub fn pass_on(notify: Option<&Notify>, end: &ParentEnd, child: &Child, number: 
 
 fn hand_over(path: &Path, text: &[u8], listener: &OwnedFd) -> Result<(), RuntimeError> {
     let action = format!("give the listener to `linux.seccomp.listenerPath` `{}`", path.display());
-    socket::hand_over(path, text, listener.as_fd()).map_err(RuntimeError::process(action))
+    socket::hand_over(path, text, listener.as_fd(), PATIENCE).map_err(RuntimeError::process(action))
 }
 
 fn take(child: &Child, number: i32) -> Result<OwnedFd, RuntimeError> {

@@ -61,16 +61,6 @@ pub fn check_ids(identity: &mut Identity, added: &[u32], map: Option<&IdMap>) ->
     })
 }
 
-/// Raises the score by which the kernel chooses whom to kill. Lowering it is refused to whoever is not root on the host,
-/// and then left out.
-pub fn set_oom_score(score: Option<i32>) -> Result<(), RuntimeError> {
-    let Some(score) = score else { return Ok(()) };
-    match std::fs::write("/proc/self/oom_score_adj", score.to_string()) {
-        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(()),
-        done => done.map_err(RuntimeError::process(format!("set oom_score_adj to {score}"))),
-    }
-}
-
 /// Makes the caller the process that the specification describes, all but filter and program. `root` is the container's
 /// root directory, which is the caller's own.
 pub fn prepare(

@@ -26,6 +26,7 @@ pub fn write(settings: &BTreeMap<String, String>, proc: Option<OwnedFd>) -> Resu
         write_one(proc.as_fd(), key, value).map_err(|e| {
             let problem = match e.raw_os_error() {
                 Some(errno::ENOENT) => "this kernel does not have it".to_owned(),
+                Some(errno::EXDEV) => "something else is mounted there; take that mount away".to_owned(),
                 _ => Errno::from(e).to_string(),
             };
             RuntimeError::Sysctl {
@@ -39,7 +40,7 @@ pub fn write(settings: &BTreeMap<String, String>, proc: Option<OwnedFd>) -> Resu
 }
 
 fn write_one(proc: BorrowedFd<'_>, key: &str, value: &str) -> io::Result<()> {
-    let file = path::open_at(proc, &file_of(key), path::O_WRONLY, 0, Resolve::BeneathNoLinks)?;
+    let file = path::open_at(proc, &file_of(key), path::O_WRONLY, 0, Resolve::OneMount)?;
     std::fs::File::from(file).write_all(value.as_bytes())
 }
 

@@ -1,6 +1,7 @@
 //! The clocks of a new time namespace (time_namespaces(7)).
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -46,7 +47,8 @@ pub fn enter(offsets: Option<&Offsets>) -> Result<(), RuntimeError> {
     ns::unshare(Namespaces::TIME).map_err(fail())?;
     if let Some(offsets) = offsets.filter(|offsets| !offsets.is_empty()) {
         // They can be set until somebody is in it.
-        let set = std::fs::write("/proc/self/timens_offsets", text(offsets));
+        let set = path::open_proc(Path::new("self/timens_offsets"), path::O_WRONLY)
+            .and_then(|file| std::fs::File::from(file).write_all(text(offsets).as_bytes()));
         set.map_err(RuntimeError::process("set `linux.timeOffsets`"))?;
     }
     let made = path::open_host(Path::new("/proc/self/ns/time_for_children"), path::O_RDONLY).map_err(fail())?;

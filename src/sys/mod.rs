@@ -16,6 +16,7 @@ pub mod path;
 pub mod process;
 pub mod sandbox;
 pub mod schedule;
+pub mod seal;
 pub mod seccomp;
 pub mod socket;
 pub mod tty;

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::ops::BitOr;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::path::Path;
 
 use super::call::check;
 
@@ -100,9 +101,8 @@ fn map_text(lines: &[MapLine]) -> String {
 }
 
 fn write_at_once(pid: i32, file: &str, text: &str) -> io::Result<()> {
-    let mut file = std::fs::OpenOptions::new()
-        .write(true)
-        .open(format!("/proc/{pid}/{file}"))?;
+    let file = super::path::open_proc(Path::new(&format!("{pid}/{file}")), super::path::O_WRONLY)?;
+    let mut file = std::fs::File::from(file);
     let written = file.write(text.as_bytes())?;
     if written == text.len() {
         Ok(())

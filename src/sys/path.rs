@@ -30,6 +30,8 @@ pub enum Resolve {
     Beneath,
     /// Leaving is `EXDEV`, a link anywhere is `ELOOP`.
     BeneathNoLinks,
+    /// Leaving the directory, or its mount, is `EXDEV`; links inside are followed.
+    OneMount,
 }
 
 #[repr(C)]
@@ -45,6 +47,7 @@ pub fn open_at(root: BorrowedFd<'_>, path: &Path, flags: i32, mode: u32, resolve
 }
 
 fn open_c(root: BorrowedFd<'_>, path: &CStr, flags: i32, mode: u32, resolve: Resolve) -> io::Result<OwnedFd> {
+    const NO_OTHER_MOUNT: u64 = 0x01;
     const NO_MAGIC_LINKS: u64 = 0x02;
     const NO_LINKS: u64 = 0x04;
     const BENEATH: u64 = 0x08;
@@ -55,6 +58,7 @@ fn open_c(root: BorrowedFd<'_>, path: &CStr, flags: i32, mode: u32, resolve: Res
             Resolve::InRootNoLinks => IN_ROOT | NO_LINKS,
             Resolve::Beneath => BENEATH,
             Resolve::BeneathNoLinks => BENEATH | NO_LINKS,
+            Resolve::OneMount => BENEATH | NO_OTHER_MOUNT,
         };
     let how = OpenHow {
         flags: u64::from((flags | libc::O_CLOEXEC).unsigned_abs()),
@@ -93,6 +97,18 @@ pub fn open_host(path: &Path, flags: i32) -> io::Result<OwnedFd> {
         // SAFETY: `path` ends with a NUL; without O_CREAT no mode is read.
         unsafe { libc::open(path.as_ptr(), flags | libc::O_CLOEXEC) }.into()
     })?)
+}
+
+/// Opens a file of procfs by its path below `/proc` with `O_…` flags, for whoever writes there: `/proc` must be procfs, with
+/// nothing mounted on the way. Anything else is `EXDEV`.
+pub fn open_proc(path: &Path, flags: i32) -> io::Result<OwnedFd> {
+    let proc = open_root(Path::new("/proc"))?;
+    // The number of procfs's own root.
+    const ROOT: u64 = 1;
+    if fs_kind(proc.as_fd())? != FsKind::Proc || file_id(proc.as_fd())?.1 != ROOT {
+        return Err(io::Error::from_raw_os_error(libc::EXDEV));
+    }
+    open_at(proc.as_fd(), path, flags, 0, Resolve::OneMount)
 }
 
 /// What [`ensure`] makes where nothing is.
@@ -358,6 +374,11 @@ pub fn status(fd: BorrowedFd<'_>) -> io::Result<Status> {
     })
 }
 
+/// Device and inode number of what `fd` refers to, which name a file.
+pub fn file_id(fd: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
+    Ok(super::fs::stat_fd(fd)?.id)
+}
+
 fn is_link(fd: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(status(fd)?.is_link())
 }
@@ -546,6 +567,21 @@ mod tests {
         for path in ["/", ".", "..", "/../.."] {
             let fd = ensure(scratch.root().as_fd(), Path::new(path), Missing::Directory(0o755)).expect(path);
             assert!(status(fd.as_fd()).expect("stat").is_dir(), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_below_proc_is_procfs() {
+        open_proc(Path::new("self/oom_score_adj"), O_RDONLY).expect("a file of procfs");
+        for (path, errno) in [
+            ("../etc/passwd", libc::EXDEV),
+            ("/etc/passwd", libc::EXDEV),
+            ("self/root/etc/passwd", libc::ELOOP),
+            ("self/fd/0", libc::ELOOP),
+            ("self/none", libc::ENOENT),
+        ] {
+            let error = open_proc(Path::new(path), O_RDONLY).expect_err(path);
+            assert_eq!(error.raw_os_error(), Some(errno), "{path}");
         }
     }
 

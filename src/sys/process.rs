@@ -272,18 +272,20 @@ fn close_from(first: RawFd) -> io::Result<()> {
     // SAFETY: plain arguments. The callers use none of the descriptors again.
     let done = check(unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) });
     match done {
-        Err(e) if e.raw_os_error() == Some(libc::ENOSYS) => close_listed(first),
+        Err(e) if e.raw_os_error() == Some(libc::ENOSYS) => close_one_by_one(first),
         done => done.map(drop),
     }
 }
 
-fn close_listed(first: RawFd) -> io::Result<()> {
-    let open: Vec<RawFd> = std::fs::read_dir("/proc/self/fd")?
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter(|&fd| fd >= first)
-        .collect();
-    for fd in open {
-        // SAFETY: a plain argument; the one that listed the directory is closed already and fails with EBADF.
+/// The way of kernels before 5.9. No list of open descriptors is asked for: `/proc` may be a container's.
+fn close_one_by_one(first: RawFd) -> io::Result<()> {
+    #[allow(
+        clippy::unnecessary_cast,
+        reason = "the C libraries disagree about the type of this number"
+    )]
+    let (_, most) = limit(libc::RLIMIT_NOFILE as u32)?;
+    for fd in first..RawFd::try_from(most).unwrap_or(RawFd::MAX) {
+        // SAFETY: a plain argument; EBADF where nothing is open.
         unsafe { libc::close(fd) };
     }
     Ok(())

@@ -68,15 +68,19 @@ fn address_at(dir: BorrowedFd<'_>, name: &str) -> io::Result<(libc::sockaddr_un,
             format!("socket name `{name}` is not 1 to {MAX_NAME} bytes without slash"),
         ));
     }
-    let path = format!("/proc/self/fd/{}/{name}", dir.as_raw_fd());
+    address_of(format!("/proc/self/fd/{}/{name}", dir.as_raw_fd()).as_bytes())
+}
+
+/// The address of a path, which is at most 107 bytes long.
+fn address_of(path: &[u8]) -> io::Result<(libc::sockaddr_un, libc::socklen_t)> {
     // SAFETY: sockaddr_un is plain old data for which all zeroes is a valid value.
     let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
     address.sun_family = libc::AF_UNIX as libc::sa_family_t;
     if path.len() >= address.sun_path.len() {
         return Err(io::Error::from(io::ErrorKind::InvalidInput));
     }
-    for (to, from) in address.sun_path.iter_mut().zip(path.bytes()) {
-        *to = from as libc::c_char;
+    for (to, from) in address.sun_path.iter_mut().zip(path) {
+        *to = *from as libc::c_char;
     }
     Ok((address, size_of::<libc::sockaddr_un>() as libc::socklen_t))
 }
@@ -137,10 +141,19 @@ pub fn accept(listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     own(fd as libc::c_int)
 }
 
-/// Connects to a stream socket at `path` and sends `bytes` and one descriptor, as receivers of terminals expect it.
-pub fn hand_over(path: &std::path::Path, bytes: &[u8], fd: BorrowedFd<'_>) -> io::Result<()> {
-    let stream = std::os::unix::net::UnixStream::connect(path)?;
-    send_with_fds(stream.as_fd(), bytes, &[fd])
+/// Connects to a stream socket at `path` and sends `bytes` and one descriptor, as receivers of terminals expect it. Waits
+/// at most `timeout` for one that takes no connections.
+pub fn hand_over(path: &std::path::Path, bytes: &[u8], fd: BorrowedFd<'_>, timeout: Duration) -> io::Result<()> {
+    use std::os::unix::ffi::OsStrExt as _;
+    let (address, len) = address_of(path.as_os_str().as_bytes())?;
+    // SAFETY: plain arguments; the result is checked and owned at once.
+    let socket = own(unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) })?;
+    set_timeouts(socket.as_fd(), Some(timeout))?;
+    retry(|| {
+        // SAFETY: `address` is a valid sockaddr_un of `len` bytes that lives across the call.
+        unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), len) as libc::ssize_t }
+    })?;
+    send_with_fds(socket.as_fd(), bytes, &[fd])
 }
 
 /// Two connected, blocking packet sockets.

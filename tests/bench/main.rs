@@ -29,7 +29,6 @@ use device::{Device, Setup};
 use fixture::arch::Arch;
 use fixture::cmd::Cmd;
 use fixture::images::{Format, Index};
-use fixture::scratch::Scratch;
 
 /// Containers of the rows with ten.
 const TEN: usize = 10;

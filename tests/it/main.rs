@@ -7,6 +7,7 @@ mod conformance;
 mod device;
 mod fixture;
 mod footprint;
+mod hardening;
 mod house;
 mod keeper;
 mod kill;

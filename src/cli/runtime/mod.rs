@@ -19,6 +19,7 @@ use super::verbs::print;
 use crate::config::env;
 use crate::engine::signal;
 use crate::runtime::oci::{self, Console, Container, Exec, Make, OciError, Root, Waiting};
+use crate::runtime::sealed;
 use crate::sys::{creds, process};
 use crate::types::oci::read::read;
 use crate::types::oci::runtime::{LinuxCapabilities, Process};
@@ -60,6 +61,24 @@ impl Failure {
             message: message.into(),
         }
     }
+}
+
+/// As [`main`], and out of the reach of what runs in containers. To be called before anything else: where that is needed,
+/// this process executes itself again. `begin` is called when it is done with that.
+pub fn main_once_sealed(arguments: impl Iterator<Item = OsString>, begin: impl FnOnce()) -> u8 {
+    let arguments: Vec<OsString> = arguments.collect();
+    // A word too many costs one exec; the commands have no other names.
+    let makes_processes = |word: &OsString| ["create", "run", "exec"].iter().any(|verb| word == *verb);
+    if arguments.iter().any(makes_processes) {
+        if let Err(error) = sealed::ensure() {
+            say(&format!("keep the binary from containers: {error}"));
+            return FAILED;
+        }
+        // The name is for people; kernels before 6.14 take the descriptor's number.
+        let _ = process::set_name(c"dunlin");
+    }
+    begin();
+    main(arguments)
 }
 
 /// Runs the command line (without the program's name); returns the exit code.

@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::state::{START, document};
 use super::{Container, OciError, Root, State};
@@ -53,6 +54,9 @@ pub enum Console {
     /// The caller of this function.
     Caller,
 }
+
+/// How long the one who shall get a terminal may take to be ready for it.
+pub(super) const CONSOLE_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Console {
     /// Whether a process with or without a terminal can have it, in runc's words.
@@ -181,7 +185,8 @@ fn build(
 
 fn finish(make: &Make, container: &Container, created: &mut Created, text: &[u8]) -> Result<(), OciError> {
     if let (Console::Socket(path), Some(master)) = (&make.console, &created.console) {
-        socket::hand_over(path, b"/dev/ptmx", master.as_fd()).map_err(OciError::io("send the terminal to", path))?;
+        socket::hand_over(path, b"/dev/ptmx", master.as_fd(), CONSOLE_PATIENCE)
+            .map_err(OciError::io("send the terminal to", path))?;
         created.console = None;
     }
     durable::write_volatile(&container.dir.join("config.json"), text)?;

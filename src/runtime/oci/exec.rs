@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 
-use super::create::{id_map, own_streams};
+use super::create::{CONSOLE_PATIENCE, id_map, own_streams};
 use super::{Console, Container, OciError, Status};
 use crate::disk::durable;
 use crate::runtime::error::RuntimeError;
@@ -79,7 +79,7 @@ impl Container {
 
     fn tell(&self, wanted: &Exec, made: &mut ExecProcess) -> Result<(), OciError> {
         if let (Console::Socket(path), Some(master)) = (&wanted.console, &made.console) {
-            socket::hand_over(path, b"/dev/ptmx", master.as_fd())
+            socket::hand_over(path, b"/dev/ptmx", master.as_fd(), CONSOLE_PATIENCE)
                 .map_err(OciError::io("send the terminal to", path))?;
             made.console = None;
         }

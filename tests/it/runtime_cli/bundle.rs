@@ -3,15 +3,15 @@
 use std::fs;
 use std::io::{IoSliceMut, Read};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::fixture::arch::Arch;
-use crate::fixture::cmd::Cmd;
+use crate::fixture::cmd::{Cmd, Out, dunlin};
 use crate::fixture::scratch::Scratch;
 use crate::fixture::user::User;
 
@@ -25,6 +25,7 @@ const PROGRAMS: [&str; 18] = [
 pub struct Bundle {
     scratch: Scratch,
     user: Option<User>,
+    program: PathBuf,
 }
 
 /// A command on a bundle.
@@ -58,7 +59,11 @@ impl Bundle {
         if let Some(user) = &user {
             user.give(&scratch.join("b"));
         }
-        let bundle = Bundle { scratch, user };
+        let bundle = Bundle {
+            scratch,
+            user,
+            program: dunlin(),
+        };
         let mut spec = vec!["spec"];
         spec.extend(bundle.user.as_ref().map(|_| "--rootless"));
         bundle.command(&spec).arg("-b").arg(bundle.path()).ok();
@@ -78,6 +83,66 @@ impl Bundle {
         self.scratch.join("states")
     }
 
+    /// Gives a file to the one whose bundle it is.
+    pub fn give(&self, path: &Path) {
+        if let Some(user) = &self.user {
+            user.give(path);
+        }
+    }
+
+    /// Whether it is root's.
+    pub fn is_roots(&self) -> bool {
+        self.user.is_none()
+    }
+
+    /// A file beside the bundle.
+    pub fn beside(&self, name: &str) -> PathBuf {
+        self.scratch.join(name)
+    }
+
+    /// From now on a copy of the binary that belongs to the user is the one that runs; its path.
+    pub fn own_program(&mut self) -> PathBuf {
+        let copy = self.beside("dunlin");
+        fs::copy(&self.program, &copy).unwrap();
+        if let Some(user) = &self.user {
+            user.give(&copy);
+        }
+        self.program = copy.clone();
+        copy
+    }
+
+    /// A folder beside the bundle that everybody may write to, which the container has at `/NAME`.
+    pub fn share(&self, name: &str) -> PathBuf {
+        let path = self.beside(name);
+        fs::create_dir(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
+        let to = format!("/{name}");
+        let mount = json!({"destination": to, "type": "bind", "source": path, "options": ["rbind"]});
+        self.edit(|spec| spec["mounts"].as_array_mut().unwrap().push(mount));
+        path
+    }
+
+    /// Root's next container gets a control group that no other test has.
+    pub fn place(&self, id: &str) {
+        if self.is_roots() {
+            let name = self.unique();
+            self.edit(|spec| spec["linux"]["cgroupsPath"] = json!(format!("/{name}-{id}")));
+        }
+    }
+
+    /// `run` in the foreground.
+    pub fn run_once(&self, id: &str) -> Out {
+        self.place(id);
+        self.command(&["run", "-b"]).arg(self.path()).arg(id).run()
+    }
+
+    /// Runs a script in the background.
+    pub fn detach(&self, id: &str, script: &str) {
+        self.edit(|spec| spec["process"]["args"] = json!(["sh", "-c", script]));
+        self.place(id);
+        self.command(&["run", "-d", "-b"]).arg(self.path()).arg(id).ok();
+    }
+
     /// A name that no other test has.
     pub fn unique(&self) -> String {
         self.scratch.path().file_name().unwrap().to_string_lossy().into_owned()
@@ -91,11 +156,16 @@ impl Bundle {
     }
 
     pub fn global(&self, options: &[&str], args: &[&str]) -> Cmd {
-        let cmd = Cmd::dunlin()
+        let cmd = Cmd::new(&self.program)
             .args(["runtime", "--root"])
             .arg(self.root())
             .args(options)
             .args(args);
+        self.as_owner(cmd)
+    }
+
+    /// A command as the one whose bundle it is.
+    pub fn as_owner(&self, cmd: Cmd) -> Cmd {
         match &self.user {
             Some(user) => cmd.user(user),
             None => cmd,

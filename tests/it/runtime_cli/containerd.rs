@@ -144,16 +144,7 @@ fn containerd_runs_containers_with_dunlin() {
     assert_eq!(containerd.run(&["--rm"], "once", &script).fails(7).stdout, "out\n0\n");
     let out = containerd.run(&["--rm"], "none", &["/no/such/program"]).run();
     assert!(out.code != 0 && out.stderr.contains("/no/such/program"), "{out:?}");
-    let options = [
-        "--rm",
-        "--user",
-        "7:8",
-        "--env",
-        "A=b c",
-        "--cwd",
-        "/tmp",
-        "--read-only",
-    ];
+    let options = ["--rm", "--env", "A=b c", "--cwd", "/tmp", "--read-only"];
     let script = ["sh", "-c", "echo \"$A\" $(pwd); touch /x 2>/dev/null || echo read-only"];
     assert_eq!(containerd.run(&options, "as", &script).ok(), "b c /tmp\nread-only");
 

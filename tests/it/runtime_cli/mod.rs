@@ -1,7 +1,7 @@
 //! `dunlin runtime …` as its callers use it: by hand on a bundle, and below podman, containerd and buildah.
 
 mod buildah;
-mod bundle;
+pub mod bundle;
 mod containerd;
 mod events;
 mod podman;
