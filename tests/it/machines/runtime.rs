@@ -159,6 +159,20 @@ const SCRIPT: &str = r#"
     expect privileged "$defaults k-r=no vda-r=no n60-r=no"
     down privileged
 
+    section real time and labels
+    up realtimed
+    cut -d ')' -f 2 /proc/$(r state realtimed | sed -n 's/.*"pid": \(.*\),/\1/p')/stat | awk '{ print $38, $39 }' >/tmp/said
+    [ "$(cat /tmp/said)" = "7 1" ] || fail "priority and policy are $(cat /tmp/said)"
+    down realtimed
+    grep -q Y /sys/module/apparmor/parameters/enabled || fail "this kernel was said to have AppArmor"
+    up unconfined
+    [ "$(r exec unconfined cat /proc/self/attr/apparmor/current)" = unconfined ] || fail "no label"
+    code=0; r exec --apparmor nosuch unconfined true 2>/tmp/said || code=$?
+    [ $code = 255 ] && grep -q 'AppArmor profile `nosuch`' /tmp/said || fail "exec --apparmor: $code $(cat /tmp/said)"
+    down unconfined
+    refused profile 'AppArmor profile `nosuch`: No such file'
+    refused context 'process.selinuxLabel`: SELinux is not enabled'
+
     section freezer
     up ticks
     until_has /tmp/ticks.out 3
@@ -397,6 +411,20 @@ fn bundles() -> Vec<(&'static str, Value)> {
         { "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["nosuid", "rw"] }
     ));
     all.push(("family", family));
+    for (name, field, value) in [
+        (
+            "realtimed",
+            "scheduler",
+            json!({ "policy": "SCHED_FIFO", "priority": 7 }),
+        ),
+        ("unconfined", "apparmorProfile", json!("unconfined")),
+        ("profile", "apparmorProfile", json!("nosuch")),
+        ("context", "selinuxLabel", json!("user_u:object_r:x_t:s0")),
+    ] {
+        let mut config = config(json!({}), SLEEPS);
+        config["process"][field] = value;
+        all.push((name, config));
+    }
     for (name, config) in &mut all {
         config["linux"]["cgroupsPath"] = json!(format!("/test/{name}"));
     }

@@ -12,12 +12,12 @@ use crate::skip;
 
 const STEPS: &str = "FROM scratch
 ADD image.tar /
-RUN echo one >/made && id -u
+RUN echo one >/made && mkdir -m 777 /open && id -u
 USER 7:8
 WORKDIR /tmp
 ENV A=b
-RUN test $(id -u):$(id -g) = 7:8 && test $A = b && test $(pwd) = /tmp && cat /made && echo two >/tmp/second
-RUN [\"cat\", \"/made\", \"/tmp/second\"]
+RUN test $(id -u):$(id -g) = 7:8 && test $A = b && test $(pwd) = /tmp && cat /made && echo two >/open/second
+RUN [\"cat\", \"/made\", \"/open/second\"]
 ";
 
 fn builds(user: Option<User>) -> Result<(), String> {
@@ -83,7 +83,7 @@ fn builds(user: Option<User>) -> Result<(), String> {
     };
     let out = build(&good).expect(0);
     assert!(out.stdout.contains("\n0\n") || out.stdout.starts_with("0\n"), "{out:?}");
-    assert!(out.stdout.contains("one\none\ntwo\n"), "{out:?}");
+    assert!(out.stdout.contains("\"/open/second\"]\none\ntwo\n"), "{out:?}");
     let failed = build(&bad);
     assert!(
         failed.code != 0 && failed.stderr.contains("exit status 5"),
@@ -96,7 +96,7 @@ fn builds(user: Option<User>) -> Result<(), String> {
             .arg(&runtime)
             .args(["work", "--", "sh", "-c", script])
     };
-    assert_eq!(run("cat /tmp/second; exit 4").fails(4).stdout, "two\n");
+    assert_eq!(run("cat /open/second; exit 4").fails(4).stdout, "two\n");
     assert_eq!(run("echo $(id -u) $(pwd)").ok(), "7 /tmp");
     buildah(&["rm", "--all"]).ok();
     if user.is_some() {
