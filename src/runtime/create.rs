@@ -1,12 +1,14 @@
 //! Making a container: one clone3 into new namespaces, then the id maps, while the child sets itself up.
 
+use std::fs::File;
+use std::io::Write as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use super::cgroup::Handle;
+use super::cgroup::{CgroupError, Handle};
 use super::error::{Errno, RuntimeError};
 use super::hooks::{self, HookState};
 use super::idmap;
-use super::init;
+use super::init::{self, Inherited};
 use super::join::{self, Joined};
 use super::launch::Launch;
 use super::mapped;
@@ -51,7 +53,7 @@ pub fn create(launch: Launch<'_>) -> Result<Created, RuntimeError> {
     }
     let mapped = mapped::make(launch.spec, launch.bundle)?;
     let (parent_end, child_end) = message::pair()?;
-    let group = group_dir(launch.cgroup)?;
+    let group = Group::open(launch.cgroup)?;
     let score = Score::set(launch.spec.process.as_ref().and_then(|process| process.oom_score_adj))?;
     hide(asked.new)?;
     if launch.id_map.is_some() && !owns_own_files().map_err(RuntimeError::process("look at `/proc/self/uid_map`"))? {
@@ -62,7 +64,7 @@ pub fn create(launch: Launch<'_>) -> Result<Created, RuntimeError> {
         // The cgroup namespace comes later: it begins at the group of who makes it. So does that of time, whose clocks are set
         // before anybody is in it.
         namespaces: asked.new.without(Namespaces::CGROUP | Namespaces::TIME),
-        cgroup: group.as_ref().map(AsFd::as_fd),
+        cgroup: group.dir.as_ref().map(AsFd::as_fd),
         sibling: launch.sibling,
     };
     let cloned = join::clone_in(&joined, &args);
@@ -73,22 +75,25 @@ pub fn create(launch: Launch<'_>) -> Result<Created, RuntimeError> {
         Cloned::Parent(child) => child,
         Cloned::Child => {
             drop((parent_end, joined));
-            init::run(launch, asked.new, mapped, child_end)
+            let inherited = Inherited {
+                namespaces: asked.new,
+                group,
+                mapped,
+            };
+            init::run(launch, inherited, child_end)
         }
     };
     let Launch {
         spec,
         id_map,
-        cgroup,
         stdio,
         extra,
         ..
     } = launch;
     // The child has its own copies; the readers of its output wait for the last one to be closed.
-    drop((child_end, stdio, extra.start, mapped));
+    drop((child_end, stdio, extra.start, mapped, group));
     let work = Work {
         id_map,
-        attach: cgroup.filter(|_| group.is_none()),
         hooks: spec.hooks.as_ref().zip(extra.hooks.clone()),
     };
     let notify = Notify::of(spec, extra.hooks.as_ref()).map(|notify| notify.with("created", child.pid));
@@ -195,18 +200,44 @@ fn owns_own_files() -> std::io::Result<bool> {
 /// Signal 9.
 const KILL: i32 = 9;
 
-/// The directory of a v2 group, for starting in it.
-pub(super) fn group_dir(cgroup: Option<&Handle>) -> Result<Option<OwnedFd>, RuntimeError> {
-    let Some(handle) = cgroup else { return Ok(None) };
-    handle
-        .dir_fd()
-        .map_err(|e| RuntimeError::Cgroup { problem: e.to_string() })
+/// How a child comes into its control group.
+#[derive(Debug, Default)]
+pub(super) struct Group {
+    /// Of v2: it begins there.
+    pub dir: Option<OwnedFd>,
+    /// Of v1: [`Handle::entries`].
+    entries: Vec<File>,
+}
+
+impl Group {
+    /// Opens what is needed; nothing where there is no group.
+    pub fn open(cgroup: Option<&Handle>) -> Result<Self, RuntimeError> {
+        let Some(handle) = cgroup else {
+            return Ok(Group::default());
+        };
+        let open = || {
+            Ok(Group {
+                dir: handle.dir_fd()?,
+                entries: handle.entries()?,
+            })
+        };
+        open().map_err(|e: CgroupError| RuntimeError::Cgroup { problem: e.to_string() })
+    }
+
+    /// For the child: enters what it has not begun in.
+    pub fn enter(self) -> Result<(), RuntimeError> {
+        for mut entry in self.entries {
+            entry.write_all(b"0").map_err(|e| RuntimeError::Cgroup {
+                problem: Errno::from(e).to_string(),
+            })?;
+        }
+        Ok(())
+    }
 }
 
 /// What the parent does for the child.
 struct Work<'a> {
     id_map: Option<IdMap>,
-    attach: Option<&'a Handle>,
     hooks: Option<(&'a Hooks, HookState)>,
 }
 
@@ -214,7 +245,7 @@ fn bring_up(end: &ParentEnd, child: &Child, work: Work<'_>) -> Result<Option<Own
     if let Some(ids) = &work.id_map {
         idmap::write(child.pid, ids)?;
     }
-    release(end, child, work.attach)?;
+    release(end)?;
     let mut console = None;
     loop {
         match end.receive("setting up its root")? {
@@ -240,13 +271,8 @@ fn bring_up(end: &ParentEnd, child: &Child, work: Work<'_>) -> Result<Option<Own
     }
 }
 
-/// Enters the child into a v1 group, if there is one, and lets it go on.
-pub(super) fn release(end: &ParentEnd, child: &Child, attach: Option<&Handle>) -> Result<(), RuntimeError> {
-    if let Some(handle) = attach {
-        handle
-            .attach(child.pid)
-            .map_err(|e| RuntimeError::Cgroup { problem: e.to_string() })?;
-    }
+/// Lets the child go on.
+pub(super) fn release(end: &ParentEnd) -> Result<(), RuntimeError> {
     match end.send(ToChild::Go) {
         // It may have failed already; then its own words say more than a broken socket.
         Err(error) => match end.receive("its preparations") {

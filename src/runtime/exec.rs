@@ -7,7 +7,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::check;
-use super::create::{bury, group_dir, release};
+use super::create::{Group, bury, release};
 use super::error::{Errno, RuntimeError};
 use super::init::{
     Failed, become_root, close_all_but, end_with_error, identify, last_steps, open_streams, own_streams,
@@ -38,8 +38,8 @@ pub fn exec(launch: ExecLaunch<'_>) -> Result<ExecProcess, RuntimeError> {
     let notify = Notify::of(launch.spec, launch.state.as_ref());
     let (parent_end, child_end) = message::pair()?;
     let joined = launch.cgroup.map(|group| group.joined_by(launch.pid));
-    let group = group_dir(joined.as_ref())?;
-    let cgroup = group.as_ref().map(AsFd::as_fd);
+    let group = Group::open(joined.as_ref())?;
+    let cgroup = group.dir.as_ref().map(AsFd::as_fd);
     let args = CloneArgs {
         namespaces: Namespaces::NONE,
         cgroup,
@@ -55,13 +55,11 @@ pub fn exec(launch: ExecLaunch<'_>) -> Result<ExecProcess, RuntimeError> {
         Cloned::Parent(child) => child,
         Cloned::Child => {
             drop(parent_end);
-            run(launch, left, child_end)
+            run(launch, left, group, child_end)
         }
     };
-    let ExecLaunch { cgroup, stdio, .. } = launch;
-    drop((child_end, stdio));
-    let attach = cgroup.filter(|_| group.is_none());
-    match await_program(&parent_end, &child, attach, notify.as_ref()) {
+    drop((child_end, launch.stdio, group));
+    match await_program(&parent_end, &child, notify.as_ref()) {
         Ok(console) => Ok(ExecProcess {
             pid: child.pid,
             pidfd: child.pidfd,
@@ -105,13 +103,8 @@ fn clone_into(
     })
 }
 
-fn await_program(
-    end: &ParentEnd,
-    child: &Child,
-    attach: Option<&super::cgroup::Handle>,
-    notify: Option<&Notify>,
-) -> Result<Option<OwnedFd>, RuntimeError> {
-    release(end, child, attach)?;
+fn await_program(end: &ParentEnd, child: &Child, notify: Option<&Notify>) -> Result<Option<OwnedFd>, RuntimeError> {
+    release(end)?;
     let mut console = None;
     loop {
         match end.receive("joining the container")? {
@@ -125,18 +118,23 @@ fn await_program(
     }
 }
 
-fn run(launch: ExecLaunch<'_>, namespaces: Namespaces, parent: ChildEnd) -> ! {
-    end_with_error(|| match set_up(launch, namespaces, parent) {
+fn run(launch: ExecLaunch<'_>, namespaces: Namespaces, group: Group, parent: ChildEnd) -> ! {
+    end_with_error(|| match set_up(launch, namespaces, group, parent) {
         Err(failed) => failed,
         Ok((prepared, parent)) => (prepared.run(&parent), Some(parent)),
     })
 }
 
-fn set_up(launch: ExecLaunch<'_>, namespaces: Namespaces, parent: ChildEnd) -> Result<(Prepared, ChildEnd), Failed> {
+fn set_up(
+    launch: ExecLaunch<'_>,
+    namespaces: Namespaces,
+    group: Group,
+    parent: ChildEnd,
+) -> Result<(Prepared, ChildEnd), Failed> {
     let has_terminal = matches!(launch.stdio, Stdio::Terminal { .. });
     let (process, die_with_parent, kept) = (launch.process, launch.die_with_parent, launch.kept_fds);
     let linux = launch.spec.linux.as_ref();
-    let (identity, filter) = match join(launch, namespaces, &parent) {
+    let (identity, filter) = match group.enter().and_then(|()| join(launch, namespaces, &parent)) {
         Ok(joined) => joined,
         Err(error) => return Err((error, Some(parent))),
     };

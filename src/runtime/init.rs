@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::check::{self, Asked};
 use super::create;
+use super::create::Group;
 use super::error::RuntimeError;
 use super::hooks::{self, HookState};
 use super::launch::{Launch, Stdio};
@@ -24,12 +25,22 @@ use crate::types::oci::runtime::{Process, Spec};
 /// Signal 9: what a container gets when it must not outlive its caller.
 const KILL: i32 = 9;
 
+/// What the parent has found out and opened for its child.
+pub struct Inherited {
+    /// Its new namespaces.
+    pub namespaces: Namespaces,
+    /// Its control group.
+    pub group: Group,
+    /// The mounts of [`super::mapped`].
+    pub mapped: Vec<OwnedFd>,
+}
+
 /// Runs the container's first process. Its end tells the code of the error that was sent.
-pub fn run(launch: Launch<'_>, namespaces: Namespaces, mapped: Vec<OwnedFd>, parent: ChildEnd) -> ! {
+pub fn run(launch: Launch<'_>, inherited: Inherited, parent: ChildEnd) -> ! {
     end_with_error(|| {
         let die_with_parent = launch.die_with_parent;
         let spec = launch.spec;
-        match set_up(launch, namespaces, mapped, parent) {
+        match set_up(launch, inherited, parent) {
             Err((error, parent)) => (error, parent),
             Ok(ready) => start(ready, spec, die_with_parent),
         }
@@ -126,15 +137,10 @@ pub fn own_streams(has_terminal: bool, identity: &Identity) -> Result<(), Runtim
 }
 
 /// Everything up to the program. On success all descriptors but the first three and the socket are closed.
-fn set_up(
-    mut launch: Launch<'_>,
-    namespaces: Namespaces,
-    mapped: Vec<OwnedFd>,
-    parent: ChildEnd,
-) -> Result<Ready, Failed> {
+fn set_up(mut launch: Launch<'_>, inherited: Inherited, parent: ChildEnd) -> Result<Ready, Failed> {
     let spec = launch.spec;
     let (listener, kept) = (launch.extra.start.take(), launch.extra.kept_fds);
-    let inside = match enter_root(launch, namespaces, mapped, &parent) {
+    let inside = match enter_root(launch, inherited, &parent) {
         Ok(inside) => inside,
         Err(error) => return Err((error, Some(parent))),
     };
@@ -190,12 +196,13 @@ fn process_of(spec: &Spec) -> Result<&Process, RuntimeError> {
 }
 
 /// Makes the root and pivots to it; the first three descriptors are the program's then.
-fn enter_root(
-    launch: Launch<'_>,
-    namespaces: Namespaces,
-    mapped: Vec<OwnedFd>,
-    parent: &ChildEnd,
-) -> Result<Inside, RuntimeError> {
+fn enter_root(launch: Launch<'_>, inherited: Inherited, parent: &ChildEnd) -> Result<Inside, RuntimeError> {
+    let Inherited {
+        namespaces,
+        group,
+        mapped,
+    } = inherited;
+    group.enter()?;
     let spec = launch.spec;
     // What needs no id and no parent is done while the parent maps ids.
     let tree = Tree::plan(spec, launch.bundle)?;

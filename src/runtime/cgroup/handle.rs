@@ -156,11 +156,23 @@ impl Handle {
         Ok(below)
     }
 
-    /// Moves a process into the group.
-    pub fn attach(&self, pid: i32) -> Result<(), CgroupError> {
-        self.dirs()
-            .iter()
-            .try_for_each(|dir| file::write(&dir.join("cgroup.procs"), &pid.to_string()))
+    /// What a process with one thread enters the group by, if it is none of v2 ([`Handle::dir_fd`]): it writes `0` to each of
+    /// these, also with other ids than the caller. Being moved by another process takes milliseconds instead: the kernel
+    /// then waits until nobody anywhere can be forking (Linux 5.13).
+    pub fn entries(&self) -> Result<Vec<fs::File>, CgroupError> {
+        if matches!(self.tree, Tree::V2 { .. }) {
+            return Ok(Vec::new());
+        }
+        let open = |dir: &PathBuf| {
+            let path = dir.join("tasks");
+            let opened = fs::OpenOptions::new().write(true).open(&path);
+            opened.map_err(|source| CgroupError::Io {
+                action: "open",
+                path,
+                source,
+            })
+        };
+        self.dirs().iter().map(open).collect()
     }
 
     /// The processes in the group and below it. None without control groups.

@@ -532,6 +532,11 @@ fn real_v1_limits_hold() {
         LimitKind::Cpuset,
     ];
     let handle = real.tree.container(&id(5));
+    let attach = |handle: &Handle, child: &Child| {
+        for mut entry in handle.entries().unwrap() {
+            io::Write::write_all(&mut entry, child.id().to_string().as_bytes()).unwrap();
+        }
+    };
     assert_eq!(handle.create(&limits, &asked).unwrap(), []);
     assert_eq!(handle.oom_kills(), Some(0));
     assert!(handle.dir_fd().unwrap().is_none());
@@ -539,7 +544,7 @@ fn real_v1_limits_hold() {
     let event = crate::sys::event::EventFd::new().unwrap();
     assert!(handle.notify_oom(&event.as_fd()).unwrap());
     let mut hog = shell("head -c 64M /dev/zero | tail -c 64M");
-    handle.attach(hog.id() as i32).unwrap();
+    attach(&handle, &hog);
     assert!(handle.members().unwrap().contains(&(hog.id() as i32)));
     go(&mut hog);
     ended(&mut hog);
@@ -547,14 +552,14 @@ fn real_v1_limits_hold() {
     assert!(event.read().unwrap().is_some_and(|events| events >= 1));
 
     let mut bomb = shell("set -e; for i in 1 2 3 4 5 6 7 8 9; do sleep 3 & done; wait");
-    handle.attach(bomb.id() as i32).unwrap();
+    attach(&handle, &bomb);
     go(&mut bomb);
     assert!(!ended(&mut bomb).success(), "the shell could not fork");
     assert!(handle.stats().pids.unwrap() <= 6);
     assert!(handle.kill().unwrap());
 
     let mut busy = shell("while :; do :; done");
-    handle.attach(busy.id() as i32).unwrap();
+    attach(&handle, &busy);
     let before = handle.stats().cpu_us.unwrap();
     go(&mut busy);
     std::thread::sleep(Duration::from_millis(1000));
