@@ -4,10 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use dunlin::cli::runtime;
-use dunlin::sys::alloc::Allocator;
-
-#[global_allocator]
-static MEMORY: Allocator = Allocator::new();
+use dunlin::sys::alloc;
 
 /// Words of command lines that go on for long or need much memory for a while.
 const LASTING: [&str; 2] = ["agent", "pull"];
@@ -16,18 +13,18 @@ const LASTING: [&str; 2] = ["agent", "pull"];
 pub fn main() -> ExitCode {
     let called = std::env::args_os().next().map(PathBuf::from);
     if called.is_some_and(|path| path.file_name().is_some_and(|name| name == runtime::NAME)) {
-        return runtime::main_once_sealed(std::env::args_os().skip(1), || MEMORY.begin()).into();
+        return runtime::main_once_sealed(std::env::args_os().skip(1), alloc::begin).into();
     }
     let mut args = std::env::args().skip(1);
     match args.next().as_deref() {
         Some("keeper") => dunlin::keeper::main(&std::env::args_os().skip(2).collect::<Vec<_>>()).into(),
         Some("worker") => with_descriptor(args, dunlin::image::worker::main),
         Some("decode") => dunlin::image::decode::main(&args.collect::<Vec<_>>()).into(),
-        Some("runtime") => runtime::main_once_sealed(std::env::args_os().skip(2), || MEMORY.begin()).into(),
+        Some("runtime") => runtime::main_once_sealed(std::env::args_os().skip(2), alloc::begin).into(),
         Some("monitor") => with_descriptor(args, dunlin::monitor::main),
         _ => {
             if !std::env::args_os().any(|word| LASTING.iter().any(|lasting| word == *lasting)) {
-                MEMORY.begin();
+                alloc::begin();
             }
             dunlin::cli::main(std::env::args_os().skip(1)).into()
         }

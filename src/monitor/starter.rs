@@ -82,6 +82,7 @@ impl Starter {
             }
             Cloned::Child => {
                 drop(ours);
+                crate::sys::alloc::begin();
                 let talk = Talk { socket: theirs };
                 let prepared = process::reset_signals().and_then(|()| process::set_parent_death_signal(SIGKILL));
                 let done = match prepared {

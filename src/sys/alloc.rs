@@ -18,9 +18,17 @@ const LARGEST: usize = 32 << 10;
 /// How many sizes of pieces there are: see [`class`].
 const CLASSES: usize = 22;
 
+#[global_allocator]
+static MEMORY: Allocator = Allocator::new();
+
+/// Takes memory from a region from now on. For a process with one thread that ends soon, before it has done much.
+pub fn begin() {
+    MEMORY.begin();
+}
+
 /// The allocator of the program.
 #[derive(Debug)]
-pub struct Allocator {
+struct Allocator {
     /// First byte of the region; 0: there is none.
     base: AtomicUsize,
     taken: AtomicBool,
@@ -57,9 +65,7 @@ const fn class(size: usize) -> (usize, usize) {
 }
 
 impl Allocator {
-    /// For the program's one static.
-    #[allow(clippy::new_without_default, reason = "it is a static")]
-    pub const fn new() -> Self {
+    const fn new() -> Self {
         Allocator {
             base: AtomicUsize::new(0),
             taken: AtomicBool::new(false),
@@ -70,9 +76,11 @@ impl Allocator {
         }
     }
 
-    /// Takes memory from a region from now on. To be called once, by a process that ends soon. Where there is no such region,
-    /// all stays as it is.
-    pub fn begin(&self) {
+    /// Where there can be no such region, or there is one, all stays as it is.
+    fn begin(&self) {
+        if self.base.load(Ordering::Acquire) != 0 {
+            return;
+        }
         // SAFETY: a new mapping at an address of the kernel's choice.
         let region = unsafe {
             libc::mmap(

@@ -11,7 +11,7 @@ use super::fixture::images::{Format, Index};
 use super::fixture::scratch::Scratch;
 use super::fixture::user::User;
 use super::start::Bundle;
-use super::{Table, median, ms};
+use super::{Table, median, ms, timed};
 
 /// Measures as root and as a user.
 pub fn rows(table: &mut Table, count: usize) {
@@ -144,14 +144,17 @@ impl Side {
     fn runs(&self, count: usize) -> String {
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
         for number in 0..count {
-            let out = self
-                .dunlin(&["run", "--rm", "--network", "none", &self.image, "true"])
-                .run();
-            assert_eq!(out.code, 0, "{}", out.stderr);
-            ours.push(out.wall);
+            ours.extend(timed(self.dunlin(&[
+                "run",
+                "--rm",
+                "--network",
+                "none",
+                &self.image,
+                "true",
+            ])));
             theirs.extend(self.bundle.run("crun", number));
         }
-        let (ours, theirs) = (median(&mut ours).unwrap(), median(&mut theirs));
+        let (ours, theirs) = (median(&mut ours).expect("dunlin's own must run"), median(&mut theirs));
         match theirs {
             Some(theirs) => format!(
                 "{:.1} ms; crun on a bundle {:.1} ms; ratio {:.2}",
@@ -174,16 +177,13 @@ impl Side {
         let podman = self.podman && self.podman(&started.concat()).run().code == 0;
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
         for number in 0..count {
-            let out = self.dunlin(&["exec", "sleeps", "true"]).run();
-            assert_eq!(out.code, 0, "{}", out.stderr);
-            ours.push(out.wall);
+            ours.extend(timed(self.dunlin(&["exec", "sleeps", "true"])));
             // It is slow, and its median does not wander.
             if podman && number < count.min(10) {
-                let out = self.podman(&["exec", "sleeps", "true"]).run();
-                theirs.extend((out.code == 0).then_some(out.wall));
+                theirs.extend(timed(self.podman(&["exec", "sleeps", "true"])));
             }
         }
-        let (ours, theirs) = (median(&mut ours).unwrap(), median(&mut theirs));
+        let (ours, theirs) = (median(&mut ours).expect("dunlin's own must run"), median(&mut theirs));
         let exec = match theirs {
             Some(theirs) => format!(
                 "{:.1} ms; podman {:.1} ms; 1/{:.0}",

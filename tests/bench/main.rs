@@ -19,6 +19,7 @@ mod life;
 mod start;
 
 use std::fs;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use dunlin::monitor::client;
@@ -195,6 +196,16 @@ fn probes(table: &mut Table, device: &Device, count: u32) {
         );
         device.dunlin().args(["rm", "-f", "-t", "0", &container]).run();
     }
+}
+
+/// How long a command takes, without output and with an empty input; none where it fails.
+fn timed(cmd: Cmd) -> Option<Duration> {
+    let mut command = cmd.into_command();
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let began = Instant::now();
+    let status = command.status().ok()?;
+    let wall = began.elapsed();
+    status.success().then_some(wall)
 }
 
 fn median(all: &mut [Duration]) -> Option<Duration> {

@@ -3,8 +3,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -12,7 +11,7 @@ use super::fixture::arch::Arch;
 use super::fixture::cmd::{Cmd, dunlin};
 use super::fixture::scratch::Scratch;
 use super::fixture::user::User;
-use super::{Table, median, ms};
+use super::{Table, median, ms, timed};
 
 /// The runtimes; the first one is measured against the second.
 const PEERS: [&str; 3] = ["dunlin", "crun", "runc"];
@@ -146,11 +145,6 @@ impl Bundle {
             other => self.command(Path::new(other)),
         };
         let states = self.scratch.join(format!("states-{peer}"));
-        let mut command = cmd.arg("--root").arg(states).args(args).into_command();
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let began = Instant::now();
-        let status = command.status().ok()?;
-        let wall = began.elapsed();
-        status.success().then_some(wall)
+        timed(cmd.arg("--root").arg(states).args(args))
     }
 }
