@@ -125,22 +125,31 @@ pub fn process_supported(process: &Process, linux: Option<&Linux>) -> Result<(),
     Ok(())
 }
 
-/// Names that no kernel knows are refused: what would be left out is not what was asked for.
+/// The capabilities that a process asks for and cannot get from somebody who can give `held`: to be left out, with a warning
+/// (config.md, "Linux Process"). Each once, in the order of the names.
+pub fn not_granted(process: &Process, held: Caps) -> Vec<&str> {
+    let Some(caps) = &process.capabilities else {
+        return Vec::new();
+    };
+    let sets = [
+        &caps.bounding,
+        &caps.effective,
+        &caps.inheritable,
+        &caps.permitted,
+        &caps.ambient,
+    ];
+    let names = sets.into_iter().flatten().flatten().map(String::as_str);
+    let mut all: Vec<&str> = names
+        .filter(|name| !Caps::by_name(name).is_some_and(|cap| held.has(cap)))
+        .collect();
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+/// Names of limits that no kernel knows are refused: what would be left out is not what was asked for.
 fn known_names(process: &Process) -> Result<(), RuntimeError> {
     let unknown = |field: &str, name: &str| Err(RuntimeError::spec(field, format!("`{name}` is not known")));
-    if let Some(caps) = &process.capabilities {
-        let sets = [
-            &caps.bounding,
-            &caps.effective,
-            &caps.inheritable,
-            &caps.permitted,
-            &caps.ambient,
-        ];
-        let mut names = sets.into_iter().flatten().flatten();
-        if let Some(name) = names.find(|name| Caps::by_name(name).is_none()) {
-            return unknown("process.capabilities", name);
-        }
-    }
     let mut seen: Vec<&str> = Vec::new();
     for limit in process.rlimits.iter().flatten() {
         if limit_by_name(&limit.kind).is_none() {
@@ -222,6 +231,15 @@ mod tests {
     }
 
     #[test]
+    fn capabilities_that_cannot_be_given_are_told() {
+        let json = r#"{"user":{},"cwd":"/","capabilities":{"ambient":["CAP_KILL","CAP_FLY"],"bounding":["CAP_CHOWN","CAP_FLY"]}}"#;
+        let process: Process = serde_json::from_str(json).expect("a process");
+        let held = |names: &[&str]| not_granted(&process, Caps::by_names(names));
+        assert_eq!(held(&["KILL", "CHOWN"]), ["CAP_FLY"]);
+        assert_eq!(held(&["KILL"]), ["CAP_CHOWN", "CAP_FLY"]);
+    }
+
+    #[test]
     fn each_unsupported_field_is_refused_by_name() {
         let cases = [
             (with(r#""hooks":{"poststop":[{"path":"x"}]},"#, "", ""), "hooks"),
@@ -252,10 +270,6 @@ mod tests {
             (
                 with("", "", r#","execCPUAffinity":{"initial":"x"}"#),
                 "process.execCPUAffinity.initial",
-            ),
-            (
-                with("", "", r#","capabilities":{"ambient":["CAP_KILL","CAP_FLY"]}"#),
-                "process.capabilities",
             ),
             (
                 with("", "", r#","rlimits":[{"type":"RLIMIT_FUN","hard":1,"soft":1}]"#),

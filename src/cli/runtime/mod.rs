@@ -118,7 +118,7 @@ fn execute(cli: Cli, log: &Log) -> Result<u8, Failure> {
     }
     let root = Root::new(root(&global)?);
     match verb {
-        Verb::Create(args) => create(&root, &global, &args),
+        Verb::Create(args) => create(&root, &global, &args, log),
         Verb::Run(args) => run(&root, &global, &args, log),
         Verb::Start(args) => done(root.load(&args.id)?.start()?),
         Verb::State(args) => json(&show::state(&root.load(&args.id)?)),
@@ -207,9 +207,10 @@ fn console(socket: Option<&PathBuf>, detached: bool) -> Console {
     }
 }
 
-fn create(root: &Root, global: &Global, args: &CreateArgs) -> Result<u8, Failure> {
+fn create(root: &Root, global: &Global, args: &CreateArgs, log: &Log) -> Result<u8, Failure> {
     let make = make(global, args, console(args.console_socket.as_ref(), true))?;
-    let (_, mut created) = root.create(&make, Waiting::AtSocket)?;
+    let (container, mut created) = root.create(&make, Waiting::AtSocket)?;
+    warn_of_left_out(&container, log);
     created.leave();
     Ok(0)
 }
@@ -222,6 +223,7 @@ fn run(root: &Root, global: &Global, args: &RunArgs, log: &Log) -> Result<u8, Fa
     )?;
     let foreground = if args.detach { None } else { Some(Foreground::new()?) };
     let (container, mut created) = root.create(&make, Waiting::ForCaller)?;
+    warn_of_left_out(&container, log);
     let ended = container
         .start_own(&mut created)
         .map_err(Failure::from)
@@ -240,6 +242,14 @@ fn run(root: &Root, global: &Global, args: &RunArgs, log: &Log) -> Result<u8, Fa
         }
     }
     ended
+}
+
+/// The specification wants a warning for capabilities; the rest is in the container's state.
+fn warn_of_left_out(container: &Container, log: &Log) {
+    let left_out = container.state.left_out.iter();
+    for what in left_out.filter(|what| what.starts_with(oci::CAPABILITIES)) {
+        log.warn(&format!("`{what}` cannot be given here and is left out"));
+    }
 }
 
 fn kill(root: &Root, args: &KillArgs) -> Result<u8, Failure> {

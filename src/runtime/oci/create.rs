@@ -139,6 +139,7 @@ fn build(
     if score.is_some_and(|score| !may_set_oom_score(score)) {
         left_out.push("process.oomScoreAdj".to_owned());
     }
+    left_out.extend(capabilities_left_out(spec)?);
     let built = launch(
         make,
         waiting,
@@ -314,6 +315,25 @@ fn group(make: &Make, spec: &Spec) -> Result<(Option<Handle>, Vec<String>), OciE
     }
     Ok((group.is_some().then_some(group), left_out))
 }
+
+/// Capabilities of the bundle that the caller does not have and so cannot give; in a new user namespace there are all.
+fn capabilities_left_out(spec: &Spec) -> Result<Vec<String>, OciError> {
+    let held = match check::namespaces(spec)?.all().has(Namespaces::USER) {
+        true => creds::Caps::ALL,
+        false => {
+            let own = creds::caps().map_err(OciError::io("read", Path::new("/proc/self/status")))?;
+            own.permitted
+        }
+    };
+    let named = |process| {
+        let names = check::not_granted(process, held);
+        names.into_iter().map(|name| format!("{CAPABILITIES} {name}")).collect()
+    };
+    Ok(spec.process.as_ref().map_or_else(Vec::new, named))
+}
+
+/// What stands before each capability in [`State::left_out`].
+pub const CAPABILITIES: &str = "process.capabilities";
 
 /// Whether the kernel lets the caller have this score: lowering it is for root of the host.
 fn may_set_oom_score(score: i32) -> bool {

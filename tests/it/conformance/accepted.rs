@@ -266,4 +266,5 @@ pub const ACCEPTED: &[(&str, &str, &str)] = &[
         "seccomp listener that is asked for most calls: runs",
         "the filtered process sends the descriptor itself, and waits for ever",
     ),
+    ("crun", "unknown capability: and named", "passes it over"),
 ];
