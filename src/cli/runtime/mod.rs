@@ -182,14 +182,25 @@ fn make(global: &Global, args: &CreateArgs, console: Console) -> Result<Make, Fa
         no_pivot: args.no_pivot,
         no_new_keyring: args.no_new_keyring,
         systemd: global.systemd_cgroup,
+        listen_fds: listen_fds(),
     })
+}
+
+/// How many sockets systemd has opened for this process (sd_listen_fds(3)).
+fn listen_fds() -> u16 {
+    let number = |name| env::get(name).and_then(|text| text.to_str()?.parse::<u32>().ok());
+    match number(env::LISTEN_PID) {
+        Some(pid) if pid == std::process::id() => number(env::LISTEN_FDS)
+            .and_then(|count| count.try_into().ok())
+            .unwrap_or(0),
+        _ => 0,
+    }
 }
 
 /// Sockets that systemd opened come before those that the caller asks for. To be asked before anything else is opened,
 /// which would then have their numbers.
 fn kept_fds(asked: u16) -> Result<u16, Failure> {
-    let listed = env::get(env::LISTEN_FDS).and_then(|count| count.to_str()?.parse::<u16>().ok());
-    let all = listed.unwrap_or(0).saturating_add(asked);
+    let all = listen_fds().saturating_add(asked);
     match (3..3 + i32::from(all)).find(|number| !process::is_open(*number)) {
         Some(number) => Err(Failure::new(format!(
             "--preserve-fds {asked}: descriptor {number} is not open"
@@ -276,10 +287,11 @@ fn exec(root: &Root, args: &ExecArgs) -> Result<u8, Failure> {
     if let [_, second, ..] = args.cgroup.as_slice() {
         return Err(Failure::new(format!("--cgroup {second}: give one group")));
     }
-    let process = match &args.process {
+    let mut process = match &args.process {
         Some(path) => read_process(path)?,
         None => changed(Container::process(spec)?, args)?,
     };
+    oci::pass_listen_fds(&mut process, listen_fds());
     let wanted = Exec {
         process,
         console: console(args.console_socket.as_ref(), args.detach),

@@ -19,7 +19,7 @@ use crate::runtime::launch::{Extra, Launch, Rootfs, Stdio};
 use crate::sys::ns::Namespaces;
 use crate::sys::{creds, event, path, process, socket};
 use crate::types::idmap::{Extent, IdMap};
-use crate::types::oci::runtime::{LinuxIdMapping, LinuxResources, Spec};
+use crate::types::oci::runtime::{LinuxIdMapping, LinuxResources, Process, Spec};
 use crate::types::time::Unix;
 
 /// What the caller asks for.
@@ -41,6 +41,8 @@ pub struct Make {
     pub no_new_keyring: bool,
     /// `linux.cgroupsPath` is systemd's.
     pub systemd: bool,
+    /// How many of the first kept descriptors are sockets that systemd has opened for the caller.
+    pub listen_fds: u16,
 }
 
 /// Who gets the master of a terminal.
@@ -84,7 +86,10 @@ impl Root {
     pub fn create(&self, make: &Make, waiting: Waiting) -> Result<(Container, Created), OciError> {
         let dir = self.dir(&make.id)?;
         let bundle = fs::canonicalize(&make.bundle).map_err(OciError::io("open", &make.bundle))?;
-        let (spec, text) = document(&bundle.join("config.json"))?;
+        let (mut spec, text) = document(&bundle.join("config.json"))?;
+        if let Some(process) = &mut spec.process {
+            pass_listen_fds(process, make.listen_fds);
+        }
         let terminal = wants_terminal(&spec);
         make.console.check(terminal)?;
         self.make_dir(&dir)?;
@@ -116,6 +121,14 @@ impl Root {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(OciError::Exists),
             done => done.map_err(OciError::io("make", dir)),
         }
+    }
+}
+
+/// Tells a process of the sockets that it gets as if systemd had opened them for it, the first one of its container.
+pub fn pass_listen_fds(process: &mut Process, count: u16) {
+    if count > 0 {
+        let env = process.env.get_or_insert_default();
+        env.extend([format!("LISTEN_FDS={count}"), "LISTEN_PID=1".to_owned()]);
     }
 }
 

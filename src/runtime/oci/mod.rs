@@ -16,7 +16,7 @@ mod life;
 mod state;
 mod template;
 
-pub use create::{CAPABILITIES, Console, Make, Waiting};
+pub use create::{CAPABILITIES, Console, Make, Waiting, pass_listen_fds};
 pub use events::stats;
 pub use exec::Exec;
 pub use features::features;

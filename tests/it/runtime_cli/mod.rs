@@ -532,6 +532,76 @@ fn the_terminal_goes_to_the_console_socket() {
     bundle.run(&["delete", "t"]).ok();
 }
 
+/// What a shell starts by hand: the runtime is between its terminal and the container's.
+#[test]
+fn a_terminal_is_relayed_to_who_stays() {
+    if !is_root() {
+        skip!("needs root");
+    }
+    let bundle = Bundle::of_root("cli-relay");
+    bundle.edit(|spec| {
+        spec["process"]["args"] = json!(["sh", "-c", "test -t 0 && stty size; read word; echo got $word; exit 6"]);
+        spec["process"]["terminal"] = json!(true);
+    });
+    let quoted = |args: &[&str]| {
+        let root = bundle.root().display().to_string();
+        let line = format!("'{}' runtime --root '{root}' {}", dunlin().display(), args.join(" "));
+        let resized = format!("stty rows 31 cols 77; {line}");
+        Cmd::new("script").args(["-qec", &resized, "/dev/null"])
+    };
+    let path = format!("-b '{}'", bundle.path().display());
+    let out = quoted(&["run", &path, "t"]).stdin("typed\n").fails(6);
+    assert!(
+        out.stdout.contains("31 77\r\n") && out.stdout.contains("got typed\r\n"),
+        "{out:?}"
+    );
+    bundle.edit(|spec| {
+        spec["process"]["args"] = json!(["sleep", "100"]);
+        spec["process"]["terminal"] = json!(false);
+    });
+    bundle.run(&["run", "-d", "-b"]).arg_path(bundle.path()).arg("t").ok();
+    let out = quoted(&[
+        "exec",
+        "-t",
+        "t",
+        "sh",
+        "-c",
+        "'tty >/dev/null && stty size; read a; echo in $a; exit 7'",
+    ]);
+    let out = out.stdin("word\n").fails(7);
+    assert!(
+        out.stdout.contains("31 77\r\n") && out.stdout.contains("in word\r\n"),
+        "{out:?}"
+    );
+    bundle.run(&["delete", "-f", "t"]).ok();
+}
+
+#[test]
+fn sockets_of_systemd_are_passed_on() {
+    if !is_root() {
+        skip!("needs root");
+    }
+    let bundle = Bundle::of_root("cli-listen");
+    bundle.edit(|spec| {
+        spec["process"]["args"] = json!(["sh", "-c", "echo $LISTEN_FDS $LISTEN_PID; cat <&3; cat <&4"]);
+    });
+    let run = |pid: &str| {
+        let line = format!(
+            "exec 3<<<three 4<<<four; LISTEN_FDS=2 LISTEN_PID={pid} exec '{}' runtime --root '{}' run -b '{}' t",
+            dunlin().display(),
+            bundle.root().display(),
+            bundle.path().display()
+        );
+        Cmd::new("bash").args(["-c", &line]).run()
+    };
+    assert_eq!(run("$$").expect(0).stdout, "2 1\nthree\nfour\n");
+    let others = run("1");
+    assert!(
+        others.code != 0 && others.stdout == "\n",
+        "sockets of somebody else: {others:?}"
+    );
+}
+
 #[test]
 fn the_link_and_the_documents_are_there() {
     let scratch = Scratch::new("cli-docs");
