@@ -80,7 +80,7 @@ echo the first app runs
 (set -x
 FLEET
 )
-until_it_holds 'mosquitto_sub -p PORT -t dunlin/v1/d/dev/deploy -C 1 -W 5 | grep -q "\"state\":\"COMMITTED\""'
+until_it_holds 'mosquitto_sub -p PORT -t dunlin/v1/d/dev/deploy -C 1 -W 5 | grep "\"activity\":\"first\"" | grep -q "\"state\":\"COMMITTED\""'
 dunlin ps --format '{{.Names}}' | grep -qx greeter
 echo the fleet has spoken
 kill $agent
