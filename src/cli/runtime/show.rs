@@ -139,11 +139,12 @@ pub fn events(container: &Container, args: &EventsArgs) -> Result<u8, Failure> {
     let pidfd = process::pidfd_open(container.state.pid)?;
     let (counter, watch) = (EventFd::new()?, Inotify::new()?);
     let group = container.state.group.as_ref();
-    if let Some(group) = group {
+    let file = group.and_then(|group| group.events_path());
+    let has_file = file.is_some();
+    if let Some(path) = file {
+        watch.watch(&path)?;
+    } else if let Some(group) = group {
         group.notify_oom(&counter).map_err(oci::OciError::from)?;
-        if let Some(path) = group.events_path() {
-            watch.watch(&path)?;
-        }
     }
     let mut kills = group.and_then(|group| group.oom_kills());
     loop {
@@ -158,7 +159,9 @@ pub fn events(container: &Container, args: &EventsArgs) -> Result<u8, Failure> {
             // A group that is gone tells its watchers so too, and the last event may be late.
             let (counted, now) = (counter.read()?, group.and_then(|group| group.oom_kills()));
             watch.drain()?;
-            if now.is_some() && (counted.is_some() || now > kills) {
+            // v1 has the counter alone for it: its number of kills follows later, and would tell the same twice.
+            let short = if has_file { now > kills } else { counted.is_some() };
+            if now.is_some() && short {
                 kills = now;
                 out(&format!("{}\n", json!({"type": "oom", "id": container.state.id})))?;
             }
