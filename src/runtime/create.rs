@@ -95,12 +95,12 @@ pub fn create(launch: Launch<'_>) -> Result<Created, RuntimeError> {
     } = launch;
     // The child has its own copies; the readers of its output wait for the last one to be closed.
     drop((child_end, stdio, extra.start, mapped, group));
+    let notify = Notify::of(spec, extra.hooks.as_ref()).map(|notify| notify.with("created", child.pid));
     let work = Work {
         id_map,
         links,
-        hooks: spec.hooks.as_ref().zip(extra.hooks.clone()),
+        hooks: spec.hooks.as_ref().zip(extra.hooks),
     };
-    let notify = Notify::of(spec, extra.hooks.as_ref()).map(|notify| notify.with("created", child.pid));
     match bring_up(&parent_end, &child, work) {
         Ok(console) => Ok(Created {
             pid: child.pid,
@@ -118,13 +118,7 @@ impl Created {
     /// A second call does nothing.
     pub fn start(&mut self) -> Result<(), RuntimeError> {
         match self.start.take() {
-            Some(end) => {
-                let child = Child {
-                    pid: self.pid,
-                    pidfd: self.pidfd.try_clone().map_err(RuntimeError::socket)?,
-                };
-                start(&end, &child, self.notify.as_ref())
-            }
+            Some(end) => start(&end, (self.pid, self.pidfd.as_fd()), self.notify.as_ref()),
             None => Ok(()),
         }
     }
@@ -136,17 +130,17 @@ impl Created {
 }
 
 /// Lets the program of a container run that waits at a listener ([`super::launch::Extra::start`]); `socket` is connected to
-/// it. Returns and fails as [`Created::start`].
-pub fn start_at(socket: OwnedFd, child: &Child, notify: Option<&Notify>) -> Result<(), RuntimeError> {
+/// it, `child` is its number and its pidfd. Returns and fails as [`Created::start`].
+pub fn start_at(socket: OwnedFd, child: (i32, BorrowedFd<'_>), notify: Option<&Notify>) -> Result<(), RuntimeError> {
     start(&ParentEnd::connected(socket), child, notify)
 }
 
-fn start(end: &ParentEnd, child: &Child, notify: Option<&Notify>) -> Result<(), RuntimeError> {
+fn start(end: &ParentEnd, child: (i32, BorrowedFd<'_>), notify: Option<&Notify>) -> Result<(), RuntimeError> {
     end.send(ToChild::Start)?;
     let started = await_exec(end, child, notify);
     if !matches!(started, Ok(()) | Err(Started::Failed(_))) {
         // It hangs; it cannot be left half started.
-        let _ = process::send_signal(child.pidfd.as_fd(), KILL);
+        let _ = process::send_signal(child.1, KILL);
     }
     started.map_err(|why| match why {
         Started::Failed(error) | Started::Stuck(error) => error,
@@ -167,7 +161,7 @@ enum Started {
     Stuck(RuntimeError),
 }
 
-fn await_exec(end: &ParentEnd, child: &Child, notify: Option<&Notify>) -> Result<(), Started> {
+fn await_exec(end: &ParentEnd, child: (i32, BorrowedFd<'_>), notify: Option<&Notify>) -> Result<(), Started> {
     loop {
         match end.receive("starting its program").map_err(Started::Stuck)? {
             // Exec has closed the other end.

@@ -109,7 +109,9 @@ fn await_program(end: &ParentEnd, child: &Child, notify: Option<&Notify>) -> Res
     loop {
         match end.receive("joining the container")? {
             Some((ToParent::Console, fd)) => console = fd,
-            Some((ToParent::Listener(number), _)) => notify::pass_on(notify, end, child, number)?,
+            Some((ToParent::Listener(number), _)) => {
+                notify::pass_on(notify, end, (child.pid, child.pidfd.as_fd()), number)?
+            }
             Some((ToParent::Failed(error), _)) => return Err(error),
             Some((ToParent::Ready | ToParent::Hooks, _)) => {}
             // Exec has closed the other end.

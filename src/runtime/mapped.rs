@@ -8,6 +8,7 @@ use std::path::Path;
 
 use super::error::RuntimeError;
 use super::idmap;
+use super::mounts;
 use super::rootfs::{Step, Tree, What};
 use crate::sys::ns::Namespaces;
 use crate::sys::process::{self, CloneArgs, Cloned};
@@ -60,7 +61,7 @@ fn make_one(step: &Step, ids: &IdMap) -> Result<OwnedFd, RuntimeError> {
     let What::Bind { source, recursive } = &step.what else {
         return Err(RuntimeError::spec("mounts", "only a bind mount can be id-mapped"));
     };
-    let opened = super::mounts::open_source(source, &step.target)?;
+    let opened = mounts::open_source(source, &step.target)?;
     let namespace = namespace(ids)?;
     mount::copy_tree(opened.as_fd(), c"", *recursive)
         .and_then(|copy| {
@@ -73,12 +74,7 @@ fn make_one(step: &Step, ids: &IdMap) -> Result<OwnedFd, RuntimeError> {
                 Some(errno::EPERM) => "; only root of the host may shift owners",
                 _ => "",
             };
-            RuntimeError::Mount {
-                source_name: source.display().to_string(),
-                target: step.target.display().to_string(),
-                errno: e.into(),
-                hint: hint.to_owned(),
-            }
+            mounts::failed_because(&source.display().to_string(), &step.target, e, hint)
         })
 }
 

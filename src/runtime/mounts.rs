@@ -156,12 +156,7 @@ pub fn restrict(root: BorrowedFd<'_>, tree: &Tree) -> Result<(), RuntimeError> {
     for path in &tree.read_only {
         make_read_only(root, path)?;
     }
-    let on_root = |e: std::io::Error| RuntimeError::Mount {
-        source_name: "the root file system".to_owned(),
-        target: "/".to_owned(),
-        errno: e.into(),
-        hint: String::new(),
-    };
+    let on_root = |e: std::io::Error| failed("the root file system", Path::new("/"), e);
     if tree.root_read_only {
         remount::set(root, false, attr::RDONLY, 0).map_err(on_root)?;
     }
@@ -231,11 +226,16 @@ pub fn bind_console(root: BorrowedFd<'_>, terminal: BorrowedFd<'_>) -> Result<()
 }
 
 pub(super) fn failed(source: &str, target: &Path, error: std::io::Error) -> RuntimeError {
+    failed_because(source, target, error, "")
+}
+
+/// The same with what to do.
+pub(super) fn failed_because(source: &str, target: &Path, error: std::io::Error, hint: &str) -> RuntimeError {
     RuntimeError::Mount {
         source_name: source.to_owned(),
         target: target.display().to_string(),
         errno: error.into(),
-        hint: String::new(),
+        hint: hint.to_owned(),
     }
 }
 
@@ -254,12 +254,7 @@ pub(super) fn mount_new(root: BorrowedFd<'_>, step: &Step, kind: &str, source: &
         } else {
             String::new()
         };
-        RuntimeError::Mount {
-            source_name: kind.to_owned(),
-            target: step.target.display().to_string(),
-            errno: e.into(),
-            hint,
-        }
+        failed_because(kind, &step.target, e, &hint)
     };
     let made_before =
         kind == "tmpfs" && path::open_at(root, &step.target, O_PATH_DIRECTORY, 0, Resolve::InRoot).is_ok();
@@ -372,12 +367,7 @@ fn mount_bind(
             Some(errno::EPERM) => "; the host has locked the options of this mount",
             _ => "",
         };
-        RuntimeError::Mount {
-            source_name: source.display().to_string(),
-            target: step.target.display().to_string(),
-            errno: e.into(),
-            hint: hint.to_owned(),
-        }
+        failed_because(&source.display().to_string(), &step.target, e, hint)
     };
     let options = &step.options;
     if options.fill && is_dir {

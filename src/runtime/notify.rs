@@ -3,7 +3,7 @@
 //! The filtered process need not send it, since every call of its may be one that waits for the listener. It says which
 //! number the listener will have, loads the filter, and waits; the parent takes the descriptor out of it.
 
-use std::os::fd::{AsFd, IntoRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, IntoRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use super::error::{Errno, RuntimeError};
 use super::hooks::HookState;
 use super::message::{ChildEnd, ParentEnd, ToChild, ToParent};
 use super::seccomp;
-use crate::sys::process::{self, Child};
+use crate::sys::process;
 use crate::sys::seccomp::flag;
 use crate::sys::{errno, socket};
 use crate::types::bounds::READY_S;
@@ -100,13 +100,18 @@ pub fn keep(listener: OwnedFd, parent: &ChildEnd) -> Result<(), RuntimeError> {
     parent.await_taken()
 }
 
-/// For the parent: gives the listener of `child`, which has announced it, to whom it belongs.
-pub fn pass_on(notify: Option<&Notify>, end: &ParentEnd, child: &Child, number: i32) -> Result<(), RuntimeError> {
+/// For the parent: gives the listener of `child` (number and pidfd), which has announced it, to whom it belongs.
+pub fn pass_on(
+    notify: Option<&Notify>,
+    end: &ParentEnd,
+    child: (i32, BorrowedFd<'_>),
+    number: i32,
+) -> Result<(), RuntimeError> {
     let Some(notify) = notify else {
         return Err(RuntimeError::spec("linux.seccomp.listenerPath", "must be there"));
     };
     let listener = take(child, number)?;
-    hand_over(&notify.path, &notify.text(child.pid), &listener)?;
+    hand_over(&notify.path, &notify.text(child.0), &listener)?;
     end.send(ToChild::Taken)
 }
 
@@ -115,16 +120,16 @@ fn hand_over(path: &Path, text: &[u8], listener: &OwnedFd) -> Result<(), Runtime
     socket::hand_over(path, text, listener.as_fd(), PATIENCE).map_err(RuntimeError::process(action))
 }
 
-fn take(child: &Child, number: i32) -> Result<OwnedFd, RuntimeError> {
+fn take((pid, pidfd): (i32, BorrowedFd<'_>), number: i32) -> Result<OwnedFd, RuntimeError> {
     let deadline = Instant::now() + Duration::from_secs(READY_S);
     let (mut pause, longest) = PAUSES;
     loop {
-        match process::take_descriptor(child.pidfd.as_fd(), number) {
+        match process::take_descriptor(pidfd, number) {
             // It is not there yet.
             Err(e) if e.raw_os_error() == Some(errno::EBADF) && Instant::now() < deadline => {}
             done => {
                 return done.map_err(|e| RuntimeError::Seccomp {
-                    problem: format!("take the listener out of process {}: {}", child.pid, Errno::from(e)),
+                    problem: format!("take the listener out of process {pid}: {}", Errno::from(e)),
                 });
             }
         }

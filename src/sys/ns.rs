@@ -119,6 +119,12 @@ pub fn has_other_user_namespace(pid: i32) -> io::Result<bool> {
     Ok((theirs.dev(), theirs.ino()) != (ours.dev(), ours.ino()))
 }
 
+/// Whether the ids of the own user namespace are the host's: it is the first one, or one like it.
+pub fn has_host_ids() -> io::Result<bool> {
+    let map = std::fs::read_to_string("/proc/self/uid_map")?;
+    Ok(map.split_whitespace().eq(["0", "0", "4294967295"]))
+}
+
 /// Sets the host name of the uts namespace; at most 64 bytes.
 pub fn set_host_name(name: &str) -> io::Result<()> {
     // SAFETY: pointer and length are those of `name`.

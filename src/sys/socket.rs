@@ -118,13 +118,23 @@ pub fn listen_at(dir: BorrowedFd<'_>, name: &str) -> io::Result<OwnedFd> {
 pub fn connect_at(dir: BorrowedFd<'_>, name: &str, timeout: Duration) -> io::Result<OwnedFd> {
     let socket = new_packet_socket()?;
     let (address, len) = address_at(dir, name)?;
-    set_timeouts(socket.as_fd(), Some(timeout))?;
-    let connect = || {
-        // SAFETY: `address` is a valid sockaddr_un of `len` bytes that lives across the call.
-        unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), len) as libc::ssize_t }
-    };
-    retry(connect)?;
+    connect(socket.as_fd(), &address, len, timeout)?;
     Ok(socket)
+}
+
+/// Connects; this and what follows waits at most `timeout`.
+fn connect(
+    socket: BorrowedFd<'_>,
+    address: &libc::sockaddr_un,
+    len: libc::socklen_t,
+    timeout: Duration,
+) -> io::Result<()> {
+    set_timeouts(socket, Some(timeout))?;
+    retry(|| {
+        // SAFETY: `address` is a valid sockaddr_un of `len` bytes that lives across the call.
+        unsafe { libc::connect(socket.as_raw_fd(), std::ptr::from_ref(address).cast(), len) as libc::ssize_t }
+    })?;
+    Ok(())
 }
 
 /// Takes one waiting connection, blocking; `WouldBlock` where the listener is non-blocking and none waits.
@@ -148,11 +158,7 @@ pub fn hand_over(path: &std::path::Path, bytes: &[u8], fd: BorrowedFd<'_>, timeo
     let (address, len) = address_of(path.as_os_str().as_bytes())?;
     // SAFETY: plain arguments; the result is checked and owned at once.
     let socket = own(unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) })?;
-    set_timeouts(socket.as_fd(), Some(timeout))?;
-    retry(|| {
-        // SAFETY: `address` is a valid sockaddr_un of `len` bytes that lives across the call.
-        unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), len) as libc::ssize_t }
-    })?;
+    connect(socket.as_fd(), &address, len, timeout)?;
     send_with_fds(socket.as_fd(), bytes, &[fd])
 }
 

@@ -20,7 +20,7 @@ use crate::config::env;
 use crate::engine::signal;
 use crate::runtime::oci::{self, Console, Container, Exec, Make, OciError, Root, Waiting};
 use crate::runtime::sealed;
-use crate::sys::{creds, process};
+use crate::sys::{creds, ns, process};
 use crate::types::oci::read::read;
 use crate::types::oci::runtime::{LinuxCapabilities, Process};
 use args::{Cli, CreateArgs, DeleteArgs, ExecArgs, Global, KillArgs, RunArgs, Verb};
@@ -149,8 +149,7 @@ fn root(global: &Global) -> Result<PathBuf, Failure> {
         return Ok(std::path::absolute(root)?);
     }
     // Root of a user namespace only is somebody else outside, whose folders it has.
-    let map = std::fs::read_to_string("/proc/self/uid_map")?;
-    if creds::effective_ids().0 == 0 && map.split_whitespace().eq(["0", "0", "4294967295"]) {
+    if creds::effective_ids().0 == 0 && ns::has_host_ids()? {
         return Ok(Path::new("/run").join(NAME));
     }
     match env::path(env::XDG_RUNTIME_DIR) {

@@ -10,7 +10,7 @@ use std::os::fd::AsFd as _;
 use std::path::Path;
 
 use super::{CgroupError, Controller, Handle, Tree, device_program, file};
-use crate::sys::{bpf, creds, errno, process};
+use crate::sys::{bpf, creds, errno, ns, process};
 use crate::types::oci::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
 
 /// Making a node, as the kernel numbers accesses (`BPF_DEVCG_ACC_MKNOD`).
@@ -274,7 +274,7 @@ fn load(program: &[bpf::Instruction]) -> io::Result<std::os::fd::OwnedFd> {
 /// Whether the caller has the rights of the host's root, and not only those of a user namespace's.
 fn is_host_root() -> bool {
     creds::caps().is_ok_and(|caps| caps.effective.has(creds::Caps::SYS_ADMIN))
-        && fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| map.split_whitespace().eq(["0", "0", "4294967295"]))
+        && ns::has_host_ids().is_ok_and(|host| host)
 }
 
 #[cfg(test)]

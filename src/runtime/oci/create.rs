@@ -16,7 +16,7 @@ use crate::runtime::check;
 use crate::runtime::create::{self as runtime, Created};
 use crate::runtime::hooks::{self, HookState};
 use crate::runtime::launch::{Extra, Launch, Rootfs, Stdio};
-use crate::sys::ns::Namespaces;
+use crate::sys::ns::{self, Namespaces};
 use crate::sys::{creds, event, path, process, socket};
 use crate::types::idmap::{Extent, IdMap};
 use crate::types::oci::runtime::{LinuxIdMapping, LinuxResources, Process, Spec};
@@ -353,8 +353,7 @@ fn may_set_oom_score(score: i32) -> bool {
     let own = fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default();
     own.trim().parse::<i32>().is_ok_and(|own| score >= own)
         || creds::caps().is_ok_and(|caps| caps.effective.has(creds::Caps::SYS_RESOURCE))
-            && fs::read_to_string("/proc/self/uid_map")
-                .is_ok_and(|map| map.split_whitespace().eq(["0", "0", "4294967295"]))
+            && ns::has_host_ids().is_ok_and(|host| host)
 }
 
 /// RFC 3339 with nanoseconds.

@@ -13,7 +13,6 @@ use crate::runtime::cgroup::Handle;
 use crate::runtime::create::{self, Created};
 use crate::runtime::hooks;
 use crate::runtime::notify::Notify;
-use crate::sys::process::Child;
 use crate::sys::{errno, path, process, socket};
 use crate::types::bounds::READY_S;
 use crate::types::oci::runtime::{LinuxResources, Spec};
@@ -48,11 +47,7 @@ impl Container {
         };
         let spec = self.spec()?;
         let notify = Notify::of(spec, Some(&self.hook_state("created")));
-        let child = Child {
-            pid: self.state.pid,
-            pidfd,
-        };
-        create::start_at(socket, &child, notify.as_ref())?;
+        create::start_at(socket, (self.state.pid, pidfd.as_fd()), notify.as_ref())?;
         self.after_start(spec)
     }
 

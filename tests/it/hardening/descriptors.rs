@@ -94,12 +94,12 @@ fn no_working_directory_leads_to_the_host() {
             assert_eq!((exec.code, exec.stdout.as_str()), (255, ""), "{way}: {exec:?}");
         }
         // What the image calls so is no better.
-        std::os::unix::fs::symlink("/proc/self/fd/8", bundle.path().join("rootfs/work")).unwrap();
-        bundle.edit(|spec| spec["process"]["cwd"] = json!("/work"));
-        launch(&bundle, &["run"], "one").expect(1).says(&["/work"]);
-        leaking(&bundle, &["exec", "--cwd", "/work/etc", "two", "ls"])
+        std::os::unix::fs::symlink("/proc/self/fd/8", bundle.path().join("rootfs/way")).unwrap();
+        bundle.edit(|spec| spec["process"]["cwd"] = json!("/way"));
+        launch(&bundle, &["run"], "one").expect(1).says(&["/way"]);
+        leaking(&bundle, &["exec", "--cwd", "/way/etc", "two", "ls"])
             .expect(255)
-            .says(&["/work"]);
+            .says(&["/way"]);
         bundle.run(&["delete", "-f", "two"]).ok();
     }
 }
