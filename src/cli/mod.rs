@@ -114,6 +114,8 @@ fn other(engine: &Engine, verb: &Verb, env: Vec<String>) -> Result<u8, Failure> 
         Verb::Pull(args) => verbs::pull(engine, args),
         Verb::Images(args) => verbs::images(engine, args),
         Verb::Rmi(args) => verbs::rmi(engine, args),
+        Verb::Login(args) => verbs::login(engine, args),
+        Verb::Logout(args) => verbs::logout(engine, args),
         Verb::Info(args) => verbs::info(engine, args),
         // Carried out before a store was opened.
         Verb::Run(_) | Verb::Create(_) | Verb::Version(_) | Verb::ContainerCleanup(_) | Verb::Agent(_) => Ok(0),

@@ -8,6 +8,7 @@ pub mod filter;
 pub mod images;
 pub mod index;
 pub mod keeping;
+pub mod login;
 pub mod logs;
 pub mod names;
 pub mod options;

@@ -4,6 +4,7 @@ mod container;
 mod create;
 mod image;
 mod parse;
+mod registry;
 
 pub use container::{
     CleanupArgs, ExecArgs, InspectArgs, KillArgs, LogsArgs, PauseArgs, Pick, PortArgs, PsArgs, RenameArgs, RestartArgs,
@@ -12,6 +13,7 @@ pub use container::{
 pub use create::{CreateArgs, RunArgs};
 pub use image::{FormatArgs, ImagesArgs, PlatformArgs, PullArgs, RegistryArgs, RmiArgs};
 pub use parse::{Parsed, parse};
+pub use registry::{LoginArgs, LogoutArgs};
 
 use clap::{Args, Parser};
 use std::path::PathBuf;
@@ -102,6 +104,10 @@ verbs! {
         Images(ImagesArgs) = "images",
         /// Remove images
         Rmi(RmiArgs) = "rmi",
+        /// Log in to a registry
+        Login(LoginArgs) = "login",
+        /// Forget the password for a registry
+        Logout(LogoutArgs) = "logout",
         /// Show the host, the store and what is enforced
         Info(FormatArgs) = "info",
         /// Show the version

@@ -7,6 +7,7 @@ mod images;
 mod inspection;
 mod lifecycle;
 mod list;
+mod login;
 mod logs;
 mod pick;
 
@@ -21,6 +22,7 @@ pub use images::{images, rmi};
 pub use inspection::inspect;
 pub use lifecycle::{kill, pause, rename, restart, rm, start, stop, unpause, wait};
 pub use list::{port, ps};
+pub use login::{login, logout};
 pub use logs::logs;
 
 pub use pull::pull;

@@ -5,6 +5,7 @@ mod listing;
 mod machines;
 mod ownership;
 mod processes;
+mod registry;
 mod storage;
 mod terminal;
 
