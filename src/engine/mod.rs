@@ -13,6 +13,7 @@ pub mod logs;
 pub mod names;
 pub mod options;
 pub mod pull;
+pub mod remote;
 pub mod remove;
 pub mod signal;
 pub mod start;

@@ -17,6 +17,7 @@ mod proxy;
 mod repository;
 mod retry;
 mod settings;
+mod tags;
 mod tls;
 mod token;
 mod transport;

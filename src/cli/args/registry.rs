@@ -1,5 +1,6 @@
 //! Arguments of the verbs about registries.
 
+use super::image::RegistryArgs;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -51,4 +52,15 @@ pub struct LogoutArgs {
     /// HOST[:PORT][/PATH]; else the first of `unqualified-search-registries`
     #[arg(value_name = "REGISTRY", conflicts_with = "all")]
     pub registry: Option<String>,
+}
+
+/// `list-tags`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  dunlin list-tags docker://registry.example/team/web")]
+pub struct ListTagsArgs {
+    #[command(flatten)]
+    pub registry: RegistryArgs,
+    /// docker://NAME, without a tag
+    #[arg(value_name = "NAME")]
+    pub name: String,
 }

@@ -215,3 +215,95 @@ fn a_credential_helper_keeps_the_password() {
         .fails(125)
         .says(&["not logged into"]);
 }
+
+#[test]
+fn a_registry_is_asked_about_an_image_as_skopeo_asks() {
+    let world = match World::new(Who::Ranges) {
+        Ok(world) => world,
+        Err(reason) => skip!("{reason}"),
+    };
+    let (registry, certs) = guarded(&world);
+    let index = Index::each(Format::Docker, |recipe| {
+        recipe
+            .config("Labels", serde_json::json!({"a": "b"}))
+            .config("Env", serde_json::json!(["A=1"]))
+    });
+    registry.push("team/app", "2", &index);
+    let image = index.image(crate::fixture::arch::Arch::host());
+    let host = registry.host();
+    world.at("login -u device -p pass:word", &certs, &host).ok();
+    let skopeo = |words: &[&str], name: &str| {
+        Cmd::new("skopeo")
+            .args(words)
+            .args(["--creds", "device:pass:word", "--cert-dir"])
+            .arg(&certs)
+            .arg(format!("docker://{host}/{name}"))
+            .run()
+            .expect(0)
+            .stdout
+    };
+    let dunlin = |words: &str, name: &str| {
+        let out = world
+            .at(words, &certs, &format!("docker://{host}/{name}"))
+            .run()
+            .expect(0);
+        assert_eq!(out.stderr, "", "{words}");
+        out.stdout
+    };
+    let value = |text: &str| -> Value { serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}")) };
+
+    for name in ["team/app:1", "team/app:2"] {
+        assert_eq!(
+            dunlin("inspect --raw", name),
+            skopeo(&["inspect", "--raw"], name),
+            "{name}"
+        );
+        assert_eq!(
+            dunlin("inspect --config --raw", name),
+            skopeo(&["inspect", "--config", "--raw"], name),
+            "{name}"
+        );
+        let (own, other) = (value(&dunlin("inspect", name)), value(&skopeo(&["inspect"], name)));
+        for (key, expected) in other.as_object().expect("an object") {
+            assert_eq!(&own[key], expected, "{name} {key}");
+        }
+        let (own, other) = (dunlin("inspect --config", name), skopeo(&["inspect", "--config"], name));
+        for (key, expected) in value(&other).as_object().expect("an object") {
+            if key != "config" {
+                assert_eq!(&value(&own)[key], expected, "{name} {key}");
+            }
+        }
+    }
+    assert_eq!(dunlin("list-tags", "team/app"), skopeo(&["list-tags"], "team/app"));
+    let own = value(&dunlin("inspect --no-tags", "team/app:2"));
+    assert_eq!(own["RepoTags"], serde_json::json!([]));
+    assert_eq!(own["LayersData"][0]["Digest"], image.layers[0].digest());
+    assert_eq!(
+        dunlin("inspect --format {{.Labels.a}}|{{.Digest}}", "team/app:2"),
+        format!("b|{}\n", index.manifest.digest())
+    );
+    let whole = dunlin("inspect", "team/app:2");
+    assert!(whole.starts_with("{\n    \"Name\": \""), "{whole}");
+    // Nothing was pulled.
+    assert_eq!(world.cmd("images -q").ok().lines().count(), 1);
+
+    for (words, name, says) in [
+        ("inspect", "docker://HOST/team/app:9", "does not have"),
+        ("inspect", "docker://HOST/nope", "does not have"),
+        ("list-tags", "docker://HOST/nope", "does not have"),
+        ("list-tags", "docker://HOST/team/app:1", "No tag or digest allowed"),
+        ("list-tags", "docker://short", "short"),
+        ("inspect --raw", "busybox", "docker://"),
+        ("inspect other", "docker://HOST/team/app:1", "ask for them apart"),
+    ] {
+        world
+            .at(words, &certs, &name.replace("HOST", &host))
+            .fails(125)
+            .says(&[says]);
+    }
+    world.cmd("logout").arg(&host).ok();
+    world
+        .at("list-tags", &certs, &format!("docker://{host}/team/app"))
+        .fails(125)
+        .says(&["denied", "dunlin login"]);
+}
