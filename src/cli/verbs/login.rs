@@ -165,7 +165,7 @@ fn ask_password() -> Result<String, Failure> {
 }
 
 /// A line from a terminal that gives every key as it is typed; `None` when it was interrupted.
-fn type_blind(input: &mut impl io::Read) -> io::Result<Option<Vec<u8>>> {
+fn type_blind(input: &mut impl io::BufRead) -> io::Result<Option<Vec<u8>>> {
     let mut line = Vec::new();
     for byte in input.bytes().take(SECRET_BYTES as usize) {
         match byte? {
