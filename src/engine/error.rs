@@ -16,6 +16,7 @@ use crate::store::StoreError;
 use crate::types::container::Status;
 use crate::types::digest::Digest;
 use crate::types::limits::NotEnforced;
+use crate::types::reference::ReferenceError;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -102,6 +103,12 @@ pub enum EngineError {
         /// The container.
         container: String,
     },
+    /// A name that the image does not have.
+    #[error("{0}: tag not known")]
+    NoTag(String),
+    /// A name with a digest, which nobody can give to an image.
+    #[error("`{0}`: an image cannot be named by a digest: write NAME:TAG")]
+    TagDigest(String),
     /// An image has several names.
     #[error("unable to delete image `{image}` by id with more than one tag ({names}): please force removal")]
     ImageNames {
@@ -121,6 +128,9 @@ pub enum EngineError {
     /// The name of an image.
     #[error(transparent)]
     Name(Box<NameError>),
+    /// A name that is none.
+    #[error(transparent)]
+    Reference(#[from] ReferenceError),
     /// The files and variables about registries.
     #[error(transparent)]
     Registry(Box<RegistryError>),

@@ -66,6 +66,11 @@ impl Store {
 
     /// Removes images without a name and without a pin (all unpinned ones with `all`), then whatever nothing needs any more.
     pub fn prune(&self, all: bool) -> Result<Collected, StoreError> {
+        self.prune_if(&|image| all || image.names.is_empty())
+    }
+
+    /// Removes the images without a pin that `unwanted` says yes to, then whatever nothing needs any more.
+    pub fn prune_if(&self, unwanted: &dyn Fn(&ImageRecord) -> bool) -> Result<Collected, StoreError> {
         let staging = self.stage(&[], &[])?;
         let _lock = self.exclusive()?;
         let pinned: BTreeSet<Digest> = self.pins()?.into_iter().flat_map(|(_, images)| images).collect();
@@ -77,7 +82,7 @@ impl Store {
             layers: Vec::new(),
         };
         for image in self.images()? {
-            if pinned.contains(&image.id) || !(all || image.names.is_empty()) {
+            if pinned.contains(&image.id) || !unwanted(&image) {
                 continue;
             }
             for name in &image.names {

@@ -325,6 +325,10 @@ impl Store {
     /// Gives an image one more name, taking it from whichever image had it.
     pub fn tag(&self, image: &ImageRecord, name: &Reference) -> Result<(), StoreError> {
         let _lock = self.shared()?;
+        // Somebody may have removed it since it was found.
+        if !self.image_path(&image.id).exists() {
+            return Err(StoreError::NotFound { name: image.id.short() });
+        }
         self.write_ref(name, image.id, image.manifest, image.manifest)
     }
 

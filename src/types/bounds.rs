@@ -43,6 +43,12 @@ pub const TOKEN_BYTES: usize = 64 << 10;
 pub const ADDRESSES: usize = 16;
 /// Bytes that a failing blob must have moved on for its tries to count anew.
 pub const PROGRESS_BYTES: u64 = 16 << 10;
+/// Tags of one repository that are listed; more are refused by name.
+pub const TAGS: usize = 100_000;
+/// Pages of one list of tags (registries give 100 or 1,000 a page).
+pub const TAG_PAGES: usize = 2_000;
+/// Bytes of one page of tags.
+pub const TAG_PAGE_BYTES: usize = 4 << 20;
 /// Depth of indexes in indexes.
 pub const INDEX_DEPTH: usize = 3;
 /// Apps of one desired state.
