@@ -89,6 +89,7 @@ fn starts(verb: &Verb) -> bool {
             | Verb::Pull(_)
             | Verb::Rmi(_)
             | Verb::Info(_)
+            | Verb::SystemCheck(_)
             | Verb::Agent(_)
     )
 }
@@ -115,6 +116,7 @@ fn other(engine: &Engine, verb: &Verb, env: Vec<String>) -> Result<u8, Failure> 
         Verb::Images(args) => verbs::images(engine, args),
         Verb::Rmi(args) => verbs::rmi(engine, args),
         Verb::Info(args) => verbs::info(engine, args),
+        Verb::SystemCheck(args) => verbs::system_check(engine, args),
         // Carried out before a store was opened.
         Verb::Run(_) | Verb::Create(_) | Verb::Version(_) | Verb::ContainerCleanup(_) | Verb::Agent(_) => Ok(0),
     }

@@ -1,6 +1,7 @@
 //! Containers: what both the command line and the agent call. Everything here blocks, with time-outs.
 
 pub mod capability;
+pub mod check;
 pub mod control;
 pub mod create;
 pub mod error;

@@ -12,6 +12,7 @@
 //!   images/HEX               one record per image; HEX is the digest of its configuration
 //!   refs/HEX                 one record per name; HEX is the digest of the name's text
 //!   pins/NAME                images that garbage collection keeps although no name has them
+//!   quarantine/HEX-N/        a layer that `system check --repair` set aside: removed when no running container can have it
 //!   tmp/S/                   a staging area: what one process has in flight
 //!   tmp/S.lock               held (flock) as long as that process lives; free means that tmp/S is garbage
 //!   tmp/S/hold               layers that the pull in flight counts on: kept by garbage collection
@@ -33,6 +34,7 @@ mod layer;
 mod record;
 mod staging;
 mod sums;
+mod survey;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -51,6 +53,7 @@ use record::{Format, ImageData, PinData};
 pub use record::{ImageRecord, LayerRecord, RefRecord, RootDir};
 pub use staging::{Abandoned, LAYER_LOCK_PAUSE, LayerLock, LayerStage, NewLayer, Staging};
 pub use sums::{Sum, SumsReader, SumsWriter, What};
+pub use survey::{Fault, Remedy, Survey};
 
 /// Why the store cannot do something.
 #[derive(Debug, thiserror::Error)]

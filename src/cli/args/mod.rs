@@ -4,6 +4,7 @@ mod container;
 mod create;
 mod image;
 mod parse;
+mod system;
 
 pub use container::{
     CleanupArgs, ExecArgs, InspectArgs, KillArgs, LogsArgs, PauseArgs, Pick, PortArgs, PsArgs, RenameArgs, RestartArgs,
@@ -12,6 +13,7 @@ pub use container::{
 pub use create::{CreateArgs, RunArgs};
 pub use image::{FormatArgs, ImagesArgs, PlatformArgs, PullArgs, RegistryArgs, RmiArgs};
 pub use parse::{Parsed, parse};
+pub use system::SystemCheckArgs;
 
 use clap::{Args, Parser};
 use std::path::PathBuf;
@@ -104,6 +106,8 @@ verbs! {
         Rmi(RmiArgs) = "rmi",
         /// Show the host, the store and what is enforced
         Info(FormatArgs) = "info",
+        /// Check that the store is as it was written
+        SystemCheck(SystemCheckArgs) = "system-check" => |verb| verb.override_usage("dunlin system check [OPTIONS]"),
         /// Show the version
         Version(FormatArgs) = "version",
         /// Run the daemon: takes desired states over MQTT and from /etc/dunlin/apps, keeps the device at them

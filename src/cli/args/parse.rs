@@ -63,7 +63,7 @@ impl Change for BoolValues {
     }
 }
 
-/// `container VERB` and `image VERB` are the same verbs.
+/// `container VERB` and `image VERB` are the same verbs; `system VERB` is `system-VERB`.
 fn regroup(mut arguments: Vec<OsString>) -> Vec<OsString> {
     let Some(at) = verb_at(&arguments) else {
         return arguments;
@@ -81,6 +81,8 @@ fn regroup(mut arguments: Vec<OsString>) -> Vec<OsString> {
         ("image", "inspect") => &["inspect", "--type", "image"],
         ("image", "pull") => &["pull"],
         ("image", "rm") => &["rmi"],
+        ("system", "info") => &["info"],
+        ("system", "check") => &["system-check"],
         _ => return arguments,
     };
     let replacement: Vec<OsString> = replacement.iter().map(OsString::from).collect();
@@ -172,6 +174,7 @@ mod tests {
             ("image ls", "images"),
             ("image rm x", "rmi"),
             ("container rm x", "rm"),
+            ("system check --repair", "systemcheck"),
         ] {
             match parse(words(line)) {
                 Parsed::Run(cli) => {

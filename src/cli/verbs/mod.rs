@@ -12,6 +12,7 @@ mod pick;
 
 mod pull;
 mod run;
+mod system;
 mod usage;
 
 pub use agent::agent;
@@ -25,6 +26,7 @@ pub use logs::logs;
 
 pub use pull::pull;
 pub use run::{create, prepare, run};
+pub use system::check as system_check;
 pub use usage::{stats, top};
 
 use super::failure::Failure;

@@ -1,5 +1,6 @@
 //! The command line against the real thing: as an ordinary user with subordinate ids, as one without, and as root.
 
+mod check;
 mod flow;
 mod listing;
 mod machines;
