@@ -90,6 +90,7 @@ fn starts(verb: &Verb) -> bool {
             | Verb::Rmi(_)
             | Verb::Info(_)
             | Verb::SystemCheck(_)
+            | Verb::SystemPrune(_)
             | Verb::Agent(_)
     )
 }
@@ -117,6 +118,8 @@ fn other(engine: &Engine, verb: &Verb, env: Vec<String>) -> Result<u8, Failure> 
         Verb::Rmi(args) => verbs::rmi(engine, args),
         Verb::Info(args) => verbs::info(engine, args),
         Verb::SystemCheck(args) => verbs::system_check(engine, args),
+        Verb::SystemDf(args) => verbs::system_df(engine, args),
+        Verb::SystemPrune(args) => verbs::system_prune(engine, args),
         // Carried out before a store was opened.
         Verb::Run(_) | Verb::Create(_) | Verb::Version(_) | Verb::ContainerCleanup(_) | Verb::Agent(_) => Ok(0),
     }

@@ -12,6 +12,7 @@ pub mod keeping;
 pub mod logs;
 pub mod names;
 pub mod options;
+pub mod prune;
 pub mod pull;
 pub mod remove;
 pub mod signal;

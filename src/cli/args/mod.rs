@@ -13,7 +13,7 @@ pub use container::{
 pub use create::{CreateArgs, RunArgs};
 pub use image::{FormatArgs, ImagesArgs, PlatformArgs, PullArgs, RegistryArgs, RmiArgs};
 pub use parse::{Parsed, parse};
-pub use system::SystemCheckArgs;
+pub use system::{SystemCheckArgs, SystemDfArgs, SystemPruneArgs};
 
 use clap::{Args, Parser};
 use std::path::PathBuf;
@@ -108,6 +108,10 @@ verbs! {
         Info(FormatArgs) = "info",
         /// Check that the store is as it was written
         SystemCheck(SystemCheckArgs) = "system-check" => |verb| verb.override_usage("dunlin system check [OPTIONS]"),
+        /// Show what images, containers and volumes take on the disk
+        SystemDf(SystemDfArgs) = "system-df" => |verb| verb.override_usage("dunlin system df [OPTIONS]"),
+        /// Remove containers, images and volumes that nothing uses
+        SystemPrune(SystemPruneArgs) = "system-prune" => |verb| verb.override_usage("dunlin system prune [OPTIONS]"),
         /// Show the version
         Version(FormatArgs) = "version",
         /// Run the daemon: takes desired states over MQTT and from /etc/dunlin/apps, keeps the device at them

@@ -83,6 +83,8 @@ fn regroup(mut arguments: Vec<OsString>) -> Vec<OsString> {
         ("image", "rm") => &["rmi"],
         ("system", "info") => &["info"],
         ("system", "check") => &["system-check"],
+        ("system", "df") => &["system-df"],
+        ("system", "prune") => &["system-prune"],
         _ => return arguments,
     };
     let replacement: Vec<OsString> = replacement.iter().map(OsString::from).collect();

@@ -26,7 +26,7 @@ pub use logs::logs;
 
 pub use pull::pull;
 pub use run::{create, prepare, run};
-pub use system::check as system_check;
+pub use system::{check as system_check, df as system_df, prune as system_prune};
 pub use usage::{stats, top};
 
 use super::failure::Failure;

@@ -6,6 +6,7 @@ mod listing;
 mod machines;
 mod ownership;
 mod processes;
+mod space;
 mod storage;
 mod terminal;
 
