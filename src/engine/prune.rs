@@ -178,7 +178,7 @@ impl Engine {
         let views = self.list(&Filter::default(), Unix(0))?;
         let images = self.store().images()?;
         let mut sizes: BTreeMap<Digest, (u64, usize)> = BTreeMap::new();
-        for key in images.iter().flat_map(|image| own_layers(image)) {
+        for key in images.iter().flat_map(own_layers) {
             let entry = sizes.entry(key).or_insert_with(|| (self.layer_bytes(&key), 0));
             entry.1 += 1;
         }
@@ -252,16 +252,13 @@ fn all_containers(engine: &Engine) -> Result<Vec<ContainerRecord>, DiskError> {
 }
 
 fn volumes_of(record: &ContainerRecord) -> BTreeSet<&str> {
-    let name = |source| match source {
-        &MountSource::Volume(ref name) => Some(name.as_str()),
-        _ => None,
-    };
-    record
-        .spec
-        .mounts
-        .iter()
-        .filter_map(|mount| name(&mount.source))
-        .collect()
+    let mut names = BTreeSet::new();
+    for mount in &record.spec.mounts {
+        if let MountSource::Volume(name) = &mount.source {
+            names.insert(name.as_str());
+        }
+    }
+    names
 }
 
 /// How many containers mount each volume.

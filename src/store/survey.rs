@@ -106,7 +106,7 @@ impl Store {
                 }
                 Err(error) => {
                     all_known = false;
-                    survey.add(object, error.to_string(), Remedy::Fetch(id));
+                    survey.add(object, error.to_string(), unless_newer(&error, Remedy::Fetch(id)));
                     continue;
                 }
             };
@@ -151,6 +151,10 @@ impl Store {
                     survey.add(object, "its record is missing", Remedy::Replace(key));
                     continue;
                 }
+                Err(StoreError::Disk(error)) => {
+                    survey.add(object, error.to_string(), unless_newer(&error, Remedy::Replace(key)));
+                    continue;
+                }
                 Err(error) => {
                     survey.add(object, error.to_string(), Remedy::Replace(key));
                     continue;
@@ -183,7 +187,10 @@ impl Store {
                     Remedy::Fetch(record.image),
                 ),
                 Ok(_) => {}
-                Err(error) => survey.add("a name of an image", error.to_string(), Remedy::Remove(path)),
+                Err(error) => {
+                    let remedy = unless_newer(&error, Remedy::Remove(path));
+                    survey.add("a name of an image", error.to_string(), remedy);
+                }
             }
         }
         Ok(())
@@ -303,6 +310,16 @@ impl Store {
 
 fn shown(path: &Path) -> String {
     path.display().to_string()
+}
+
+/// What a newer dunlin wrote is not damaged.
+fn unless_newer(error: &DiskError, remedy: Remedy) -> Remedy {
+    match error {
+        DiskError::Newer { .. } => {
+            Remedy::Advice("nothing is changed that a newer dunlin wrote: use that one".to_owned())
+        }
+        _ => remedy,
+    }
 }
 
 fn by_hand(path: &Path) -> Remedy {
