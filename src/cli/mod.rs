@@ -90,6 +90,8 @@ fn starts(verb: &Verb) -> bool {
             | Verb::Rmi(_)
             | Verb::ImagePrune(_)
             | Verb::Info(_)
+            | Verb::SystemCheck(_)
+            | Verb::SystemPrune(_)
             | Verb::Agent(_)
     )
 }
@@ -125,6 +127,9 @@ fn other(engine: &Engine, verb: &Verb, env: Vec<String>) -> Result<u8, Failure> 
         Verb::Login(args) => verbs::login(engine, args),
         Verb::Logout(args) => verbs::logout(engine, args),
         Verb::Info(args) => verbs::info(engine, args),
+        Verb::SystemCheck(args) => verbs::system_check(engine, args),
+        Verb::SystemDf(args) => verbs::system_df(engine, args),
+        Verb::SystemPrune(args) => verbs::system_prune(engine, args),
         // Carried out before a store was opened.
         Verb::Run(_) | Verb::Create(_) | Verb::Version(_) | Verb::ContainerCleanup(_) | Verb::Agent(_) => Ok(0),
     }

@@ -4,7 +4,9 @@ use super::options::OptionsError;
 use crate::config::ConfigError;
 use crate::config::subid::SubidError;
 use crate::disk::DiskError;
+use crate::image::check::CheckError;
 use crate::image::pull::PullError;
+use crate::image::sweep::SweepError;
 use crate::image::worker::WorkerError;
 use crate::keeper::KeeperError;
 use crate::monitor::client::ClientError;
@@ -149,6 +151,12 @@ pub enum EngineError {
     /// The keeper.
     #[error(transparent)]
     Keeper(Box<KeeperError>),
+    /// A check of a layer.
+    #[error(transparent)]
+    Check(#[from] CheckError),
+    /// What dead processes or a collection left.
+    #[error(transparent)]
+    Sweep(#[from] SweepError),
     /// A worker.
     #[error("`{path}`: {source}")]
     Worker {

@@ -7,7 +7,6 @@ use crate::registry::names::{self, Meaning};
 use crate::store::{Collected, ImageRecord, StoreError};
 use crate::types::digest::Digest;
 use crate::types::reference::{Named, Reference};
-use std::collections::BTreeSet;
 
 /// What a removal did.
 #[derive(Debug, Default)]
@@ -89,21 +88,6 @@ impl Engine {
             self.store().untag(name)?;
         }
         Ok(())
-    }
-
-    /// Removes images without a name (all with `all`) that fit, and what nothing needs any more. What a container uses, an app
-    /// runs or a rollback needs stays. Gives the images that are gone.
-    pub fn prune_images(&self, all: bool, fits: &dyn Fn(&ImageRecord) -> bool) -> Result<Vec<Digest>, EngineError> {
-        // No container appears on an image while it goes.
-        let lock = IndexLock::take(self.layout())?;
-        let used: BTreeSet<Digest> = index::all(self.layout())?.iter().map(|record| record.image).collect();
-        let collected = self
-            .store()
-            .prune_if(&|image| !used.contains(&image.id) && (all || image.names.is_empty()) && fits(image))?;
-        drop(lock);
-        let gone = collected.images.clone();
-        self.remove_collected(collected)?;
-        Ok(gone)
     }
 
     /// Removes a name of an image, and the image with its last name. By id an image with several names is refused without

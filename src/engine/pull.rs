@@ -85,7 +85,25 @@ impl Engine {
         Ok(image?)
     }
 
-    fn sweep_store(&self, workers: &dyn Workers) -> Result<(), EngineError> {
+    /// Fetches what is missing of an image from where it came; `reference` names it by its digest.
+    pub(super) fn refetch(
+        &self,
+        reference: &Reference,
+        platform: Option<Platform>,
+    ) -> Result<ImageRecord, EngineError> {
+        let reach = Reach {
+            platform,
+            ..Reach::default()
+        };
+        let client = self.client(reference, &reach)?;
+        let workers: Arc<dyn Workers> = Arc::new(self.workers()?);
+        let options = self.pull_options(&reach);
+        let mut silent = |_| ();
+        let fetched = pull::refetch(self.store(), &client, &workers, reference, &options, &mut silent);
+        Ok(runtime()?.block_on(fetched)?)
+    }
+
+    pub(super) fn sweep_store(&self, workers: &dyn Workers) -> Result<(), EngineError> {
         if let Err(error) = crate::image::sweep::sweep(self.store(), workers) {
             crate::warn!("left over from an interrupted pull: {error}");
         }

@@ -5,6 +5,7 @@ mod create;
 mod image;
 mod parse;
 mod registry;
+mod system;
 
 pub use container::{
     CleanupArgs, ExecArgs, InspectArgs, KillArgs, LogsArgs, PauseArgs, Pick, PortArgs, PsArgs, RenameArgs, RestartArgs,
@@ -17,6 +18,7 @@ pub use image::{
 };
 pub use parse::{Parsed, parse};
 pub use registry::{ListTagsArgs, LoginArgs, LogoutArgs};
+pub use system::{SystemCheckArgs, SystemDfArgs, SystemPruneArgs};
 
 use clap::{Args, Parser};
 use std::path::PathBuf;
@@ -127,6 +129,12 @@ verbs! {
         Logout(LogoutArgs) = "logout",
         /// Show the host, the store and what is enforced
         Info(FormatArgs) = "info",
+        /// Check that the store is as it was written
+        SystemCheck(SystemCheckArgs) = "system-check" => |verb| verb.override_usage("dunlin system check [OPTIONS]"),
+        /// Show what images, containers and volumes take on the disk
+        SystemDf(SystemDfArgs) = "system-df" => |verb| verb.override_usage("dunlin system df [OPTIONS]"),
+        /// Remove containers, images and volumes that nothing uses
+        SystemPrune(SystemPruneArgs) = "system-prune" => |verb| verb.override_usage("dunlin system prune [OPTIONS]"),
         /// Show the version
         Version(FormatArgs) = "version",
         /// Run the daemon: takes desired states over MQTT and from /etc/dunlin/apps, keeps the device at them

@@ -69,7 +69,7 @@ const CONTAINER_VERBS: &str = "create, exec, inspect, kill, list, logs, ls, paus
                                start, stats, stop, top, unpause, wait";
 const IMAGE_VERBS: &str = "exists, history, inspect, list, ls, prune, pull, remove, rm, tag, tree, untag";
 
-/// `container VERB` and `image VERB` are the same verbs.
+/// `container VERB` and `image VERB` are the same verbs; `system VERB` is `system-VERB`.
 fn regroup(mut arguments: Vec<OsString>) -> Vec<OsString> {
     let Some(at) = verb_at(&arguments) else {
         return arguments;
@@ -101,6 +101,10 @@ fn regroup(mut arguments: Vec<OsString>) -> Vec<OsString> {
         ("image", "exists") => &["image-exists"],
         ("image", "tree") => &["image-tree"],
         ("image", "prune") => &["image-prune"],
+        ("system", "info") => &["info"],
+        ("system", "check") => &["system-check"],
+        ("system", "df") => &["system-df"],
+        ("system", "prune") => &["system-prune"],
         _ => return arguments,
     };
     let replacement: Vec<OsString> = replacement.iter().map(OsString::from).collect();
@@ -216,6 +220,7 @@ mod tests {
             ("image tree x", "imagetree"),
             ("image prune -af", "imageprune"),
             ("container rm x", "rm"),
+            ("system check --repair", "systemcheck"),
         ] {
             match parse(words(line)) {
                 Parsed::Run(cli) => {

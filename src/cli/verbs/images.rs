@@ -74,14 +74,14 @@ pub fn images(engine: &Engine, args: &ImagesArgs) -> Result<u8, Failure> {
     Ok(0)
 }
 
-struct Row<'a> {
+pub(super) struct Row<'a> {
     image: &'a ImageRecord,
-    repository: String,
-    tag: String,
+    pub(super) repository: String,
+    pub(super) tag: String,
 }
 
 /// One row per name; one of `<none>` for an image without names.
-fn rows_of<'a>(image: &'a ImageRecord, wanted: Option<&str>) -> Vec<Row<'a>> {
+pub(super) fn rows_of<'a>(image: &'a ImageRecord, wanted: Option<&str>) -> Vec<Row<'a>> {
     let none = || "<none>".to_owned();
     let mut rows: Vec<Row<'a>> = image
         .names

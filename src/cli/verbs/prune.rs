@@ -6,6 +6,8 @@ use super::super::time;
 use super::images::Wanted;
 use super::print;
 use crate::engine::Engine;
+use crate::engine::prune::Pruned;
+use crate::store::ImageRecord;
 use std::io::{self, BufRead as _, Read as _, Write as _};
 
 /// Bytes of an answer that are read.
@@ -21,8 +23,10 @@ pub fn image_prune(engine: &Engine, args: &ImagePruneArgs) -> Result<u8, Failure
     if !args.force && !confirmed(what)? {
         return Ok(0);
     }
-    let gone = engine.prune_images(args.all, &|image| wanted.fits(engine, image))?;
-    print(&gone.iter().map(|id| id.hex() + "\n").collect::<String>())?;
+    let mut pruned = Pruned::default();
+    let fits = |image: &ImageRecord| wanted.fits(engine, image);
+    engine.prune_images(args.all, &super::system::kept(engine)?, &fits, &mut pruned)?;
+    print(&pruned.images.iter().map(|id| id.hex() + "\n").collect::<String>())?;
     Ok(0)
 }
 
