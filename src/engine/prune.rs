@@ -91,14 +91,6 @@ pub struct Usage {
 }
 
 impl Engine {
-    /// Images that neither a container nor a pin nor `kept` needs: those without a name, with `all` also those with one.
-    pub fn unused_images(&self, all: bool, kept: &Kept) -> Result<Vec<ImageRecord>, EngineError> {
-        let used = self.used_images(kept)?;
-        let mut images = self.store().images()?;
-        images.retain(|image| (all || image.names.is_empty()) && !used.contains(&image.id));
-        Ok(images)
-    }
-
     /// Images that something needs.
     fn used_images(&self, kept: &Kept) -> Result<BTreeSet<Digest>, EngineError> {
         let pins = self.store().pins()?;
@@ -114,7 +106,8 @@ impl Engine {
         Ok(used)
     }
 
-    /// Removes unused images, see [`Engine::unused_images`], that fit, and layers that no image has.
+    /// Removes images that fit and that neither a container nor a pin nor `kept` needs: those without a name, with `all` also
+    /// those with one. Then layers that no image has.
     pub fn prune_images(
         &self,
         all: bool,
@@ -129,7 +122,7 @@ impl Engine {
             let _lock = IndexLock::take(self.layout())?;
             let used = self.used_images(kept)?;
             let unwanted =
-                |image: &ImageRecord| (all || image.names.is_empty()) && !used.contains(&image.id) && fits(image);
+                |image: &ImageRecord| !used.contains(&image.id) && (all || image.names.is_empty()) && fits(image);
             self.store().prune_if(&unwanted)?
         };
         pruned.bytes += collected.layers.iter().map(|(_, bytes)| bytes).sum::<u64>();

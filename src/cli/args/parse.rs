@@ -68,6 +68,7 @@ impl Change for BoolValues {
 const CONTAINER_VERBS: &str = "create, exec, inspect, kill, list, logs, ls, pause, port, ps, rename, restart, rm, run, \
                                start, stats, stop, top, unpause, wait";
 const IMAGE_VERBS: &str = "exists, history, inspect, list, ls, prune, pull, remove, rm, tag, tree, untag";
+const SYSTEM_VERBS: &str = "check, df, info, prune";
 
 /// `container VERB` and `image VERB` are the same verbs; `system VERB` is `system-VERB`.
 fn regroup(mut arguments: Vec<OsString>) -> Vec<OsString> {
@@ -119,6 +120,7 @@ fn group_alone(arguments: &[OsString]) -> Option<Parsed> {
     let verbs = match group {
         "container" => CONTAINER_VERBS,
         "image" => IMAGE_VERBS,
+        "system" => SYSTEM_VERBS,
         _ => return None,
     };
     let list = format!("dunlin {group} VERB, where VERB is one of: {verbs}");
@@ -234,7 +236,11 @@ mod tests {
 
     #[test]
     fn every_word_of_a_group_is_understood() {
-        for (group, verbs) in [("container", CONTAINER_VERBS), ("image", IMAGE_VERBS)] {
+        for (group, verbs) in [
+            ("container", CONTAINER_VERBS),
+            ("image", IMAGE_VERBS),
+            ("system", SYSTEM_VERBS),
+        ] {
             for verb in verbs.split(", ") {
                 let line = format!("{group} {verb} --help");
                 match parse(words(&line)) {

@@ -5,9 +5,9 @@ use super::super::failure::Failure;
 use super::super::time;
 use super::images::Wanted;
 use super::print;
+use super::system::kept;
 use crate::engine::Engine;
 use crate::engine::prune::Pruned;
-use crate::store::ImageRecord;
 use std::io::{self, BufRead as _, Read as _, Write as _};
 
 /// Bytes of an answer that are read.
@@ -24,8 +24,12 @@ pub fn image_prune(engine: &Engine, args: &ImagePruneArgs) -> Result<u8, Failure
         return Ok(0);
     }
     let mut pruned = Pruned::default();
-    let fits = |image: &ImageRecord| wanted.fits(engine, image);
-    engine.prune_images(args.all, &super::system::kept(engine)?, &fits, &mut pruned)?;
+    engine.prune_images(
+        args.all,
+        &kept(engine)?,
+        &|image| wanted.fits(engine, image),
+        &mut pruned,
+    )?;
     print(&pruned.images.iter().map(|id| id.hex() + "\n").collect::<String>())?;
     Ok(0)
 }
