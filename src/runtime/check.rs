@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::error::RuntimeError;
+use super::links;
 use super::schedule::{Affinity, Schedule};
 use super::times;
 use crate::sys::creds::Caps;
@@ -90,10 +91,7 @@ pub fn supported(spec: &Spec, namespaces: Namespaces) -> Result<(), RuntimeError
     }
     if let Some(linux) = &spec.linux {
         refuse(linux.intel_rdt.is_some(), "linux.intelRdt")?;
-        refuse(
-            linux.net_devices.as_ref().is_some_and(|devices| !devices.is_empty()),
-            "linux.netDevices",
-        )?;
+        links::check(spec, namespaces)?;
         times::check(linux.time_offsets.as_ref())?;
         for key in linux.sysctl.iter().flatten().map(|(key, _)| key) {
             sysctl(key, namespaces)?;
@@ -256,7 +254,10 @@ mod tests {
                 "linux.timeOffsets",
             ),
             (with("", r#","intelRdt":{}"#, ""), "linux.intelRdt"),
-            (with("", r#","netDevices":{"eth7":{}}"#, ""), "linux.netDevices"),
+            (
+                with("", r#","netDevices":{"eth7":{}}"#, "").replace(r#",{"type":"network"}"#, ""),
+                "linux.netDevices",
+            ),
             (
                 with("", r#","sysctl":{"kernel.core_pattern":"|/x"}"#, ""),
                 "linux.sysctl",

@@ -11,6 +11,7 @@ use super::idmap;
 use super::init::{self, Inherited};
 use super::join::{self, Joined};
 use super::launch::Launch;
+use super::links::{self, Link};
 use super::mapped;
 use super::message::{self, ParentEnd, ToChild, ToParent};
 use super::mounts;
@@ -52,6 +53,7 @@ pub fn create(launch: Launch<'_>) -> Result<Created, RuntimeError> {
         mounts::leave_first_mount_apart()?;
     }
     let mapped = mapped::make(launch.spec, launch.bundle)?;
+    let links = links::find(launch.spec)?;
     let (parent_end, child_end) = message::pair()?;
     let group = Group::open(launch.cgroup)?;
     let score = Score::set(launch.spec.process.as_ref().and_then(|process| process.oom_score_adj))?;
@@ -79,6 +81,7 @@ pub fn create(launch: Launch<'_>) -> Result<Created, RuntimeError> {
                 namespaces: asked.new,
                 group,
                 mapped,
+                links,
             };
             init::run(launch, inherited, child_end)
         }
@@ -94,6 +97,7 @@ pub fn create(launch: Launch<'_>) -> Result<Created, RuntimeError> {
     drop((child_end, stdio, extra.start, mapped, group));
     let work = Work {
         id_map,
+        links,
         hooks: spec.hooks.as_ref().zip(extra.hooks.clone()),
     };
     let notify = Notify::of(spec, extra.hooks.as_ref()).map(|notify| notify.with("created", child.pid));
@@ -238,6 +242,7 @@ impl Group {
 /// What the parent does for the child.
 struct Work<'a> {
     id_map: Option<IdMap>,
+    links: Vec<Link>,
     hooks: Option<(&'a Hooks, HookState)>,
 }
 
@@ -245,6 +250,7 @@ fn bring_up(end: &ParentEnd, child: &Child, work: Work<'_>) -> Result<Option<Own
     if let Some(ids) = &work.id_map {
         idmap::write(child.pid, ids)?;
     }
+    links::hand_over(&work.links, child.pid)?;
     release(end)?;
     let mut console = None;
     loop {

@@ -10,6 +10,7 @@ use super::create::Group;
 use super::error::RuntimeError;
 use super::hooks::{self, HookState};
 use super::launch::{Launch, Stdio};
+use super::links::{self, Link};
 use super::message::{ChildEnd, ToChild, ToParent};
 use super::process::{self, Prepared};
 use super::rootfs::Tree;
@@ -33,6 +34,8 @@ pub struct Inherited {
     pub group: Group,
     /// The mounts of [`super::mapped`].
     pub mapped: Vec<OwnedFd>,
+    /// Interfaces that it finds in its network namespace.
+    pub links: Vec<Link>,
 }
 
 /// Runs the container's first process. Its end tells the code of the error that was sent.
@@ -201,6 +204,7 @@ fn enter_root(launch: Launch<'_>, inherited: Inherited, parent: &ChildEnd) -> Re
         namespaces,
         group,
         mapped,
+        links,
     } = inherited;
     group.enter()?;
     let spec = launch.spec;
@@ -229,6 +233,7 @@ fn enter_root(launch: Launch<'_>, inherited: Inherited, parent: &ChildEnd) -> Re
     if namespaces.has(Namespaces::NET) {
         ns::set_loopback_up().map_err(RuntimeError::process("bring up the loopback interface"))?;
     }
+    links::settle(&links)?;
     set_names(spec)?;
 
     mount::set_root_propagation(mounts::host_propagation(&tree))

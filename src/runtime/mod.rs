@@ -20,6 +20,7 @@ mod init;
 mod join;
 mod label;
 pub mod launch;
+mod links;
 mod mapped;
 mod message;
 pub mod mounts;

@@ -11,6 +11,7 @@ pub mod footprint;
 pub mod fs;
 pub mod landlock;
 pub mod mount;
+pub mod netlink;
 pub mod ns;
 pub mod path;
 pub mod process;

@@ -35,6 +35,7 @@ pub const CASES: &[Case] = &[
     scene("time namespace by path", joined_clocks),
     scene("idmapped in a user namespace", shifted),
     scene("idmapped mounts refused", unshifted),
+    scene("network devices", links),
     scene("seccomp listener of an exec", exec_listener),
     scene("seccomp listener that is asked for most calls", strict_listener),
 ];
@@ -185,6 +186,38 @@ fn unshifted(scene: &mut Scene<'_>, checks: &Checks) {
         let out = scene.run("true");
         checks.holds(name, out.code != 0, out);
     }
+}
+
+/// In a network namespace of the test's own: the machine's interfaces stay as they are.
+fn links(scene: &mut Scene<'_>, checks: &Checks) {
+    let with_links = "exec unshare --net sh -c 'ip link add eth7 mtu 1400 type veth peer name peer7
+        ip address add 192.0.2.7/24 dev eth7; ip address add 2001:db8::7/64 dev eth7 nodad
+        ip link add eth8 type veth peer name peer8; \"$@\"; code=$?; ip -o link | sed s/^/outside:/; exit $code' sh \"$@\" >>\"$OUT\" 2>\"$ERR\" </dev/null";
+    let bundle = scene.folder().to_string_lossy().into_owned();
+    scene.config["linux"]["netDevices"] = json!({ "eth7": { "name": "lan" }, "eth8": {} });
+    scene.script("ip -o link; ip -o address");
+    scene.write_config();
+    let out = scene.call_through(with_links, &["run", "--bundle", &bundle, &scene.id]);
+    checks.is("it runs", out.code, 0);
+    let said = scene.output();
+    let inside: Vec<&str> = said.lines().filter(|line| !line.starts_with("outside:")).collect();
+    let has = |words: &[&str]| inside.iter().any(|line| words.iter().all(|word| line.contains(word)));
+    checks.holds("it has its name and is up", has(&["lan", "mtu 1400", "UP"]), &said);
+    checks.holds("the other keeps its name", has(&["eth8", "UP"]), &said);
+    checks.holds("its address comes along", has(&["lan", "192.0.2.7/24"]), &said);
+    checks.holds("also the one of IPv6", has(&["lan", "2001:db8::7/64"]), &said);
+    let left = said
+        .lines()
+        .any(|line| line.starts_with("outside:") && (line.contains("eth7") || line.contains("eth8")));
+    checks.holds("nothing of it is left outside", !left, &said);
+    scene.config["linux"]["netDevices"] = json!({ "eth9": {} });
+    scene.write_config();
+    let out = scene.call_through(with_links, &["run", "--bundle", &bundle, &scene.id]);
+    checks.holds("one that is not there", out.code != 0, out);
+    scene.config["linux"]["netDevices"] = json!({ "eth7": { "name": "lo" } });
+    scene.write_config();
+    let out = scene.call_through(with_links, &["run", "--bundle", &bundle, &scene.id]);
+    checks.holds("a name that is taken inside", out.code != 0, out);
 }
 
 fn exec_listener(scene: &mut Scene<'_>, checks: &Checks) {
