@@ -88,7 +88,10 @@ fn starts(verb: &Verb) -> bool {
             | Verb::Rm(_)
             | Verb::Pull(_)
             | Verb::Rmi(_)
+            | Verb::ImagePrune(_)
             | Verb::Info(_)
+            | Verb::SystemCheck(_)
+            | Verb::SystemPrune(_)
             | Verb::Agent(_)
     )
 }
@@ -114,7 +117,19 @@ fn other(engine: &Engine, verb: &Verb, env: Vec<String>) -> Result<u8, Failure> 
         Verb::Pull(args) => verbs::pull(engine, args),
         Verb::Images(args) => verbs::images(engine, args),
         Verb::Rmi(args) => verbs::rmi(engine, args),
+        Verb::Tag(args) => verbs::tag(engine, args),
+        Verb::Untag(args) => verbs::untag(engine, args),
+        Verb::History(args) => verbs::history(engine, args),
+        Verb::ImageExists(args) => verbs::exists(engine, args),
+        Verb::ImageTree(args) => verbs::tree(engine, args),
+        Verb::ImagePrune(args) => verbs::image_prune(engine, args),
+        Verb::ListTags(args) => verbs::list_tags(engine, args),
+        Verb::Login(args) => verbs::login(engine, args),
+        Verb::Logout(args) => verbs::logout(engine, args),
         Verb::Info(args) => verbs::info(engine, args),
+        Verb::SystemCheck(args) => verbs::system_check(engine, args),
+        Verb::SystemDf(args) => verbs::system_df(engine, args),
+        Verb::SystemPrune(args) => verbs::system_prune(engine, args),
         // Carried out before a store was opened.
         Verb::Run(_) | Verb::Create(_) | Verb::Version(_) | Verb::ContainerCleanup(_) | Verb::Agent(_) => Ok(0),
     }

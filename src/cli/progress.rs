@@ -1,4 +1,4 @@
-//! Progress of a pull on stderr: a bar per layer on a terminal, plain lines elsewhere.
+//! Progress on stderr: of a pull, a bar per layer on a terminal, plain lines elsewhere; of a check, one bar.
 
 use super::failure::say;
 use crate::image::pull::Progress;
@@ -72,6 +72,43 @@ impl Show {
     pub fn finish(&self) {
         if !self.quiet {
             say("Writing manifest to image destination");
+        }
+    }
+}
+
+/// How far one long piece of work is, as a bar on a terminal; nothing elsewhere.
+pub struct Gauge {
+    what: &'static str,
+    bar: Option<ProgressBar>,
+}
+
+impl Gauge {
+    /// For work called `what`.
+    pub fn new(what: &'static str) -> Gauge {
+        Gauge { what, bar: None }
+    }
+
+    /// There are so many bytes to do.
+    pub fn begin(&mut self, bytes: u64) {
+        self.end();
+        if bytes > 0 && tty::is_terminal(io::stderr().as_fd()) {
+            let bar = ProgressBar::new(bytes).with_style(style());
+            bar.set_prefix(self.what);
+            self.bar = Some(bar);
+        }
+    }
+
+    /// So many more are done.
+    pub fn add(&mut self, bytes: u64) {
+        if let Some(bar) = &self.bar {
+            bar.inc(bytes);
+        }
+    }
+
+    /// All are done.
+    pub fn end(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
         }
     }
 }

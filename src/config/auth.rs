@@ -74,7 +74,7 @@ pub enum AuthError {
     #[error("credentials: a user name may not be empty, contain a colon or a control character")]
     User,
     /// There is nothing to remove.
-    #[error("not logged in to `{registry}`")]
+    #[error("not logged into {registry}")]
     NotLoggedIn {
         /// The registry.
         registry: String,
@@ -120,56 +120,89 @@ impl AuthPlaces {
         Ok(None)
     }
 
-    /// The user name stored for exactly this `registry`, as `login --get-login` prints it.
-    pub fn login_name(&self, registry: &str) -> Result<String, AuthError> {
-        match self.find(registry)? {
-            Some(Credential::Basic { user, .. }) => Ok(user),
-            Some(Credential::IdentityToken { .. }) => Ok("<token>".to_owned()),
-            Some(Credential::Helper { .. }) | None => Err(AuthError::NotLoggedIn {
-                registry: registry.to_owned(),
-            }),
-        }
+    /// The helper that the file to be written to names for a registry: `docker-credential-NAME`, and what it is asked for.
+    pub fn helper(&self, registry: &str) -> Result<Option<(String, String)>, AuthError> {
+        // A helper knows hosts, not paths below them.
+        let Some(path) = self.own().next().filter(|_| !registry.contains('/')) else {
+            return Ok(None);
+        };
+        Ok(read(path)?.and_then(|file| file.helper(registry)))
     }
 
-    /// Stores a credential in the first file, readable by its owner alone; what else the file holds is kept.
-    pub fn store(&self, registry: &str, user: &str, password: &str) -> Result<PathBuf, AuthError> {
+    /// Whether a credential may be stored for this user name.
+    pub fn check_user(user: &str) -> Result<(), AuthError> {
         if user.is_empty() || user.contains(|c: char| c == ':' || c.is_control()) {
             return Err(AuthError::User);
         }
-        let path = self.files.first().ok_or(AuthError::NoPlace)?;
+        Ok(())
+    }
+
+    /// Stores a credential in the first file that can be written, readable by its owner alone; what else the file holds is
+    /// kept. The run-time folder of a user who never logs in cannot be made by that user: then the next place is taken.
+    pub fn store(&self, registry: &str, user: &str, password: &str) -> Result<PathBuf, AuthError> {
+        Self::check_user(user)?;
+        let mut refused = None;
+        for path in self.own() {
+            match Self::store_in(path, registry, user, password) {
+                Ok(()) => return Ok(path.to_owned()),
+                Err(AuthError::File(error)) if error.is_denied() => refused = refused.or(Some(error)),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(refused.map_or(AuthError::NoPlace, AuthError::File))
+    }
+
+    fn store_in(path: &Path, registry: &str, user: &str, password: &str) -> Result<(), AuthError> {
         let mut document = read_document(path)?;
         let entry = Map::from_iter([(
             "auth".to_owned(),
             Value::String(base64::encode(format!("{user}:{password}").as_bytes())),
         )]);
         auths(&mut document, path)?.insert(registry.to_owned(), Value::Object(entry));
-        write(path, &document)?;
-        Ok(path.clone())
+        write(path, &document)
     }
 
-    /// Removes the credential of `registry` from the first file.
-    pub fn remove(&self, registry: &str) -> Result<PathBuf, AuthError> {
-        let path = self.files.first().ok_or(AuthError::NoPlace)?;
-        let mut document = read_document(path)?;
-        let entries = auths(&mut document, path)?;
-        let before = entries.len();
-        entries.retain(|key, _| key != registry && host_of(key) != registry);
-        if entries.len() == before {
+    /// Removes the credential with the key `registry` from every file but Docker's.
+    pub fn remove(&self, registry: &str) -> Result<(), AuthError> {
+        let same = |key: &str| key == registry || (key.contains("://") && host_of(key) == canonical(registry));
+        if self.discard(same)? == 0 {
             return Err(AuthError::NotLoggedIn {
                 registry: registry.to_owned(),
             });
         }
-        write(path, &document)?;
-        Ok(path.clone())
+        Ok(())
     }
 
-    /// Removes all credentials from the first file.
-    pub fn remove_all(&self) -> Result<PathBuf, AuthError> {
-        let path = self.files.first().ok_or(AuthError::NoPlace)?;
-        let mut document = read_document(path)?;
-        auths(&mut document, path)?.clear();
-        write(path, &document)?;
-        Ok(path.clone())
+    /// Removes all credentials from every file but Docker's.
+    pub fn remove_all(&self) -> Result<(), AuthError> {
+        self.discard(|_| true).map(drop)
+    }
+
+    /// Removes entries; gives their number.
+    fn discard(&self, which: impl Fn(&str) -> bool) -> Result<usize, AuthError> {
+        let mut gone = 0;
+        for path in self.own() {
+            if read(path)?.is_none() {
+                continue;
+            }
+            let mut document = read_document(path)?;
+            let entries = auths(&mut document, path)?;
+            let before = entries.len();
+            entries.retain(|key, _| !which(key));
+            let less = before - entries.len();
+            if less > 0 {
+                write(path, &document)?;
+            }
+            gone += less;
+        }
+        Ok(gone)
+    }
+
+    /// The files that are ours to change: Docker's is read alone, unless it was named.
+    fn own(&self) -> impl Iterator<Item = &Path> {
+        let named = self.files.len() == 1;
+        let own = move |path: &&PathBuf| named || path.file_name().is_none_or(|name| name != "config.json");
+        self.files.iter().filter(own).map(PathBuf::as_path)
     }
 }
 
@@ -198,11 +231,8 @@ struct Entry {
 impl AuthFile {
     fn find(&self, repository: &str, path: &Path) -> Result<Option<Credential>, AuthError> {
         let host = repository.split('/').next().unwrap_or(repository);
-        if let Some(name) = self.helpers.get(host).filter(|name| is_helper(name)) {
-            return Ok(Some(Credential::Helper {
-                name: name.clone(),
-                server: host.to_owned(),
-            }));
+        if self.helpers.get(host).is_some_and(|name| is_helper(name)) {
+            return Ok(self.asked(host));
         }
         for key in keys(repository) {
             if let Some(entry) = self.auths.get(key)
@@ -218,18 +248,25 @@ impl AuthFile {
                 return entry.credential(key, path);
             }
         }
-        if is_helper(&self.store) {
-            let server = if canonical(host) == "docker.io" {
-                "https://index.docker.io/v1/"
-            } else {
-                host
-            };
-            return Ok(Some(Credential::Helper {
-                name: self.store.clone(),
-                server: server.to_owned(),
-            }));
+        Ok(self.asked(host))
+    }
+
+    fn asked(&self, host: &str) -> Option<Credential> {
+        let (name, server) = self.helper(host)?;
+        Some(Credential::Helper { name, server })
+    }
+
+    /// The helper for a host, and what it is asked for.
+    fn helper(&self, host: &str) -> Option<(String, String)> {
+        if let Some(name) = self.helpers.get(host).filter(|name| is_helper(name)) {
+            return Some((name.clone(), host.to_owned()));
         }
-        Ok(None)
+        let server = if canonical(host) == "docker.io" {
+            "https://index.docker.io/v1/"
+        } else {
+            host
+        };
+        is_helper(&self.store).then(|| (self.store.clone(), server.to_owned()))
     }
 }
 
@@ -444,11 +481,16 @@ mod tests {
         };
         assert_eq!(with.find("reg.example/team/app").unwrap(), basic("given", "9"));
         assert_eq!(with.find("reg.example").unwrap(), basic("host", "3:4"));
-        assert_eq!(places.login_name("reg.example").unwrap(), "host");
-        assert!(matches!(
-            places.login_name("unknown.example"),
-            Err(AuthError::NotLoggedIn { .. })
-        ));
+        let named = AuthPlaces {
+            files: vec![dir.join("one.json")],
+            ..Default::default()
+        };
+        assert_eq!(
+            named.helper("helped.example").unwrap(),
+            Some(("pass".to_owned(), "helped.example".to_owned()))
+        );
+        assert_eq!(named.helper("reg.example").unwrap(), None);
+        assert_eq!(named.helper("evil.example").unwrap(), None);
         std::fs::remove_dir_all(dir).unwrap();
     }
 
@@ -510,8 +552,12 @@ mod tests {
             places.remove("reg.example:5000"),
             Err(AuthError::NotLoggedIn { .. })
         ));
-        places.remove_all().unwrap();
+        places.store("two.example/team", "team", "p").unwrap();
+        places.remove("two.example").unwrap();
         assert_eq!(places.find("two.example").unwrap(), None);
+        assert_eq!(places.find("two.example/team/x").unwrap(), basic("team", "p"));
+        places.remove_all().unwrap();
+        assert_eq!(places.find("two.example/team").unwrap(), None);
         for user in ["", "a:b", "a\nb"] {
             assert!(matches!(places.store("r", user, "p"), Err(AuthError::User)), "{user}");
         }

@@ -329,6 +329,21 @@ impl Files {
     }
 }
 
+/// The apps of every set below `dir`: those committed, those before them, and those on their way.
+pub fn known_apps(dir: &Path) -> Result<Vec<SetApp>, DiskError> {
+    let mut apps = Vec::new();
+    for source in Source::ALL {
+        for kind in ["set", "previous", "next"] {
+            apps.extend(
+                read_set(&dir.join(format!("{kind}-{source}")))?
+                    .into_iter()
+                    .flat_map(|set| set.apps),
+            );
+        }
+    }
+    Ok(apps)
+}
+
 fn read_set(path: &Path) -> Result<Option<Set>, DiskError> {
     let Some(record) = record::read_optional::<SetRecord>(path)? else {
         return Ok(None);

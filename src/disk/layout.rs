@@ -9,6 +9,7 @@
 //!   refs/…                        one record per reference
 //!   pins/…                        what garbage collection keeps
 //!   tmp/                          in flight; swept at start
+//!   quarantine/                   broken layers that were set aside
 //!   containers/ID/
 //!     record                      ContainerRecord
 //!     exit                        ExitRecord of the last run
@@ -86,6 +87,11 @@ impl Layout {
     /// In flight.
     pub fn tmp(&self) -> PathBuf {
         self.data.join("tmp")
+    }
+
+    /// Broken layers that were set aside.
+    pub fn quarantine(&self) -> PathBuf {
+        self.data.join("quarantine")
     }
 
     /// The store's lock.

@@ -69,6 +69,12 @@ impl DiskError {
         matches!(self, DiskError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
 
+    /// Whether permissions or a read-only disk are in the way.
+    pub fn is_denied(&self) -> bool {
+        matches!(self, DiskError::Io { source, .. }
+            if matches!(source.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem))
+    }
+
     /// Whether the disk or the quota is full.
     pub fn is_full(&self) -> bool {
         matches!(self, DiskError::Io { source, .. }

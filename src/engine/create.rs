@@ -65,6 +65,18 @@ impl Engine {
     fn put(&self, made: &mut ContainerRecord, name: Option<&str>) -> Result<(), EngineError> {
         let layout = self.layout();
         let lock = IndexLock::take(layout)?;
+        // What nobody used may have been pruned since it was looked up.
+        if self.store().image(&made.image)?.is_none() {
+            let (image, container) = (made.image_name.clone(), made.id.short());
+            return Err(EngineError::ImageGone { image, container });
+        }
+        for mount in &made.spec.mounts {
+            if let MountSource::Volume(name) = &mount.source
+                && volume::load(layout, name)?.is_none()
+            {
+                volume::ensure(layout, name, false, now(), &|path| self.own(path))?;
+            }
+        }
         made.name = match name {
             Some(name) => {
                 index::check_free(layout, &lock, name)?;

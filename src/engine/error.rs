@@ -4,7 +4,9 @@ use super::options::OptionsError;
 use crate::config::ConfigError;
 use crate::config::subid::SubidError;
 use crate::disk::DiskError;
+use crate::image::check::CheckError;
 use crate::image::pull::PullError;
+use crate::image::sweep::SweepError;
 use crate::image::worker::WorkerError;
 use crate::keeper::KeeperError;
 use crate::monitor::client::ClientError;
@@ -16,6 +18,7 @@ use crate::store::StoreError;
 use crate::types::container::Status;
 use crate::types::digest::Digest;
 use crate::types::limits::NotEnforced;
+use crate::types::reference::ReferenceError;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -102,6 +105,12 @@ pub enum EngineError {
         /// The container.
         container: String,
     },
+    /// A name that the image does not have.
+    #[error("{0}: tag not known")]
+    NoTag(String),
+    /// A name with a digest, which nobody can give to an image.
+    #[error("`{0}`: an image cannot be named by a digest: write NAME:TAG")]
+    TagDigest(String),
     /// An image has several names.
     #[error("unable to delete image `{image}` by id with more than one tag ({names}): please force removal")]
     ImageNames {
@@ -121,6 +130,9 @@ pub enum EngineError {
     /// The name of an image.
     #[error(transparent)]
     Name(Box<NameError>),
+    /// A name that is none.
+    #[error(transparent)]
+    Reference(#[from] ReferenceError),
     /// The files and variables about registries.
     #[error(transparent)]
     Registry(Box<RegistryError>),
@@ -139,6 +151,12 @@ pub enum EngineError {
     /// The keeper.
     #[error(transparent)]
     Keeper(Box<KeeperError>),
+    /// A check of a layer.
+    #[error(transparent)]
+    Check(#[from] CheckError),
+    /// What dead processes or a collection left.
+    #[error(transparent)]
+    Sweep(#[from] SweepError),
     /// A worker.
     #[error("`{path}`: {source}")]
     Worker {

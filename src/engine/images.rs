@@ -60,6 +60,36 @@ impl Engine {
         found.map_or_else(|| image.id.hex(), ToString::to_string)
     }
 
+    /// Gives an image names. One without a registry is below `localhost/`, as podman has it. All are checked before the first
+    /// is given.
+    pub fn tag(&self, typed: &str, names: &[String]) -> Result<(), EngineError> {
+        let image = self.image(typed)?;
+        let names = names.iter().map(|name| new_name(name)).collect::<Result<Vec<_>, _>>()?;
+        for name in &names {
+            self.store().tag(&image, name)?;
+        }
+        Ok(())
+    }
+
+    /// Takes names away from an image, all of them where none is given. The image stays.
+    pub fn untag(&self, typed: &str, names: &[String]) -> Result<(), EngineError> {
+        let image = self.image(typed)?;
+        let mut gone = Vec::new();
+        for name in names {
+            let full = new_name(name)?;
+            let exact = image.names.iter().find(|found| **found == full);
+            let found = exact.or_else(|| image.names.iter().find(|found| goes_by(found, name)));
+            gone.push(found.ok_or_else(|| EngineError::NoTag(full.to_string()))?);
+        }
+        if names.is_empty() {
+            gone.extend(&image.names);
+        }
+        for name in gone {
+            self.store().untag(name)?;
+        }
+        Ok(())
+    }
+
     /// Removes a name of an image, and the image with its last name. By id an image with several names is refused without
     /// `force`; so is one that containers use, which `force` removes first.
     pub fn remove_image(&self, typed: &str, force: bool) -> Result<RemovedImage, EngineError> {
@@ -126,6 +156,19 @@ impl Engine {
             self.remove_tree(&collected.staging.dir().join(tree))?;
         }
         Ok(())
+    }
+}
+
+/// The name that somebody gives to an image.
+fn new_name(typed: &str) -> Result<Reference, EngineError> {
+    let text = typed.strip_prefix("docker://").unwrap_or(typed);
+    let name = match text.parse()? {
+        Named::Full(_) => names::meaning(&Registries::default(), text)?.sure(text)?,
+        Named::Short { .. } => format!("localhost/{text}").parse()?,
+    };
+    match name.digest() {
+        Some(_) => Err(EngineError::TagDigest(typed.to_owned())),
+        None => Ok(name),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Containers: what both the command line and the agent call. Everything here blocks, with time-outs.
 
 pub mod capability;
+pub mod check;
 pub mod control;
 pub mod create;
 pub mod error;
@@ -8,10 +9,13 @@ pub mod filter;
 pub mod images;
 pub mod index;
 pub mod keeping;
+pub mod login;
 pub mod logs;
 pub mod names;
 pub mod options;
+pub mod prune;
 pub mod pull;
+pub mod remote;
 pub mod remove;
 pub mod signal;
 pub mod start;

@@ -85,7 +85,25 @@ impl Engine {
         Ok(image?)
     }
 
-    fn sweep_store(&self, workers: &dyn Workers) -> Result<(), EngineError> {
+    /// Fetches what is missing of an image from where it came; `reference` names it by its digest.
+    pub(super) fn refetch(
+        &self,
+        reference: &Reference,
+        platform: Option<Platform>,
+    ) -> Result<ImageRecord, EngineError> {
+        let reach = Reach {
+            platform,
+            ..Reach::default()
+        };
+        let client = self.client(reference, &reach)?;
+        let workers: Arc<dyn Workers> = Arc::new(self.workers()?);
+        let options = self.pull_options(&reach);
+        let mut silent = |_| ();
+        let fetched = pull::refetch(self.store(), &client, &workers, reference, &options, &mut silent);
+        Ok(runtime()?.block_on(fetched)?)
+    }
+
+    pub(super) fn sweep_store(&self, workers: &dyn Workers) -> Result<(), EngineError> {
         if let Err(error) = crate::image::sweep::sweep(self.store(), workers) {
             crate::warn!("left over from an interrupted pull: {error}");
         }
@@ -102,9 +120,14 @@ impl Engine {
         }
     }
 
-    fn client(&self, reference: &Reference, reach: &Reach) -> Result<Client, EngineError> {
+    pub(super) fn client(&self, reference: &Reference, reach: &Reach) -> Result<Client, EngineError> {
+        Ok(Client::new(self.reaching(reference.registry(), reach)?))
+    }
+
+    /// The client's settings for a registry (`host[:port]`).
+    pub(super) fn reaching(&self, registry: &str, reach: &Reach) -> Result<ClientSettings, EngineError> {
         let mut settings = self.client_settings(reach.authfile.as_deref())?;
-        let registry = reference.registry().to_owned();
+        let registry = registry.to_owned();
         if reach.tls_verify == Some(false) {
             settings.registries.allow_insecure(std::slice::from_ref(&registry));
         }
@@ -117,11 +140,11 @@ impl Engine {
         if let Some(dir) = &reach.cert_dir {
             settings.certs.given.insert(registry, dir.clone());
         }
-        Ok(Client::new(settings))
+        Ok(settings)
     }
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime, EngineError> {
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime, EngineError> {
     let made = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    made.map_err(EngineError::io("make a runtime for", Path::new("pull")))
+    made.map_err(EngineError::io("make a runtime for", Path::new("registry client")))
 }

@@ -8,7 +8,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-/// Files that are counted in one writable layer at the most; a size beyond is a lower bound.
+/// Files that are counted in one writable layer or volume at the most; a size beyond is a lower bound.
 const FILES_MAX: u64 = 1_000_000;
 
 /// A process of a container.
@@ -39,8 +39,7 @@ impl Engine {
 
     /// Bytes of a container's writable layer and of its image.
     pub fn sizes(&self, record: &ContainerRecord) -> (u64, u64) {
-        let mut left = FILES_MAX;
-        let upper = tree_bytes(&self.layout().container(&record.id).join("upper"), &mut left);
+        let upper = tree_bytes(&self.layout().container(&record.id).join("upper"));
         let image = self
             .store()
             .image(&record.image)
@@ -83,7 +82,12 @@ impl Engine {
 }
 
 /// Bytes on disk of everything below a folder that can be read.
-fn tree_bytes(dir: &Path, left: &mut u64) -> u64 {
+pub(super) fn tree_bytes(dir: &Path) -> u64 {
+    let mut left = FILES_MAX;
+    bytes_below(dir, &mut left)
+}
+
+fn bytes_below(dir: &Path, left: &mut u64) -> u64 {
     let mut bytes = 0;
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         if *left == 0 {
@@ -92,7 +96,7 @@ fn tree_bytes(dir: &Path, left: &mut u64) -> u64 {
         *left -= 1;
         let Ok(meta) = entry.metadata() else { continue };
         bytes += if meta.is_dir() {
-            tree_bytes(&entry.path(), left)
+            bytes_below(&entry.path(), left)
         } else {
             meta.blocks() * 512
         };

@@ -1,10 +1,12 @@
 //! Joins registry and store: pull, and the unpacking of layers by sandboxed helpers.
 
+pub mod check;
 pub mod decode;
 mod fetch;
 mod layout;
 mod line;
 pub mod pull;
+pub mod sums;
 pub mod sweep;
 pub mod tar;
 pub mod tree;

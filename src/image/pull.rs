@@ -286,13 +286,42 @@ pub async fn pull(
     if let Some(image) = unchanged(store, client, reference, options).await? {
         return Ok(image);
     }
-    let image = client.image(reference, &options.platform).await.map_err(failed)?;
+    let found = describe(client, reference, options).await.map_err(failed)?;
+    take(store, workers, found, &name, Some(reference), options, progress).await
+}
+
+/// Fetches whatever is missing of an image that was pulled before; `reference` names it by its digest, and does not become a
+/// name of it.
+pub async fn refetch(
+    store: &Store,
+    client: &registry::Client,
+    workers: &Arc<dyn Workers>,
+    reference: &Reference,
+    options: &PullOptions,
+    progress: &mut (dyn FnMut(Progress) + Send),
+) -> Result<ImageRecord, PullError> {
+    let name = reference.to_string();
+    let found = describe(client, reference, options)
+        .await
+        .map_err(|source| PullError::Registry {
+            name: name.clone(),
+            source: Box::new(source),
+        })?;
+    take(store, workers, found, &name, None, options, progress).await
+}
+
+/// An image as its registry describes it.
+async fn describe(
+    client: &registry::Client,
+    reference: &Reference,
+    options: &PullOptions,
+) -> Result<Found, RegistryError> {
+    let image = client.image(reference, &options.platform).await?;
     let repository = image.manifest.repository.clone();
     let config = client
         .fetch_small(&repository, &image.config, bounds::IMAGE_CONFIG_BYTES)
-        .await
-        .map_err(failed)?;
-    let found = Found {
+        .await?;
+    Ok(Found {
         top: image.top(),
         source: Source::Registry {
             client: client.clone(),
@@ -303,8 +332,7 @@ pub async fn pull(
         config: config.to_vec(),
         config_digest: image.config.digest,
         layers: image.layers.into_iter().map(|layer| layer.descriptor).collect(),
-    };
-    take(store, workers, found, &name, Some(reference), options, progress).await
+    })
 }
 
 /// Pulls from a directory in OCI layout. `tag` picks among several images (annotation `org.opencontainers.image.ref.name`).

@@ -51,7 +51,7 @@ pub fn discard(collected: &Collected, workers: &dyn Workers) -> Result<(), Sweep
 }
 
 /// Deletes a layer's folder: a worker its tree, this process the rest.
-pub(super) fn remove_layer(workers: &dyn Workers, dir: &Path) -> Result<(), SweepError> {
+pub fn remove_layer(workers: &dyn Workers, dir: &Path) -> Result<(), SweepError> {
     let tree = dir.join("diff");
     let path = || dir.display().to_string();
     worker::remove_tree(workers, &tree).map_err(|source| SweepError::Worker {

@@ -25,6 +25,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::image::sums::{self, Compared, Finding};
 use crate::image::tree;
 use crate::image::unpack::{Limits, Owners, Stats, UnpackError, Unpacker};
 use crate::sys::landlock::Access;
@@ -33,13 +34,13 @@ use crate::sys::{fs, socket};
 use crate::types::bounds;
 
 /// Version of the packets.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 /// What a worker does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Job {
     /// Unpacks a layer. Descriptors: the empty directory for it, the pipe that the archive comes from, the directory of all
-    /// layers. The tree is on the device when the reply comes.
+    /// layers, and the empty file for its sums, where they are wanted. All is on the device when the reply comes.
     Unpack {
         /// How much it may be.
         limits: Limits,
@@ -51,6 +52,11 @@ pub enum Job {
     Copy {
         /// Paths below the directory of all layers, lowest first.
         layers: Vec<String>,
+    },
+    /// Compares a layer with its sums. Descriptors: its tree, and the file of its sums.
+    Check {
+        /// Reads no content.
+        quick: bool,
     },
 }
 
@@ -81,6 +87,12 @@ pub enum Reply {
         /// Bytes written.
         bytes: u64,
     },
+    /// So many more bytes were compared.
+    Moved(u64),
+    /// Something is wrong in the layer that is being compared.
+    Wrong(Finding),
+    /// The layer is compared.
+    Checked(Compared),
     /// Nothing was done, or nothing is left of it.
     Failed(WorkerError),
 }
@@ -329,7 +341,8 @@ fn work(control: &OwnedFd, order: Order, fds: Vec<OwnedFd>) -> Result<Reply, Wor
             };
             let root = open(&root)?;
             shut_in(&[(root.as_fd(), Access::Write), (layers.as_fd(), Access::Read)])?;
-            let done = unpack(control, &root, input, &layers, limits, owners);
+            let sums = fds.next().map(File::from);
+            let done = unpack(control, &root, input, &layers, sums, limits, owners);
             if done.is_err() {
                 // The error that matters is the first one.
                 let _ = tree::remove_contents(&root);
@@ -362,6 +375,14 @@ fn work(control: &OwnedFd, order: Order, fds: Vec<OwnedFd>) -> Result<Reply, Wor
             }
             done.map(|bytes| Reply::Copied { bytes })
         }
+        Job::Check { quick } => {
+            let (Some(tree), Some(sums)) = (fds.next(), fds.next()) else {
+                return Err(malformed("check needs two descriptors"));
+            };
+            let tree = open(&tree)?;
+            shut_in(&[(tree.as_fd(), Access::Read)])?;
+            check(control, &tree, File::from(sums), quick)
+        }
     }
 }
 
@@ -379,11 +400,15 @@ fn unpack(
     root: &OwnedFd,
     input: OwnedFd,
     layers: &OwnedFd,
+    sums: Option<File>,
     limits: Limits,
     owners: Owners,
 ) -> Result<Reply, WorkerError> {
     let dir = root.try_clone().map_err(WorkerError::os("unpack"))?;
     let mut unpacker = Unpacker::new(dir, owners, limits);
+    if sums.is_some() {
+        unpacker.keep_digests();
+    }
     unpacker.unpack(Patient(File::from(input)))?;
     if unpacker.leans() {
         send(control.as_fd(), &Reply::Leans, &[]).map_err(WorkerError::os("ask for the lower layers"))?;
@@ -394,8 +419,36 @@ fn unpack(
         let Parents(names) = decode(&buffer[..length])?;
         unpacker.settle(&open_layers(layers, &names)?)?;
     }
+    if let Some(sums) = sums {
+        unpacker
+            .record(root, &sums)
+            .map_err(WorkerError::os("record the layer's sums"))?;
+    }
     fs::sync_fs(root).map_err(WorkerError::os("write the layer to the device"))?;
     Ok(Reply::Unpacked(*unpacker.stats()))
+}
+
+fn check(control: &OwnedFd, tree: &OwnedFd, sums: File, quick: bool) -> Result<Reply, WorkerError> {
+    let say = |reply: Reply| send(control.as_fd(), &reply, &[]);
+    let (mut told, mut unsaid, mut more) = (0, 0, 0);
+    let mut tell = |finding| {
+        told += 1;
+        if told > bounds::CHECK_FINDINGS {
+            more += 1;
+            return Ok(());
+        }
+        say(Reply::Wrong(finding))
+    };
+    let mut moved = |bytes| {
+        unsaid += bytes;
+        if unsaid < bounds::CHECK_STEP_BYTES {
+            return Ok(());
+        }
+        say(Reply::Moved(std::mem::take(&mut unsaid)))
+    };
+    let compared = sums::compare(tree, sums, quick, &mut tell, &mut moved);
+    let compared = compared.map_err(WorkerError::os("compare the layer with its sums"))?;
+    Ok(Reply::Checked(Compared { more, ..compared }))
 }
 
 fn open_layers(all: &OwnedFd, names: &[String]) -> Result<Vec<OwnedFd>, WorkerError> {

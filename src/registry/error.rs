@@ -110,6 +110,9 @@ pub enum RegistryError {
         /// The registry's words and what to do.
         detail: String,
     },
+    /// A credential helper failed.
+    #[error("{0}")]
+    Helper(String),
     /// The registry does not have it.
     #[error("registry `{host}` does not have `{what}`")]
     NotFound {
@@ -210,9 +213,12 @@ impl RegistryError {
                 ..
             } => Reason::NoArch,
             Self::Length { .. } | Self::Digest { .. } | Self::TooLarge { .. } | Self::Manifest { .. } => Reason::Verify,
-            Self::Registries(_) | Self::AuthFile(_) | Self::Certs(_) | Self::Proxy(_) | Self::Rewrite { .. } => {
-                Reason::Internal
-            }
+            Self::Registries(_)
+            | Self::AuthFile(_)
+            | Self::Certs(_)
+            | Self::Proxy(_)
+            | Self::Helper(_)
+            | Self::Rewrite { .. } => Reason::Internal,
             Self::Everywhere { source, .. } => source.code(),
             Self::Resolve { .. }
             | Self::Connect { .. }

@@ -28,10 +28,42 @@ pub(crate) async fn ask(name: &str, server: &str) -> Result<Option<Credential>, 
     run(&format!("docker-credential-{name}"), server).await
 }
 
+/// Gives a credential to helper `name`.
+pub(crate) async fn store(name: &str, server: &str, user: &str, password: &str) -> Result<(), String> {
+    let entry = serde_json::json!({"ServerURL": server, "Username": user, "Secret": password});
+    talk(&format!("docker-credential-{name}"), "store", &entry.to_string())
+        .await?
+        .map(drop)
+        .ok_or_else(|| format!("the credential helper `docker-credential-{name}` did not store the credential"))
+}
+
+/// Makes helper `name` forget the credential for `server`; `false` where it had none.
+pub(crate) async fn erase(name: &str, server: &str) -> Result<bool, String> {
+    Ok(talk(&format!("docker-credential-{name}"), "erase", server)
+        .await?
+        .is_some())
+}
+
 async fn run(program: &str, server: &str) -> Result<Option<Credential>, String> {
+    let Some(text) = talk(program, "get", server).await? else {
+        return Ok(None);
+    };
+    let answer: Answer = serde_json::from_slice(&text)
+        .map_err(|_| format!("the credential helper `{program}` gave an answer that is not valid"))?;
+    Ok(Some(match answer.username.as_str() {
+        "<token>" => Credential::IdentityToken { token: answer.secret },
+        _ => Credential::Basic {
+            user: answer.username,
+            password: answer.secret,
+        },
+    }))
+}
+
+/// What a helper answers to a line; `None` where it says that it has no such credential.
+async fn talk(program: &str, action: &str, line: &str) -> Result<Option<Vec<u8>>, String> {
     let failed = |what: String| format!("the credential helper `{program}` {what}");
     let mut child = Command::new(program)
-        .arg("get")
+        .arg(action)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -40,7 +72,7 @@ async fn run(program: &str, server: &str) -> Result<Option<Credential>, String> 
         .map_err(|error| failed(format!("cannot be started: {error}")))?;
     let talking = async {
         if let Some(mut input) = child.stdin.take() {
-            match input.write_all(format!("{server}\n").as_bytes()).await {
+            match input.write_all(format!("{line}\n").as_bytes()).await {
                 // It may answer without asking which server is meant.
                 Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
                 other => other?,
@@ -65,15 +97,7 @@ async fn run(program: &str, server: &str) -> Result<Option<Credential>, String> 
             Err(failed(format!("failed: {status}")))
         };
     }
-    let answer: Answer =
-        serde_json::from_slice(&text).map_err(|_| failed("gave an answer that is not valid".into()))?;
-    Ok(Some(match answer.username.as_str() {
-        "<token>" => Credential::IdentityToken { token: answer.secret },
-        _ => Credential::Basic {
-            user: answer.username,
-            password: answer.secret,
-        },
-    }))
+    Ok(Some(text))
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod challenge;
 mod client;
 mod error;
 mod helper;
+pub mod login;
 pub mod manifest;
 pub mod names;
 mod pace;
@@ -16,6 +17,7 @@ mod proxy;
 mod repository;
 mod retry;
 mod settings;
+mod tags;
 mod tls;
 mod token;
 mod transport;
@@ -38,10 +40,8 @@ pub use self::repository::Repository;
 pub use self::settings::{Limits, Settings};
 
 use self::client::Inner;
-use self::repository::Endpoint;
 use self::retry::Tries;
 use self::transport::{Outgoing, Reply};
-use crate::config::auth::Credential;
 use crate::types::bounds::{IMAGE_CONFIG_BYTES, INDEX_DEPTH, MANIFEST_BYTES};
 use crate::types::digest::Digest;
 use crate::types::platform::Platform;
@@ -230,20 +230,6 @@ impl Client {
             });
         }
         Ok(all.into())
-    }
-
-    /// Whether a registry (`host[:port]`) lets this user in with this password: what `login` asks before it stores them.
-    pub async fn check_login(&self, registry: &str, user: &str, password: &str) -> Result<(), RegistryError> {
-        let credential = Credential::Basic {
-            user: user.to_owned(),
-            password: password.to_owned(),
-        };
-        let asking = self.inner.with_credential(registry, credential);
-        let endpoint = Endpoint::registry_itself(registry, self.inner.registries.insecure(registry));
-        asking
-            .ask(&endpoint, &Outgoing::get("/v2/".to_owned()), registry)
-            .await
-            .map(drop)
     }
 
     /// Bounds the bytes per second of all blobs together; `None` lifts the bound. Takes effect at once.

@@ -24,6 +24,18 @@ pub struct Collected {
     pub layers: Vec<(Digest, u64)>,
 }
 
+impl Collected {
+    fn nothing(staging: Staging) -> Collected {
+        Collected {
+            staging,
+            trees: Vec::new(),
+            untagged: Vec::new(),
+            images: Vec::new(),
+            layers: Vec::new(),
+        }
+    }
+}
+
 impl Store {
     /// Removes an image with all its names, then whatever nothing needs any more. Refused while a pin keeps the image,
     /// unless `force`.
@@ -54,30 +66,26 @@ impl Store {
             durable::remove_file(&self.image_path(&image.id))?;
             images.push(image.id);
         }
-        let collected = Collected {
-            staging,
-            trees: Vec::new(),
+        self.collect_garbage(Collected {
             untagged,
             images,
-            layers: Vec::new(),
-        };
-        self.collect_garbage(collected)
+            ..Collected::nothing(staging)
+        })
     }
 
     /// Removes images without a name and without a pin (all unpinned ones with `all`), then whatever nothing needs any more.
     pub fn prune(&self, all: bool) -> Result<Collected, StoreError> {
+        self.prune_if(&|image| all || image.names.is_empty())
+    }
+
+    /// Removes the images without a pin that `unwanted` says yes to, then whatever nothing needs any more.
+    pub fn prune_if(&self, unwanted: &dyn Fn(&ImageRecord) -> bool) -> Result<Collected, StoreError> {
         let staging = self.stage(&[], &[])?;
         let _lock = self.exclusive()?;
         let pinned: BTreeSet<Digest> = self.pins()?.into_iter().flat_map(|(_, images)| images).collect();
-        let mut collected = Collected {
-            staging,
-            trees: Vec::new(),
-            untagged: Vec::new(),
-            images: Vec::new(),
-            layers: Vec::new(),
-        };
+        let mut collected = Collected::nothing(staging);
         for image in self.images()? {
-            if pinned.contains(&image.id) || !(all || image.names.is_empty()) {
+            if pinned.contains(&image.id) || !unwanted(&image) {
                 continue;
             }
             for name in &image.names {
@@ -88,6 +96,13 @@ impl Store {
             collected.images.push(image.id);
         }
         self.collect_garbage(collected)
+    }
+
+    /// Removes whatever nothing needs any more; images stay.
+    pub fn tidy(&self) -> Result<Collected, StoreError> {
+        let staging = self.stage(&[], &[])?;
+        let _lock = self.exclusive()?;
+        self.collect_garbage(Collected::nothing(staging))
     }
 
     /// Removes layers and blobs that nothing needs. The exclusive lock is held.

@@ -7,10 +7,12 @@
 //!   blobs/sha256/HEX         image configurations and manifests, checked against their name whenever they are read
 //!   layers/HEX/record        what the layer is (LayerRecord)
 //!   layers/HEX/diff/         its tree as overlay mounts it (userxattr form)
+//!   layers/HEX/sums          what that tree must look like, entry by entry (see `sums.rs`); layers of older stores have none
 //!   layers/l/ALIAS           symbolic link to ../HEX/diff: short, because mount options end at 4,096 bytes
 //!   images/HEX               one record per image; HEX is the digest of its configuration
 //!   refs/HEX                 one record per name; HEX is the digest of the name's text
 //!   pins/NAME                images that garbage collection keeps although no name has them
+//!   quarantine/HEX-N/        a layer that `system check --repair` set aside: removed when no running container can have it
 //!   tmp/S/                   a staging area: what one process has in flight
 //!   tmp/S.lock               held (flock) as long as that process lives; free means that tmp/S is garbage
 //!   tmp/S/hold               layers that the pull in flight counts on: kept by garbage collection
@@ -20,7 +22,7 @@
 //! A layer is named by its diff id. One that leans on those below it (a hard link to their files, a directory without an
 //! entry of its own) is only right above them and named by its chain id, unless it is the lowest, where both are the same digest.
 //!
-//! Order of writing, each step on the device before the next: tree and record of each layer below `tmp`, their rename into `layers`, configuration and
+//! Order of writing, each step on the device before the next: tree, sums and record of each layer below `tmp`, their rename into `layers`, configuration and
 //! manifest, image record, name. Whatever is cut off leaves garbage at most: unnamed layers or blobs, which the next
 //! collection takes, or a staging area without its lock, which [`Store::abandoned`] lists. Removal goes the other way: name,
 //! image record, then layers by a rename into a staging area, from which a worker deletes them (their files belong to ids
@@ -31,6 +33,8 @@ mod find;
 mod layer;
 mod record;
 mod staging;
+mod sums;
+mod survey;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -48,6 +52,8 @@ pub use layer::{LayerKey, chain_ids};
 use record::{Format, ImageData, PinData};
 pub use record::{ImageRecord, LayerRecord, RefRecord, RootDir};
 pub use staging::{Abandoned, LAYER_LOCK_PAUSE, LayerLock, LayerStage, NewLayer, Staging};
+pub use sums::{Sum, SumsReader, SumsWriter, What};
+pub use survey::{Fault, Remedy, Survey};
 
 /// Why the store cannot do something.
 #[derive(Debug, thiserror::Error)]
@@ -325,6 +331,10 @@ impl Store {
     /// Gives an image one more name, taking it from whichever image had it.
     pub fn tag(&self, image: &ImageRecord, name: &Reference) -> Result<(), StoreError> {
         let _lock = self.shared()?;
+        // Somebody may have removed it since it was found.
+        if !self.image_path(&image.id).exists() {
+            return Err(StoreError::NotFound { name: image.id.short() });
+        }
         self.write_ref(name, image.id, image.manifest, image.manifest)
     }
 

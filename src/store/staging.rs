@@ -1,5 +1,6 @@
 //! What one process has in flight: a folder below `tmp` whose lock says that the process lives.
 
+use std::fs::File;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -25,7 +26,7 @@ pub struct Staging {
 /// A layer being unpacked in a staging area.
 #[derive(Debug)]
 pub struct LayerStage {
-    /// `tmp/S/N`: holds the record and the tree.
+    /// `tmp/S/N`: holds the record, the sums and the tree.
     dir: PathBuf,
 }
 
@@ -33,6 +34,14 @@ impl LayerStage {
     /// The empty folder for the tree.
     pub fn tree(&self) -> PathBuf {
         self.dir.join("diff")
+    }
+
+    /// Makes the file for the tree's sums.
+    pub fn create_sums(&self) -> Result<File, StoreError> {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let path = self.dir.join("sums");
+        let made = File::options().write(true).create_new(true).mode(0o600).open(&path);
+        Ok(made.map_err(DiskError::io("create", &path))?)
     }
 
     /// The folder that is renamed into place, to be removed by a worker when it is not.

@@ -43,6 +43,12 @@ pub const TOKEN_BYTES: usize = 64 << 10;
 pub const ADDRESSES: usize = 16;
 /// Bytes that a failing blob must have moved on for its tries to count anew.
 pub const PROGRESS_BYTES: u64 = 16 << 10;
+/// Tags of one repository that are listed; more are refused by name.
+pub const TAGS: usize = 100_000;
+/// Pages of one list of tags (registries give 100 or 1,000 a page).
+pub const TAG_PAGES: usize = 2_000;
+/// Bytes of one page of tags.
+pub const TAG_PAGE_BYTES: usize = 4 << 20;
 /// Depth of indexes in indexes.
 pub const INDEX_DEPTH: usize = 3;
 /// Apps of one desired state.
@@ -152,6 +158,14 @@ pub const LAYER_RATIO: u64 = 512;
 pub const LAYER_NEEDS_BYTES: usize = 4 << 20;
 /// Bytes of a large file that are written before they are sent to the device and leave the page cache.
 pub const WRITE_BEHIND_BYTES: u64 = 8 << 20;
+/// Files of a layer whose digests the worker holds in memory (10 MiB); with more, all are read back.
+pub const SUMS_FILES: usize = 256 << 10;
+/// Bytes of a layer's file of sums (about 60 for an entry); a layer that needs more has none and cannot be checked.
+pub const SUMS_BYTES: u64 = 128 << 20;
+/// Things wrong with one layer that are listed one by one; beyond, they are counted.
+pub const CHECK_FINDINGS: u64 = 200;
+/// Bytes that a check reads between two words about its progress.
+pub const CHECK_STEP_BYTES: u64 = 16 << 20;
 /// Milliseconds that the source of a layer may stall before its worker gives up.
 pub const LAYER_STALL_MS: u64 = 600_000;
 /// Milliseconds that a worker may take from the end of its input to its reply: syncing slow flash is the longest part.

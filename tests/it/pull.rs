@@ -11,12 +11,13 @@ use dunlin::config::auth::AuthPlaces;
 use dunlin::config::certs::CertPlaces;
 use dunlin::config::registries::Registries;
 use dunlin::disk::layout::Layout;
+use dunlin::image::check;
 use dunlin::image::pull::{LayerError, Progress, PullError, PullOptions, pull, pull_layout};
 use dunlin::image::sweep::{discard, sweep};
 use dunlin::image::unpack::UnpackError;
 use dunlin::image::worker::{Children, WorkerError, Workers};
 use dunlin::registry::{Client, Settings};
-use dunlin::store::{ImageRecord, Store, StoreError};
+use dunlin::store::{ImageRecord, Remedy, Store, StoreError};
 use dunlin::types::deployment::Reason;
 use dunlin::types::reference::Reference;
 use std::fs;
@@ -632,6 +633,15 @@ fn a_killed_pull_leaves_a_sound_store_and_the_next_one_cleans_up() {
             if entry.file_name() != "l" {
                 assert!(entry.path().join("record").exists() && entry.path().join("diff").exists());
             }
+        }
+        let survey = place.store.survey().unwrap();
+        for fault in &survey.faults {
+            let garbage = matches!(fault.remedy, Remedy::Collect | Remedy::Sweep | Remedy::Remove(_));
+            assert!(garbage, "after kill {step}: {fault:?}");
+        }
+        for key in survey.layers.keys() {
+            let found = check::layer(&place.store, &*place.workers, key, false, &mut |_| ()).unwrap();
+            assert!(found.is_good() && !found.not_checkable, "after kill {step}: {found:?}");
         }
         if step % 4 == 3 {
             let gone = place.store.prune(true).unwrap();

@@ -1,5 +1,6 @@
 //! Arguments of the verbs about containers that exist.
 
+use super::image::RegistryArgs;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -286,7 +287,7 @@ pub struct ExecArgs {
 /// `inspect`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  dunlin inspect web\n  dunlin inspect -f '{{.State.Health.Status}}' web\n  dunlin inspect -t image registry.example/web"
+    after_help = "Examples:\n  dunlin inspect web\n  dunlin inspect -f '{{.State.Health.Status}}' web\n  dunlin inspect -t image registry.example/web\n  dunlin inspect --no-tags docker://registry.example/web:1.4"
 )]
 pub struct InspectArgs {
     /// json, or a Go template
@@ -298,10 +299,21 @@ pub struct InspectArgs {
     /// Show the size of the writable layer
     #[arg(short, long)]
     pub size: bool,
+    /// With docker://NAME: the manifest as the registry has it
+    #[arg(long)]
+    pub raw: bool,
+    /// With docker://NAME: the image's configuration; there also `--config`
+    #[arg(long)]
+    pub image_config: bool,
+    /// With docker://NAME: without the list of all tags
+    #[arg(short, long)]
+    pub no_tags: bool,
+    #[command(flatten)]
+    pub registry: RegistryArgs,
     /// What to look for: container, image, volume or all
     #[arg(short = 't', long = "type", default_value = "all", value_parser = ["all", "container", "image", "volume"])]
     pub kind: String,
-    /// Names or ids
+    /// Names or ids; docker://NAME asks the registry, without pulling
     #[arg(required_unless_present = "latest", value_name = "NAME")]
     pub names: Vec<String>,
 }

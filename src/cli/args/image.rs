@@ -110,6 +110,92 @@ pub struct RmiArgs {
     pub images: Vec<String>,
 }
 
+/// `tag`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  dunlin tag registry.example/web:1.4 web:good\n  dunlin tag 93fd78260bd1 registry.example/web:1.5"
+)]
+pub struct TagArgs {
+    /// Name or id
+    #[arg(value_name = "IMAGE")]
+    pub image: String,
+    /// New names; one without a registry is below localhost/
+    #[arg(required = true, value_name = "NAME")]
+    pub names: Vec<String>,
+}
+
+/// `untag`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  dunlin untag registry.example/web:1.4\n  dunlin untag 93fd78260bd1 web:good")]
+pub struct UntagArgs {
+    /// Name or id
+    #[arg(value_name = "IMAGE")]
+    pub image: String,
+    /// Names to take away; else all
+    #[arg(value_name = "NAME")]
+    pub names: Vec<String>,
+}
+
+/// `image exists`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  dunlin image exists registry.example/web:1.4 && echo here")]
+pub struct ExistsArgs {
+    /// Name or id
+    #[arg(value_name = "IMAGE")]
+    pub image: String,
+}
+
+/// `history`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  dunlin history registry.example/web\n  \
+                  dunlin history --no-trunc --format '{{.CreatedBy}}' registry.example/web")]
+pub struct HistoryArgs {
+    /// json, or a Go template
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<String>,
+    /// Sizes and times for people [default: true]
+    #[arg(short = 'H', long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub human: Option<bool>,
+    /// Whole commands and ids
+    #[arg(long)]
+    pub no_trunc: bool,
+    /// Only ids
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Name or id
+    #[arg(value_name = "IMAGE")]
+    pub image: String,
+}
+
+/// `image tree`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  dunlin image tree registry.example/web\n  dunlin image tree --whatrequires registry.example/base"
+)]
+pub struct TreeArgs {
+    /// Show what stands on the image, too
+    #[arg(long)]
+    pub whatrequires: bool,
+    /// Name or id
+    #[arg(value_name = "IMAGE")]
+    pub image: String,
+}
+
+/// `image prune`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  dunlin image prune\n  dunlin image prune -af --filter until=72h")]
+pub struct ImagePruneArgs {
+    /// Also images with a name; what a container or an app needs stays
+    #[arg(short, long)]
+    pub all: bool,
+    /// Only images with: until=, label=, label!=, reference=, id=, before=, since=
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub filter: Vec<String>,
+    /// Do not ask
+    #[arg(short, long)]
+    pub force: bool,
+}
+
 /// `info` and `version`.
 #[derive(Debug, Args)]
 #[command(

@@ -4,14 +4,21 @@ mod container;
 mod create;
 mod image;
 mod parse;
+mod registry;
+mod system;
 
 pub use container::{
     CleanupArgs, ExecArgs, InspectArgs, KillArgs, LogsArgs, PauseArgs, Pick, PortArgs, PsArgs, RenameArgs, RestartArgs,
     RmArgs, StartArgs, StatsArgs, StopArgs, TopArgs, WaitArgs,
 };
 pub use create::{CreateArgs, RunArgs};
-pub use image::{FormatArgs, ImagesArgs, PlatformArgs, PullArgs, RegistryArgs, RmiArgs};
+pub use image::{
+    ExistsArgs, FormatArgs, HistoryArgs, ImagePruneArgs, ImagesArgs, PlatformArgs, PullArgs, RegistryArgs, RmiArgs,
+    TagArgs, TreeArgs, UntagArgs,
+};
 pub use parse::{Parsed, parse};
+pub use registry::{ListTagsArgs, LoginArgs, LogoutArgs};
+pub use system::{SystemCheckArgs, SystemDfArgs, SystemPruneArgs};
 
 use clap::{Args, Parser};
 use std::path::PathBuf;
@@ -102,8 +109,32 @@ verbs! {
         Images(ImagesArgs) = "images",
         /// Remove images
         Rmi(RmiArgs) = "rmi",
+        /// Give an image more names
+        Tag(TagArgs) = "tag",
+        /// Take names away from an image
+        Untag(UntagArgs) = "untag",
+        /// Show how an image was made
+        History(HistoryArgs) = "history",
+        /// Say by the exit code whether an image is here
+        ImageExists(ExistsArgs) = "image-exists" => |verb| verb.hide(true).override_usage("dunlin image exists IMAGE"),
+        /// Show the layers of an image
+        ImageTree(TreeArgs) = "image-tree" => |verb| verb.hide(true).override_usage("dunlin image tree [OPTIONS] IMAGE"),
+        /// Remove images that nothing uses
+        ImagePrune(ImagePruneArgs) = "image-prune" => |verb| verb.hide(true).override_usage("dunlin image prune [OPTIONS]"),
+        /// List the tags of a repository in its registry
+        ListTags(ListTagsArgs) = "list-tags",
+        /// Log in to a registry
+        Login(LoginArgs) = "login",
+        /// Forget the password for a registry
+        Logout(LogoutArgs) = "logout",
         /// Show the host, the store and what is enforced
         Info(FormatArgs) = "info",
+        /// Check that the store is as it was written
+        SystemCheck(SystemCheckArgs) = "system-check" => |verb| verb.override_usage("dunlin system check [OPTIONS]"),
+        /// Show what images, containers and volumes take on the disk
+        SystemDf(SystemDfArgs) = "system-df" => |verb| verb.override_usage("dunlin system df [OPTIONS]"),
+        /// Remove containers, images and volumes that nothing uses
+        SystemPrune(SystemPruneArgs) = "system-prune" => |verb| verb.override_usage("dunlin system prune [OPTIONS]"),
         /// Show the version
         Version(FormatArgs) = "version",
         /// Run the daemon: takes desired states over MQTT and from /etc/dunlin/apps, keeps the device at them

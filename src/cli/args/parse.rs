@@ -19,9 +19,11 @@ pub enum Parsed {
 
 /// Parses argv without the program's name.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Parsed {
-    let arguments: Vec<OsString> = std::iter::once("dunlin".into())
-        .chain(regroup(arguments.into_iter().collect()))
-        .collect();
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    if let Some(answer) = group_alone(&arguments) {
+        return answer;
+    }
+    let arguments: Vec<OsString> = std::iter::once("dunlin".into()).chain(regroup(arguments)).collect();
     let flexible = Verb::deferred::<BoolValues>(Cli::command());
     let error = match flexible.try_get_matches_from(&arguments) {
         Ok(mut matches) => match Cli::from_arg_matches_mut(&mut matches) {
@@ -63,12 +65,28 @@ impl Change for BoolValues {
     }
 }
 
-/// `container VERB` and `image VERB` are the same verbs.
+const CONTAINER_VERBS: &str = "create, exec, inspect, kill, list, logs, ls, pause, port, ps, rename, restart, rm, run, \
+                               start, stats, stop, top, unpause, wait";
+const IMAGE_VERBS: &str = "exists, history, inspect, list, ls, prune, pull, remove, rm, tag, tree, untag";
+const SYSTEM_VERBS: &str = "check, df, info, prune";
+
+/// `container VERB` and `image VERB` are the same verbs; `system VERB` is `system-VERB`.
 fn regroup(mut arguments: Vec<OsString>) -> Vec<OsString> {
     let Some(at) = verb_at(&arguments) else {
         return arguments;
     };
     let word = |at: usize| arguments.get(at).and_then(|word| word.to_str()).unwrap_or("");
+    // skopeo's `inspect --config` is not the settings file.
+    if word(at) == "inspect"
+        && arguments
+            .iter()
+            .any(|word| word.as_encoded_bytes().starts_with(b"docker://"))
+    {
+        for word in arguments.iter_mut().skip(at).filter(|word| *word == "--config") {
+            *word = "--image-config".into();
+        }
+        return arguments;
+    }
     let replacement: &[&str] = match (word(at), word(at + 1)) {
         ("container", "ls" | "list" | "ps") => &["ps"],
         ("container", "inspect") => &["inspect", "--type", "container"],
@@ -79,13 +97,41 @@ fn regroup(mut arguments: Vec<OsString>) -> Vec<OsString> {
         ) => &[verb],
         ("image", "ls" | "list") => &["images"],
         ("image", "inspect") => &["inspect", "--type", "image"],
-        ("image", "pull") => &["pull"],
-        ("image", "rm") => &["rmi"],
+        ("image", verb @ ("pull" | "tag" | "untag" | "history")) => &[verb],
+        ("image", "rm" | "remove") => &["rmi"],
+        ("image", "exists") => &["image-exists"],
+        ("image", "tree") => &["image-tree"],
+        ("image", "prune") => &["image-prune"],
+        ("system", "info") => &["info"],
+        ("system", "check") => &["system-check"],
+        ("system", "df") => &["system-df"],
+        ("system", "prune") => &["system-prune"],
         _ => return arguments,
     };
     let replacement: Vec<OsString> = replacement.iter().map(OsString::from).collect();
     arguments.splice(at..at + 2, replacement);
     arguments
+}
+
+/// A group without a verb, or with one that is not its own.
+fn group_alone(arguments: &[OsString]) -> Option<Parsed> {
+    let at = verb_at(arguments)?;
+    let group = arguments[at].to_str()?;
+    let verbs = match group {
+        "container" => CONTAINER_VERBS,
+        "image" => IMAGE_VERBS,
+        "system" => SYSTEM_VERBS,
+        _ => return None,
+    };
+    let list = format!("dunlin {group} VERB, where VERB is one of: {verbs}");
+    match arguments.get(at + 1).map(|word| word.to_string_lossy()).as_deref() {
+        Some("--help" | "-h") => Some(Parsed::Show(format!("Usage: {list}\n"))),
+        None => Some(Parsed::Wrong(format!("Error: missing command: {list}"))),
+        Some(verb) if !verbs.split(", ").any(|known| known == verb) => Some(Parsed::Wrong(format!(
+            "Error: unrecognized command `dunlin {group} {verb}`: {list}"
+        ))),
+        Some(_) => None,
+    }
 }
 
 /// Where the verb stands: the first word that is neither a global option nor its value.
@@ -171,7 +217,12 @@ mod tests {
             ("--log-level debug container inspect x", "inspect"),
             ("image ls", "images"),
             ("image rm x", "rmi"),
+            ("image history x", "history"),
+            ("--log-level debug image exists x", "imageexists"),
+            ("image tree x", "imagetree"),
+            ("image prune -af", "imageprune"),
             ("container rm x", "rm"),
+            ("system check --repair", "systemcheck"),
         ] {
             match parse(words(line)) {
                 Parsed::Run(cli) => {
@@ -181,6 +232,27 @@ mod tests {
                 other => panic!("{line}: {other:?}"),
             }
         }
+    }
+
+    #[test]
+    fn every_word_of_a_group_is_understood() {
+        for (group, verbs) in [
+            ("container", CONTAINER_VERBS),
+            ("image", IMAGE_VERBS),
+            ("system", SYSTEM_VERBS),
+        ] {
+            for verb in verbs.split(", ") {
+                let line = format!("{group} {verb} --help");
+                match parse(words(&line)) {
+                    Parsed::Show(text) => assert!(text.contains("Examples:"), "{line}: {text}"),
+                    other => panic!("{line}: {other:?}"),
+                }
+            }
+        }
+        let Parsed::Show(help) = parse(words("image tree --help")) else {
+            panic!("no help")
+        };
+        assert!(help.contains("Usage: dunlin image tree [OPTIONS]"), "{help}");
     }
 
     #[test]
@@ -195,13 +267,24 @@ mod tests {
             "ps --sort nope",
             "rm --time x y",
             "rmi",
+            "image",
+            "image nope x",
+            "container",
+            "image exists",
         ] {
             match parse(words(line)) {
                 Parsed::Wrong(text) => assert!(text.contains("Error: "), "{line}: {text}"),
                 other => panic!("{line}: {other:?}"),
             }
         }
-        for line in ["--help", "run --help", "--version", "ps -h"] {
+        for line in [
+            "--help",
+            "run --help",
+            "--version",
+            "ps -h",
+            "image --help",
+            "image tree --help",
+        ] {
             assert!(matches!(parse(words(line)), Parsed::Show(_)), "{line}");
         }
     }

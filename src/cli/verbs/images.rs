@@ -16,13 +16,14 @@ use std::collections::BTreeMap;
 
 pub fn images(engine: &Engine, args: &ImagesArgs) -> Result<u8, Failure> {
     let now = time::now();
-    let mut images = Vec::new();
-    for image in engine.images()? {
-        let labels = labels(engine, &image);
-        if fits(engine, args, &image, &labels, now)? {
-            images.push((image, labels));
-        }
-    }
+    let wanted = Wanted::new(engine, &args.filter, now)?;
+    let fitting = engine.images()?.into_iter().filter(|image| wanted.fits(engine, image));
+    let images: Vec<_> = fitting
+        .map(|image| {
+            let labels = labels(engine, &image);
+            (image, labels)
+        })
+        .collect();
     let mut rows: Vec<Row> = images
         .iter()
         .flat_map(|(image, _)| rows_of(image, args.image.as_deref()))
@@ -73,14 +74,14 @@ pub fn images(engine: &Engine, args: &ImagesArgs) -> Result<u8, Failure> {
     Ok(0)
 }
 
-struct Row<'a> {
+pub(super) struct Row<'a> {
     image: &'a ImageRecord,
-    repository: String,
-    tag: String,
+    pub(super) repository: String,
+    pub(super) tag: String,
 }
 
 /// One row per name; one of `<none>` for an image without names.
-fn rows_of<'a>(image: &'a ImageRecord, wanted: Option<&str>) -> Vec<Row<'a>> {
+pub(super) fn rows_of<'a>(image: &'a ImageRecord, wanted: Option<&str>) -> Vec<Row<'a>> {
     let none = || "<none>".to_owned();
     let mut rows: Vec<Row<'a>> = image
         .names
@@ -176,50 +177,91 @@ fn users(engine: &Engine) -> Result<BTreeMap<String, usize>, Failure> {
 }
 
 fn labels(engine: &Engine, image: &ImageRecord) -> BTreeMap<String, String> {
-    let config: Option<Value> = engine
-        .image_config(image)
-        .ok()
-        .and_then(|config| serde_json::from_slice(&config).ok());
-    let labels = config.and_then(|config| serde_json::from_value(config.get("config")?.get("Labels")?.clone()).ok());
-    labels.unwrap_or_default()
+    known_labels(engine, image).unwrap_or_default()
 }
 
-fn fits(
-    engine: &Engine,
-    args: &ImagesArgs,
-    image: &ImageRecord,
-    labels: &BTreeMap<String, String>,
-    now: Unix,
-) -> Result<bool, Failure> {
-    for text in &args.filter {
-        let wrong = |reason: &str| Failure::new(format!("filter `{text}`: {reason}"));
-        let (key, value) = text.split_once('=').ok_or_else(|| wrong("write KEY=VALUE"))?;
-        let good = match key {
-            "dangling" => image.names.is_empty() == (value == "true" || value == "1"),
-            "reference" => image
+/// `None` where the configuration cannot be read.
+fn known_labels(engine: &Engine, image: &ImageRecord) -> Option<BTreeMap<String, String>> {
+    let config = engine.store().config(image).ok()?.config;
+    Some(config.and_then(|config| config.labels).unwrap_or_default())
+}
+
+/// Conditions on images, checked when they are read.
+pub struct Wanted {
+    conditions: Vec<Condition>,
+}
+
+enum Condition {
+    Dangling(bool),
+    Reference(String),
+    Label(String),
+    NoLabel(String),
+    Id(String),
+    Before(Unix),
+    Since(Unix),
+    Never,
+}
+
+impl Wanted {
+    /// From `--filter KEY=VALUE`; all must hold.
+    pub fn new(engine: &Engine, filters: &[String], now: Unix) -> Result<Wanted, Failure> {
+        let conditions = filters.iter().map(|text| condition(engine, text, now));
+        Ok(Wanted {
+            conditions: conditions.collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Whether an image fits.
+    pub fn fits(&self, engine: &Engine, image: &ImageRecord) -> bool {
+        self.conditions.iter().all(|condition| match condition {
+            Condition::Dangling(dangling) => image.names.is_empty() == *dangling,
+            Condition::Reference(value) => image
                 .names
                 .iter()
                 .any(|name| matches(value, &name.to_string()) || matches(value, &name.name()) || goes_by(name, value)),
-            "label" => match value.split_once('=') {
-                Some((label, value)) => labels.get(label).is_some_and(|found| found == value),
-                None => labels.contains_key(value),
-            },
-            "id" => image.id.hex().starts_with(value.trim_start_matches("sha256:")),
-            "before" => image.created < engine.image(value)?.created,
-            "since" | "after" => image.created > engine.image(value)?.created,
-            "until" => image.created < point(value, now).ok_or_else(|| wrong("neither a time nor a duration"))?,
-            "readonly" | "intermediate" => value != "true",
-            _ => {
-                return Err(wrong(
-                    "use before, dangling, id, label, readonly, reference, since or until",
-                ));
-            }
-        };
-        if !good {
-            return Ok(false);
-        }
+            Condition::Label(label) => has_label(&labels(engine, image), label),
+            Condition::NoLabel(label) => known_labels(engine, image).is_some_and(|labels| !has_label(&labels, label)),
+            Condition::Id(id) => image.id.hex().starts_with(id),
+            Condition::Before(at) => image.created < *at,
+            Condition::Since(at) => image.created > *at,
+            Condition::Never => false,
+        })
     }
-    Ok(true)
+}
+
+fn condition(engine: &Engine, text: &str, now: Unix) -> Result<Condition, Failure> {
+    let wrong = |reason: &str| Failure::new(format!("filter `{text}`: {reason}"));
+    let (key, value) = text.split_once('=').ok_or_else(|| wrong("write KEY=VALUE"))?;
+    let yes = || match value {
+        "true" | "1" => Ok(true),
+        "false" | "0" => Ok(false),
+        _ => Err(wrong("true or false")),
+    };
+    Ok(match key {
+        "dangling" => Condition::Dangling(yes()?),
+        "reference" => Condition::Reference(value.to_owned()),
+        "label" => Condition::Label(value.to_owned()),
+        "label!" => Condition::NoLabel(value.to_owned()),
+        "id" => Condition::Id(value.trim_start_matches("sha256:").to_owned()),
+        "before" => Condition::Before(engine.image(value)?.created),
+        "since" | "after" => Condition::Since(engine.image(value)?.created),
+        "until" => Condition::Before(point(value, now).ok_or_else(|| wrong("neither a time nor a duration"))?),
+        // No image is one.
+        "readonly" | "intermediate" if yes()? => Condition::Never,
+        "readonly" | "intermediate" => Condition::Id(String::new()),
+        _ => {
+            return Err(wrong(
+                "use before, dangling, id, label, readonly, reference, since or until",
+            ));
+        }
+    })
+}
+
+fn has_label(labels: &BTreeMap<String, String>, text: &str) -> bool {
+    match text.split_once('=') {
+        Some((label, value)) => labels.get(label).is_some_and(|found| found == value),
+        None => labels.contains_key(text),
+    }
 }
 
 fn goes_by(name: &Reference, typed: &str) -> bool {

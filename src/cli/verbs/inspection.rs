@@ -14,6 +14,12 @@ use crate::store::ImageRecord;
 use serde_json::{Value, json};
 
 pub fn inspect(engine: &Engine, args: &InspectArgs) -> Result<u8, Failure> {
+    if args.names.iter().any(|name| name.starts_with("docker://")) {
+        return super::remote::inspect_remote(engine, args);
+    }
+    if args.raw || args.image_config || args.no_tags {
+        return Err(Failure::new("--raw, --config and --no-tags go with docker://NAME"));
+    }
     let mut found = Vec::new();
     let mut code = 0;
     if args.latest {

@@ -2,29 +2,41 @@
 
 mod agent;
 mod execute;
+mod history;
 mod host;
 mod images;
 mod inspection;
 mod lifecycle;
 mod list;
+mod login;
 mod logs;
 mod pick;
-
+mod prune;
 mod pull;
+mod remote;
 mod run;
+mod system;
+mod tags;
+mod tree;
 mod usage;
 
 pub use agent::agent;
 pub use execute::exec;
+pub use history::history;
 pub use host::{info, version};
 pub use images::{images, rmi};
 pub use inspection::inspect;
 pub use lifecycle::{kill, pause, rename, restart, rm, start, stop, unpause, wait};
 pub use list::{port, ps};
+pub use login::{login, logout};
 pub use logs::logs;
-
+pub use prune::image_prune;
 pub use pull::pull;
+pub use remote::list_tags;
 pub use run::{create, prepare, run};
+pub use system::{check as system_check, df as system_df, prune as system_prune};
+pub use tags::{exists, tag, untag};
+pub use tree::tree;
 pub use usage::{stats, top};
 
 use super::failure::Failure;

@@ -57,7 +57,8 @@ impl Wish {
     }
 }
 
-fn reach(platform: Option<Platform>, registry: &RegistryArgs) -> Reach {
+/// How a registry is reached, from the flags.
+pub fn reach(platform: Option<Platform>, registry: &RegistryArgs) -> Reach {
     Reach {
         platform,
         authfile: registry.authfile.clone(),

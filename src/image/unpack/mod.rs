@@ -22,16 +22,19 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use crate::image::tar::{Archive, Entry, Kind, Segment, shown};
-use crate::image::tree;
+use crate::image::{sums, tree};
 use crate::store::RootDir;
 use crate::sys::fs;
 use crate::types::bounds;
+use crate::types::digest::Digest;
 pub use error::UnpackError;
 pub(crate) use owners::OWNER_XATTR;
 pub use owners::Owners;
 use path::{Clean, Meaning, join};
+use sums::Digests;
 pub(crate) use walk::OPAQUE_XATTR;
 use walk::Walk;
 
@@ -65,6 +68,8 @@ pub struct Stats {
     pub opaque: bool,
     /// Owner and mode of its root, when it says so.
     pub root: Option<RootDir>,
+    /// Bytes of the file with its sums, 0 when there is none.
+    pub sums: u64,
 }
 
 /// A layer being unpacked.
@@ -76,6 +81,8 @@ pub struct Unpacker {
     /// Hard links whose target is not in this layer: (path, target).
     links: Vec<(Vec<u8>, Vec<u8>)>,
     links_bytes: usize,
+    /// Digests of files, where they are wanted.
+    digests: Option<Digests>,
 }
 
 impl Unpacker {
@@ -89,7 +96,21 @@ impl Unpacker {
             stats: Stats::default(),
             links: Vec::new(),
             links_bytes: 0,
+            digests: None,
         }
+    }
+
+    /// From now on the digests of files are kept, for [`Unpacker::record`].
+    pub fn keep_digests(&mut self) {
+        self.digests = Some(Digests::default());
+    }
+
+    /// Writes what the whole tree looks like to `out`; nothing in it may change after that.
+    pub fn record(&mut self, root: &OwnedFd, out: &File) -> io::Result<()> {
+        self.walk.leave(0).map_err(io::Error::other)?;
+        let digests = self.digests.take().unwrap_or_default();
+        self.stats.sums = sums::record(root, digests, out)?;
+        Ok(())
     }
 
     /// Takes the whole archive. Afterwards [`Unpacker::leans`] says whether the lower layers are needed.
@@ -241,7 +262,11 @@ impl Unpacker {
             offset: 0,
             len: entry.size,
         }];
-        self.write(archive, &file, entry.sparse.as_deref().unwrap_or(&whole), entry)?;
+        let digest = self.write(archive, &file, entry.sparse.as_deref().unwrap_or(&whole), entry)?;
+        if self.digests.is_some() {
+            let made = fs::stat_fd(&file).map_err(|e| os(entry, "examine it", &e))?;
+            self.note(made.id.1, digest);
+        }
         if entry.sparse.is_some() {
             file.set_len(entry.size).map_err(|e| os(entry, "set its size", &e))?;
         }
@@ -249,7 +274,7 @@ impl Unpacker {
         fs::set_time_fd(&file, entry.mtime).map_err(|e| os(entry, "set its time", &e))
     }
 
-    /// Writes the entry's bytes, once each. Large files go to the device while they are written and leave the page cache,
+    /// Writes the entry's bytes, once each, and returns their digest where it is wanted and they are the whole file. Large files go to the device while they are written and leave the page cache,
     /// which belongs to the containers that run.
     fn write<R: Read>(
         &mut self,
@@ -257,7 +282,8 @@ impl Unpacker {
         mut file: &File,
         segments: &[Segment],
         entry: &Entry,
-    ) -> Result<(), UnpackError> {
+    ) -> Result<Option<Digest>, UnpackError> {
+        let mut hash = (self.digests.is_some() && entry.sparse.is_none()).then(Sha256::new);
         let window = bounds::WRITE_BEHIND_BYTES;
         let mut flushed = 0;
         for segment in segments {
@@ -273,6 +299,9 @@ impl Unpacker {
                     None => file.write_all(chunk),
                 };
                 written.map_err(|e| os(entry, "write the file", &e))?;
+                if let Some(hash) = &mut hash {
+                    hash.update(chunk);
+                }
                 offset += chunk.len() as u64;
                 if offset >= flushed + window {
                     fs::start_writing(file, flushed, window);
@@ -283,7 +312,14 @@ impl Unpacker {
                 }
             }
         }
-        Ok(())
+        Ok(hash.map(|hash| Digest::from_bytes(hash.finalize().into())))
+    }
+
+    /// Remembers the content of the file with this inode, just made; `None`: to be read back.
+    fn note(&mut self, inode: u64, digest: Option<Digest>) {
+        if let Some(digests) = &mut self.digests {
+            digests.note(inode, digest);
+        }
     }
 
     fn link(&mut self, clean: &Clean, name: &[u8], entry: &Entry) -> Result<(), UnpackError> {

@@ -73,6 +73,10 @@ impl Unpacker {
                 let to = self.walk.dir();
                 let chown = self.owners != Owners::Single;
                 tree::copy_node(&found.dir, &found.name, &found.meta, to, target_name, chown).map_err(failed)?;
+                if found.meta.kind == Kind::File {
+                    let made = fs::stat_at(self.walk.dir(), target_name).map_err(failed)?;
+                    self.note(made.id.1, None);
+                }
             }
         }
         self.walk.go(parent, path)?;

@@ -1,10 +1,14 @@
 //! The command line against the real thing: as an ordinary user with subordinate ids, as one without, and as root.
 
+mod check;
 mod flow;
+mod images;
 mod listing;
 mod machines;
 mod ownership;
 mod processes;
+mod registry;
+mod space;
 mod storage;
 mod terminal;
 

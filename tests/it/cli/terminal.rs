@@ -15,14 +15,14 @@ use std::time::{Duration, Instant};
 const WAIT: Duration = Duration::from_secs(20);
 
 /// A command on a terminal of its own.
-struct Typist {
+pub(super) struct Typist {
     child: Child,
     master: File,
     shown: Arc<Mutex<String>>,
 }
 
 impl Typist {
-    fn start(cmd: Cmd, rows: u16, cols: u16) -> Typist {
+    pub(super) fn start(cmd: Cmd, rows: u16, cols: u16) -> Typist {
         let (master, end) = tty::open_pair().unwrap();
         tty::set_window_size(master.as_fd(), WindowSize { rows, cols }).unwrap();
         let inner = cmd.into_command();
@@ -58,11 +58,11 @@ impl Typist {
         Typist { child, master, shown }
     }
 
-    fn types(&mut self, text: &str) {
+    pub(super) fn types(&mut self, text: &str) {
         self.master.write_all(text.as_bytes()).unwrap();
     }
 
-    fn sees(&self, text: &str) {
+    pub(super) fn sees(&self, text: &str) {
         let end = Instant::now() + WAIT;
         while !self.shown.lock().unwrap().contains(text) {
             assert!(
@@ -74,7 +74,7 @@ impl Typist {
         }
     }
 
-    fn ends(&mut self) -> i32 {
+    pub(super) fn ends(&mut self) -> i32 {
         let end = Instant::now() + WAIT;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {

@@ -162,6 +162,8 @@ fn serve(
     all: &Mutex<Vec<Asked>>,
     connections: &AtomicUsize,
 ) -> std::io::Result<()> {
+    // Head and body are two writes: without this the second waits for the other side's acknowledgement.
+    stream.set_nodelay(true)?;
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut first = true;
     loop {

@@ -4,6 +4,7 @@ mod access;
 mod faults;
 mod faulty;
 mod real;
+mod tags;
 
 use std::future::Future;
 use std::path::Path;

@@ -1,0 +1,150 @@
+//! The tags of a repository (OCI distribution specification, "Listing Tags"), page by page.
+
+use hyper::StatusCode;
+use serde::Deserialize;
+
+use super::Client;
+use super::error::RegistryError;
+use super::retry::Tries;
+use super::transport::Outgoing;
+use crate::types::bounds::{TAG_PAGE_BYTES, TAG_PAGES, TAGS};
+use crate::types::reference::Reference;
+
+#[derive(Deserialize)]
+struct Page {
+    /// Go writes none as null.
+    tags: Option<Vec<String>>,
+}
+
+impl Client {
+    /// All tags of a reference's repository, as its registry orders them. Mirrors are not asked: they need not know all.
+    pub async fn tags(&self, reference: &Reference) -> Result<Vec<String>, RegistryError> {
+        let repository = self.repository(reference)?;
+        let endpoint = &repository.endpoints[repository.endpoints.len() - 1];
+        let protocol = |detail: String| RegistryError::Protocol {
+            host: endpoint.registry().to_owned(),
+            detail,
+        };
+        let mut tags = Vec::new();
+        let mut path = format!("/v2/{}/tags/list", endpoint.path);
+        for _ in 0..TAG_PAGES {
+            let mut tries = Tries::new(self.inner.transport.limits());
+            let (page, next) = loop {
+                match self.page(endpoint, &path).await {
+                    Ok(page) => break page,
+                    Err(error) => tries.next(error).await?,
+                }
+            };
+            tags.extend(page.tags.unwrap_or_default());
+            if tags.len() > TAGS {
+                return Err(protocol(format!("`{}` has more than {TAGS} tags", endpoint.path)));
+            }
+            match next {
+                Some(next) if next != path => path = next,
+                _ => return Ok(tags),
+            }
+        }
+        Err(protocol(format!(
+            "the tags of `{}` have more than {TAG_PAGES} pages",
+            endpoint.path
+        )))
+    }
+
+    /// One page, and the path of the next one.
+    async fn page(
+        &self,
+        endpoint: &super::repository::Endpoint,
+        path: &str,
+    ) -> Result<(Page, Option<String>), RegistryError> {
+        let host = || endpoint.registry().to_owned();
+        let mut reply = self
+            .inner
+            .ask(endpoint, &Outgoing::get(path.to_owned()), &endpoint.path)
+            .await?;
+        if reply.head.status != StatusCode::OK {
+            return Err(RegistryError::Protocol {
+                host: host(),
+                detail: format!("it answered {} to a request for tags", reply.head.status.as_u16()),
+            });
+        }
+        let next = reply.header("link").and_then(|text| next_path(text, path));
+        let body = reply
+            .body
+            .read_all(TAG_PAGE_BYTES)
+            .await?
+            .ok_or_else(|| RegistryError::TooLarge {
+                host: host(),
+                what: format!("tags of {}", endpoint.path),
+                limit: TAG_PAGE_BYTES as u64,
+            })?;
+        let page = serde_json::from_slice(&body).map_err(|error| RegistryError::Protocol {
+            host: host(),
+            detail: format!("its list of tags is not valid at line {}", error.line()),
+        })?;
+        Ok((page, next))
+    }
+}
+
+/// Path and query of the link with `rel="next"` (RFC 8288). Its host does not count: the same registry is asked, whatever a proxy
+/// before it believes to be its name.
+fn next_path(header: &str, here: &str) -> Option<String> {
+    let mut rest = header;
+    while let Some((_, after)) = rest.split_once('<') {
+        let (target, after) = after.split_once('>')?;
+        let end = after.find(",<").or_else(|| after.find(", <")).unwrap_or(after.len());
+        let (parameters, after) = after.split_at(end);
+        let is_next = parameters.split(';').any(|parameter| {
+            let (key, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+            key.trim().eq_ignore_ascii_case("rel") && value.trim().trim_matches('"').eq_ignore_ascii_case("next")
+        });
+        if is_next {
+            let local = match target.split_once("://") {
+                Some((_, beyond)) => &beyond[beyond.find('/')?..],
+                None => target,
+            };
+            let sound = !local.is_empty() && local.bytes().all(|b| b.is_ascii_graphic());
+            return match local {
+                _ if !sound => None,
+                local if local.starts_with('/') => Some(local.to_owned()),
+                local if local.starts_with('?') => Some(format!("{}{local}", here.split('?').next()?)),
+                local => Some(format!("{}/{local}", here.split('?').next()?.rsplit_once('/')?.0)),
+            };
+        }
+        rest = after;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::next_path;
+
+    #[test]
+    fn the_next_page_is_where_the_link_says_on_the_same_registry() {
+        for (header, expected) in [
+            (
+                r#"</v2/a/tags/list?last=x&n=2>; rel="next""#,
+                Some("/v2/a/tags/list?last=x&n=2"),
+            ),
+            (
+                r#"<https://other.example/v2/a/tags/list?last=x>; rel=next"#,
+                Some("/v2/a/tags/list?last=x"),
+            ),
+            (r#"<?last=x>; rel="next""#, Some("/v2/a/tags/list?last=x")),
+            (r#"<list?last=x>;rel="next""#, Some("/v2/a/tags/list?last=x")),
+            (r#"</first>; rel="first", </second>; REL="Next""#, Some("/second")),
+            (r#"</first>; rel="first""#, None),
+            (r#"<https://other.example>; rel="next""#, None),
+            (r#"</a b>; rel="next""#, None),
+            (r#"<>; rel="next""#, None),
+            ("</open", None),
+            ("", None),
+        ] {
+            assert_eq!(
+                next_path(header, "/v2/a/tags/list?n=2").as_deref(),
+                expected,
+                "{header}"
+            );
+        }
+    }
+}
