@@ -12,6 +12,7 @@ use crate::types::bounds::{APPS_BYTES, DOCUMENT_LIFE_MS, GROUPS};
 use crate::types::deployment::{Cause, Reason};
 use crate::types::digest::Digest;
 use crate::types::document::{Assign, Desired, Preamble};
+use crate::types::read;
 use crate::types::text::is_name;
 use crate::types::time::Unix;
 use crate::uplink::dsse::{self, EnvelopeError, Kind, Trusted};
@@ -73,7 +74,7 @@ impl Intake {
         let accepted: Accepted = record::read_optional(&path)?.unwrap_or_default();
         let mut documents = BTreeMap::new();
         for (source, json) in &accepted.desired {
-            match serde_json::from_str(json) {
+            match read::json(json.as_bytes()) {
                 Ok(document) => drop(documents.insert(source.clone(), document)),
                 Err(error) => crate::warn!("stored desired state of `{source}`: {error}"),
             }
@@ -81,7 +82,7 @@ impl Intake {
         let assign = accepted
             .assign
             .as_deref()
-            .and_then(|json| serde_json::from_str(json).ok())
+            .and_then(|json| read::json(json.as_bytes()).ok())
             .unwrap_or_default();
         Ok(Intake {
             path,
@@ -144,7 +145,7 @@ impl Intake {
                 generation: Some(preamble.generation),
             }))
         };
-        let document: Desired = match serde_json::from_slice(&payload) {
+        let document: Desired = match read::json(&payload) {
             Ok(document) => document,
             Err(error) => return refuse(Cause::new(Reason::Schema, error.to_string()), None),
         };
@@ -201,7 +202,7 @@ impl Intake {
                 generation: Some(preamble.generation),
             }))
         };
-        let assign: Assign = match serde_json::from_slice(&payload) {
+        let assign: Assign = match read::json(&payload) {
             Ok(assign) => assign,
             Err(error) => return refuse(Cause::new(Reason::Schema, error.to_string())),
         };
@@ -268,7 +269,7 @@ impl Intake {
             unknown(Cause::new(code, error.to_string()))
         })?;
         let preamble: Preamble =
-            serde_json::from_slice(&payload).map_err(|e| unknown(Cause::new(Reason::Schema, e.to_string())))?;
+            read::json(&payload).map_err(|e| unknown(Cause::new(Reason::Schema, e.to_string())))?;
         let refuse = |code, text: String| Refusal {
             cause: Cause::new(code, text),
             activity: None,

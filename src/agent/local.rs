@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::disk::durable;
 use crate::types::app::{self, App};
 use crate::types::bounds::{APP_FILE_BYTES, LOCAL_APPS};
+use crate::types::read;
 
 /// Local documents that cannot be used; the apps that run are left alone.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -52,7 +53,7 @@ pub fn read(folder: &Path) -> Result<Vec<App>, LocalError> {
                 continue;
             }
         };
-        match toml::from_str::<App>(&text) {
+        match read::toml::<App>(&text) {
             Ok(app) if format!("{}.toml", app.name) != name => {
                 problems.push(format!(
                     "`{name}`: the app's name is `{}`; name the file `{0}.toml`",

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::types::document::Presence;
+use crate::types::read;
 use crate::types::time::Mono;
 
 /// Take-overs within this time make a duplicate, milliseconds.
@@ -33,7 +34,7 @@ impl Watch {
     /// Judges one message; `ours` is what this agent published, `sessions` are those of this device's agents: what an
     /// earlier one said may still arrive.
     pub fn judge(&mut self, message: &[u8], ours: &Presence, sessions: &[String], now: Mono) -> Verdict {
-        let Ok(theirs) = serde_json::from_slice::<Presence>(message) else {
+        let Ok(theirs) = read::json::<Presence>(message) else {
             // Empty or rubbish: whatever overwrote ours, ours must stand there.
             return Verdict::Again;
         };

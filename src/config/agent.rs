@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::board::{Board, DIRECTORY};
 use super::{ConfigError, read_text};
 use crate::types::limits::Bytes;
+use crate::types::read;
 use crate::types::text::is_name;
 use crate::types::time::Span;
 
@@ -193,7 +194,7 @@ impl Settings {
 
     /// Reads a text; `path` is for errors. All mistakes of values are told at once.
     pub fn parse(text: &str, path: &Path) -> Result<Settings, ConfigError> {
-        let settings: Settings = toml::from_str(text).map_err(|e| ConfigError::invalid(path, e.to_string()))?;
+        let settings: Settings = read::toml(text).map_err(|e| ConfigError::invalid(path, e.to_string()))?;
         let problems = settings.problems();
         if problems.is_empty() {
             Ok(settings)

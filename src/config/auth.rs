@@ -14,6 +14,7 @@ use super::folders::{Folders, read_if_open};
 use crate::disk::{DiskError, durable};
 use crate::types::base64;
 use crate::types::bounds::ECOSYSTEM_FILE_BYTES;
+use crate::types::read::{self as parse, Malformed};
 
 /// Where credentials are looked for.
 #[derive(Debug, Clone, Default)]
@@ -334,9 +335,7 @@ fn read(path: &Path) -> Result<Option<AuthFile>, AuthError> {
     match read_if_open(path)? {
         None => Ok(None),
         Some(bytes) if bytes.trim_ascii().is_empty() => Ok(None),
-        Some(bytes) => serde_json::from_slice(&bytes)
-            .map(Some)
-            .map_err(|error| json_error(path, &error)),
+        Some(bytes) => parse::json(&bytes).map(Some).map_err(|error| json_error(path, &error)),
     }
 }
 
@@ -344,7 +343,10 @@ fn read_document(path: &Path) -> Result<Map<String, Value>, AuthError> {
     match durable::read_optional(path, ECOSYSTEM_FILE_BYTES)? {
         None => Ok(Map::new()),
         Some(bytes) if bytes.trim_ascii().is_empty() => Ok(Map::new()),
-        Some(bytes) => serde_json::from_slice(&bytes).map_err(|error| json_error(path, &error)),
+        Some(bytes) => match parse::json_any(&bytes).map_err(|error| json_error(path, &error))? {
+            Value::Object(document) => Ok(document),
+            _ => Err(syntax(path, "not a JSON object".into())),
+        },
     }
 }
 
@@ -356,15 +358,13 @@ fn auths<'a>(document: &'a mut Map<String, Value>, path: &Path) -> Result<&'a mu
 }
 
 /// The place of a mistake without the text, which may be a secret.
-fn json_error(path: &Path, error: &serde_json::Error) -> AuthError {
-    syntax(
-        path,
-        format!(
-            "not the expected JSON at line {} column {}",
-            error.line(),
-            error.column()
-        ),
-    )
+fn json_error(path: &Path, error: &Malformed) -> AuthError {
+    let place = match error.problem.rfind(" at line ") {
+        _ if !error.field.is_empty() => format!(" at `{}`", error.field),
+        Some(at) => error.problem[at..].to_owned(),
+        None => String::new(),
+    };
+    syntax(path, format!("not the expected JSON{place}"))
 }
 
 fn syntax(path: &Path, detail: String) -> AuthError {
@@ -381,7 +381,7 @@ fn write(path: &Path, document: &Map<String, Value>) -> Result<(), AuthError> {
     if let Some(folder) = target.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         durable::create_dirs(folder)?;
     }
-    let mut text = serde_json::to_vec_pretty(document).map_err(|error| json_error(path, &error))?;
+    let mut text = serde_json::to_vec_pretty(document).map_err(|error| syntax(path, error.to_string()))?;
     text.push(b'\n');
     Ok(durable::write(&target, &text)?)
 }
@@ -505,7 +505,7 @@ mod tests {
         for (text, word) in [
             (r#"{"auths":{"r.example":{"auth":"!!secret!!"}}}"#, "log in again"),
             (r#"{"auths":{"r.example":{"auth":"c2VjcmV0"}}}"#, "log in again"),
-            (r#"{"auths": "secret"}"#, "line 1"),
+            (r#"{"auths": "secret"}"#, "`auths`"),
             ("secret", "line 1"),
         ] {
             std::fs::write(&file, text).unwrap();

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::{ConfigError, read_text};
 use crate::types::limits::{Bytes, Limits};
 use crate::types::platform::Platform;
+use crate::types::read;
 
 /// One class of hardware.
 #[derive(Debug, Clone, PartialEq, serde::Deserialize)]
@@ -131,7 +132,7 @@ impl Board {
 
     /// Reads a board's text; `path` is for errors.
     pub fn parse(text: &str, path: &Path) -> Result<Board, ConfigError> {
-        let board: Board = toml::from_str(text).map_err(|e| ConfigError::invalid(path, e.to_string()))?;
+        let board: Board = read::toml(text).map_err(|e| ConfigError::invalid(path, e.to_string()))?;
         let problems: Vec<String> = [("defaults", &board.defaults), ("maximum", &board.maximum)]
             .iter()
             .flat_map(|(key, limits)| {

@@ -13,6 +13,7 @@ use serde::Deserialize;
 use super::folders::{Folders, read_if_open};
 use crate::disk::DiskError;
 use crate::types::bounds::{DROP_INS, REGISTRY_TABLES};
+use crate::types::read;
 
 /// Where the files are looked for. Every path may be absent.
 #[derive(Debug, Clone, Default)]
@@ -198,7 +199,7 @@ impl Registries {
 
     /// Adds what `text` says to what is known; `path` is named in errors.
     pub fn merge(&mut self, text: &str, path: &Path) -> Result<(), RegistriesError> {
-        let raw: RawFile = toml::from_str(text).map_err(|error| RegistriesError::Syntax {
+        let raw: RawFile = read::toml(text).map_err(|error| RegistriesError::Syntax {
             path: path.to_owned(),
             detail: error.to_string().trim_end().to_owned(),
         })?;

@@ -393,7 +393,7 @@ mod tests {
     use super::*;
 
     fn app(text: &str) -> App {
-        toml::from_str(&format!("name='web'\nimage='r.example/web:1'\n{text}")).unwrap()
+        crate::types::read::toml(&format!("name='web'\nimage='r.example/web:1'\n{text}")).unwrap()
     }
 
     #[test]

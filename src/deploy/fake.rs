@@ -614,7 +614,7 @@ pub fn app(name: &str, tag: &str) -> App {
         "name='{name}'\nimage='r.example/{name}:{tag}'\n[health]\ntcp={{port=80}}\ninterval='100ms'\ntimeout='100ms'\n\
          start_interval='100ms'\n[update]\nsoak='10s'\n"
     );
-    toml::from_str(&text).unwrap()
+    crate::types::read::toml(&text).unwrap()
 }
 
 /// The same, waiting for others.

@@ -22,6 +22,7 @@ use crate::types::bounds::FINAL_RECORDS;
 use crate::types::deployment::{self, State};
 use crate::types::digest::Digest;
 use crate::types::document::Rollout;
+use crate::types::read;
 
 use super::kill;
 use super::slots::{Body, Found, Slots, Step};
@@ -348,13 +349,13 @@ fn read_set(path: &Path) -> Result<Option<Set>, DiskError> {
     let Some(record) = record::read_optional::<SetRecord>(path)? else {
         return Ok(None);
     };
-    let damaged = |error: serde_json::Error| DiskError::Damaged {
+    let damaged = |error: read::Malformed| DiskError::Damaged {
         path: path.to_owned(),
         why: error.to_string(),
     };
     let mut apps = Vec::with_capacity(record.apps.len());
     for (json, image) in record.apps {
-        let app: App = serde_json::from_str(&json).map_err(damaged)?;
+        let app: App = read::json(json.as_bytes()).map_err(damaged)?;
         apps.push(SetApp {
             spec: app.spec_digest(),
             app,

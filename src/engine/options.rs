@@ -7,8 +7,8 @@ use crate::types::container::{ContainerSpec, Device, LogLimits, Mount, MountSour
 use crate::types::health::Health;
 use crate::types::limits::Limits;
 use crate::types::oci::image::Config;
-use crate::types::oci::read::{Malformed, read};
 use crate::types::platform::Platform;
+use crate::types::read::{self, Malformed};
 use crate::types::time::Span;
 use std::collections::BTreeMap;
 
@@ -142,7 +142,7 @@ impl ImageDefaults {
         struct Outer {
             config: Option<Config>,
         }
-        let config = read::<Outer>(config)?.config.unwrap_or_default();
+        let config = read::json::<Outer>(config)?.config.unwrap_or_default();
         Ok(ImageDefaults { config })
     }
 

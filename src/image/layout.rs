@@ -12,6 +12,7 @@ use crate::registry::{Descriptor, Document, ManifestError, parse_manifest};
 use crate::types::bounds;
 use crate::types::digest::Digest;
 use crate::types::platform::Platform;
+use crate::types::read;
 use crate::types::reference::Reference;
 
 /// The annotation that names an image in `index.json`.
@@ -150,7 +151,7 @@ impl Layout {
     fn entry(&self, tag: Option<&str>) -> Result<TopEntry, LayoutError> {
         let path = self.dir.join("index.json");
         let bytes = durable::read(&path, bounds::MANIFEST_BYTES as u64)?;
-        let index: TopIndex = serde_json::from_slice(&bytes).map_err(|e| self.not_an_index(e.to_string()))?;
+        let index: TopIndex = read::json(&bytes).map_err(|e| self.not_an_index(e.to_string()))?;
         let name = |entry: &TopEntry| entry.annotations.get(REF_NAME).cloned().unwrap_or_default();
         let tags: Vec<String> = index.manifests.iter().map(name).collect();
         let mut fitting: Vec<TopEntry> = index

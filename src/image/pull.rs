@@ -21,8 +21,8 @@ use crate::types::bounds;
 use crate::types::deployment::Reason;
 use crate::types::digest::Digest;
 use crate::types::oci::image::ImageConfiguration;
-use crate::types::oci::read::read;
 use crate::types::platform::Platform;
+use crate::types::read;
 use crate::types::reference::Reference;
 use crate::types::time::Unix;
 
@@ -405,7 +405,7 @@ fn plan(found: &Found, name: &str, options: &PullOptions) -> Result<Plan, PullEr
         config: found.config_digest,
         why,
     };
-    let config: ImageConfiguration = read(&found.config).map_err(|e| wrong(format!("is not valid: {e}")))?;
+    let config: ImageConfiguration = read::json(&found.config).map_err(|e| wrong(format!("is not valid: {e}")))?;
     let diffs = config.rootfs.diff_ids.iter().flatten();
     let diffs: Result<Vec<Digest>, _> = diffs.map(|diff| diff.parse()).collect();
     let diffs = diffs.map_err(|e| wrong(format!("lists a layer that is none: {e}")))?;

@@ -19,8 +19,8 @@ use crate::runtime::seccomp::Program;
 use crate::sys::creds::Caps;
 use crate::sys::tty::WindowSize;
 use crate::types::bounds::{BUNDLE_BYTES, RUN_START_MS};
-use crate::types::oci::read::read;
 use crate::types::oci::runtime::{Linux, LinuxCapabilities, LinuxSeccomp, Process, Spec};
+use crate::types::read;
 
 /// Which pipes a process gets; none is `/dev/null`, or a terminal.
 #[derive(Debug, Clone, Copy)]
@@ -233,7 +233,7 @@ fn recall(config: &MonitorConfig) -> Result<(Spec, Option<Program>), Refusal> {
 
 fn read_spec(path: &Path) -> Result<Spec, Refusal> {
     let text = durable::read(path, BUNDLE_BYTES).map_err(|error| Refusal::new(error.to_string()))?;
-    read(&text).map_err(|error| Refusal::new(format!("`{}`: {error}", path.display())))
+    read::json(&text).map_err(|error| Refusal::new(format!("`{}`: {error}", path.display())))
 }
 
 /// The container's own process, changed as asked.

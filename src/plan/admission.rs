@@ -84,7 +84,7 @@ mod tests {
             ("volumes=['data:/d:shared']", true),
             ("volumes=['data:/d']", false),
         ] {
-            let app: App = toml::from_str(&format!("name='a'\nimage='r.example/a:1'\n{more}")).unwrap();
+            let app: App = crate::types::read::toml(&format!("name='a'\nimage='r.example/a:1'\n{more}")).unwrap();
             assert_eq!(beside_refusal(&app).is_none(), allowed, "{more}");
         }
     }

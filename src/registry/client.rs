@@ -22,6 +22,7 @@ use super::url::{Url, default_port, is_loopback};
 use crate::config::auth::{AuthPlaces, Credential};
 use crate::config::registries::Registries;
 use crate::types::bounds::{REDIRECTS, REGISTRY_HOSTS};
+use crate::types::read;
 
 /// What all requests share.
 #[derive(Debug)]
@@ -284,7 +285,7 @@ pub(crate) fn words(body: Option<Bytes>) -> String {
         #[serde(default)]
         message: String,
     }
-    let parsed: Option<Errors> = body.and_then(|body| serde_json::from_slice(&body).ok());
+    let parsed: Option<Errors> = body.and_then(|body| read::json(&body).ok());
     let text = match parsed {
         Some(Errors { errors, .. }) if !errors.is_empty() => match &errors[0] {
             Detail { code, message } if message.is_empty() => code.clone(),

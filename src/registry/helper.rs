@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use crate::config::auth::Credential;
 use crate::types::bounds::TOKEN_BYTES;
+use crate::types::read;
 
 /// How long a helper may think.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -48,8 +49,8 @@ async fn run(program: &str, server: &str) -> Result<Option<Credential>, String> 
     let Some(text) = talk(program, "get", server).await? else {
         return Ok(None);
     };
-    let answer: Answer = serde_json::from_slice(&text)
-        .map_err(|_| format!("the credential helper `{program}` gave an answer that is not valid"))?;
+    let answer: Answer =
+        read::json(&text).map_err(|_| format!("the credential helper `{program}` gave an answer that is not valid"))?;
     Ok(Some(match answer.username.as_str() {
         "<token>" => Credential::IdentityToken { token: answer.secret },
         _ => Credential::Basic {

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use crate::types::bounds::{BLOB_BYTES, IMAGE_CONFIG_BYTES, INDEX_DEPTH, INDEX_ENTRIES, LAYERS, MANIFEST_BYTES};
 use crate::types::digest::{Digest, DigestError};
 use crate::types::platform::Platform;
+use crate::types::read;
 
 /// The media types of a manifest request, in the form of an `Accept` header.
 pub const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
@@ -217,7 +218,7 @@ pub fn parse_manifest(bytes: &[u8], media_type: &str) -> Result<Document, Manife
             media_type: clip(outside),
         });
     }
-    let raw: Raw = serde_json::from_slice(bytes).map_err(|error| ManifestError::Syntax {
+    let raw: Raw = read::json(bytes).map_err(|error| ManifestError::Syntax {
         detail: error.to_string(),
     })?;
     let kind = raw.kind(Kind::of(outside))?;

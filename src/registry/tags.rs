@@ -8,6 +8,7 @@ use super::error::RegistryError;
 use super::retry::Tries;
 use super::transport::Outgoing;
 use crate::types::bounds::{TAG_PAGE_BYTES, TAG_PAGES, TAGS};
+use crate::types::read;
 use crate::types::reference::Reference;
 
 #[derive(Deserialize)]
@@ -77,9 +78,9 @@ impl Client {
                 what: format!("tags of {}", endpoint.path),
                 limit: TAG_PAGE_BYTES as u64,
             })?;
-        let page = serde_json::from_slice(&body).map_err(|error| RegistryError::Protocol {
+        let page = read::json(&body).map_err(|error| RegistryError::Protocol {
             host: host(),
-            detail: format!("its list of tags is not valid at line {}", error.line()),
+            detail: format!("its list of tags: {error}"),
         })?;
         Ok((page, next))
     }

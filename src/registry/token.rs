@@ -23,6 +23,7 @@ use super::url::{Url, escape};
 use crate::config::auth::{AuthPlaces, Credential};
 use crate::types::base64;
 use crate::types::bounds::{REGISTRY_HOSTS, TOKEN_BYTES};
+use crate::types::read;
 
 /// How long a token is good when the server does not say (Docker's rule).
 const TOKEN_LIFE: Duration = Duration::from_secs(60);
@@ -160,7 +161,7 @@ async fn token(
     let body = reply.body.read_all(TOKEN_BYTES).await?;
     let body = body.ok_or_else(|| protocol(format!("its token is larger than {TOKEN_BYTES} bytes")))?;
     let answer: TokenAnswer =
-        serde_json::from_slice(&body).map_err(|_| protocol("its token server's answer is not valid".into()))?;
+        read::json(&body).map_err(|_| protocol("its token server's answer is not valid".into()))?;
     let token = answer
         .token
         .filter(|token| !token.is_empty())

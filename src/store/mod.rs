@@ -45,7 +45,7 @@ use crate::disk::{DiskError, durable, record as records};
 use crate::types::bounds;
 use crate::types::digest::Digest;
 use crate::types::oci::image::ImageConfiguration;
-use crate::types::oci::read::read;
+use crate::types::read;
 use crate::types::reference::Reference;
 pub use collect::Collected;
 pub use layer::{LayerKey, chain_ids};
@@ -244,7 +244,7 @@ impl Store {
     /// The configuration of an image.
     pub fn config(&self, image: &ImageRecord) -> Result<ImageConfiguration, StoreError> {
         let bytes = self.blob(&image.id)?;
-        read(&bytes).map_err(|e| StoreError::Config {
+        read::json(&bytes).map_err(|e| StoreError::Config {
             id: image.id,
             why: e.to_string(),
         })

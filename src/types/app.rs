@@ -380,7 +380,7 @@ mod tests {
 
     fn app(name: &str, deps: &[&str]) -> App {
         let deps: Vec<String> = deps.iter().map(|d| format!("\"{d}\"")).collect();
-        toml::from_str(&format!(
+        crate::types::read::toml(&format!(
             "name='{name}'\nimage='r.example/x:1'\ndepends_on=[{}]",
             deps.join(",")
         ))
@@ -416,12 +416,12 @@ max_restarts = 2
 volumes  = "keep"
 lock     = true
 "#;
-        let web: App = toml::from_str(text).unwrap();
+        let web: App = crate::types::read::toml(text).unwrap();
         assert_eq!(set_problems(&[web.clone(), app("db", &[])], "apps", false), []);
         let json = serde_json::to_string(&web).unwrap();
         let same: App = serde_json::from_str(&json).unwrap();
         assert_eq!(same.spec_digest(), web.spec_digest());
-        assert!(toml::from_str::<App>("name='a'\nimage='r.example/x'\nimagee=1").is_err());
+        assert!(crate::types::read::toml::<App>("name='a'\nimage='r.example/x'\nimagee=1").is_err());
     }
 
     #[test]

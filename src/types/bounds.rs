@@ -228,3 +228,7 @@ pub const KEEPER_ANSWER_MS: u64 = 10_000;
 pub const BLAME_BYTES: u64 = 4 << 20;
 /// Milliseconds that a worker waits for its order once it runs.
 pub const WORKER_ORDER_MS: u64 = 60_000;
+/// Values that a document of JSON or TOML may hold; each costs some 100 bytes while it is read.
+pub const DOCUMENT_VALUES: usize = 1 << 17;
+/// Places of a field's name that an error of a document shows, from the outermost on.
+pub const DOCUMENT_PLACES: usize = 12;

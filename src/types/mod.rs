@@ -13,6 +13,7 @@ pub mod ids;
 pub mod limits;
 pub mod oci;
 pub mod platform;
+pub mod read;
 pub mod reference;
 pub mod text;
 pub mod time;

@@ -7,6 +7,7 @@ use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 use crate::types::base64;
 use crate::types::bounds::{DOCUMENT_BYTES, SIGNATURES};
 use crate::types::document::{Envelope, Signature};
+use crate::types::read;
 
 /// A kind of document, as in `application/vnd.dunlin.KIND.v1+json`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -122,7 +123,7 @@ pub fn open(message: &[u8], kind: Kind, trusted: &Trusted) -> Result<Vec<u8>, En
     if message.len() > DOCUMENT_BYTES {
         return Err(EnvelopeError::TooLarge(message.len()));
     }
-    let envelope = match serde_json::from_slice::<Envelope>(message) {
+    let envelope = match read::json::<Envelope>(message) {
         Ok(envelope) => envelope,
         Err(_) if trusted.keys.is_empty() => return Ok(message.to_vec()),
         Err(error) => return Err(EnvelopeError::Unsigned(error.to_string())),

@@ -317,7 +317,7 @@ mod tests {
     use super::*;
 
     fn mqtt(url: &str, insecure: bool) -> Mqtt {
-        toml::from_str(&format!("url='{url}'\ninsecure={insecure}")).unwrap()
+        crate::types::read::toml(&format!("url='{url}'\ninsecure={insecure}")).unwrap()
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use super::{CreateArgs, FlagError, span, wrong};
 use crate::engine::options::{HealthOptions, shell};
 use crate::types::health::Health;
+use crate::types::read;
 
 /// What the flags say about the health check.
 pub fn health(args: &CreateArgs) -> Result<HealthOptions, FlagError> {
@@ -45,7 +46,7 @@ fn command_line(text: &str) -> Result<Vec<String>, FlagError> {
         }
         return Ok(shell(line));
     }
-    let mut words: Vec<String> = serde_json::from_str(text)
+    let mut words: Vec<String> = read::json(text.as_bytes())
         .map_err(|error| wrong("--health-cmd", text, format!("not a JSON list of texts: {error}")))?;
     match words.first().map(String::as_str) {
         Some("CMD") => {

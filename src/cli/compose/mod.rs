@@ -17,6 +17,7 @@ use crate::engine::options::CreateOptions;
 use crate::engine::signal;
 use crate::types::container::{LogLimits, Network, RestartPolicy};
 use crate::types::platform::Platform;
+use crate::types::read;
 use crate::types::text::parse_size;
 use std::net::IpAddr;
 
@@ -158,7 +159,7 @@ pub fn platform(args: &PlatformArgs) -> Result<Option<Platform>, FlagError> {
 
 fn entrypoint(text: &str) -> Result<Vec<String>, FlagError> {
     if text.starts_with('[') {
-        return serde_json::from_str(text)
+        return read::json(text.as_bytes())
             .map_err(|error| wrong("--entrypoint", text, format!("not a JSON list of texts: {error}")));
     }
     Ok(if text.is_empty() {

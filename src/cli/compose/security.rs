@@ -4,6 +4,7 @@ use super::{FlagError, wrong};
 use crate::disk::durable;
 use crate::types::bounds;
 use crate::types::container::{Device, Seccomp};
+use crate::types::read;
 use std::path::Path;
 
 /// Bytes of a seccomp profile at the most; a container's record holds it.
@@ -62,7 +63,7 @@ pub fn seccomp(options: &[String]) -> Result<Option<Seccomp>, FlagError> {
             let bytes = durable::read(Path::new(path), PROFILE_BYTES)
                 .map_err(|error| wrong("--security-opt", path, error.to_string()))?;
             let text = String::from_utf8(bytes).map_err(|_| wrong("--security-opt", path, "not UTF-8"))?;
-            let json: Result<serde_json::Value, _> = serde_json::from_str(&text);
+            let json = read::json_any(text.as_bytes());
             match json {
                 Ok(json) if json.get("defaultAction").is_some() => Ok(Some(Seccomp::Profile(text))),
                 Ok(_) => Err(wrong(

@@ -21,8 +21,8 @@ use crate::engine::signal;
 use crate::runtime::oci::{self, Console, Container, Exec, Make, OciError, Root, Waiting};
 use crate::runtime::sealed;
 use crate::sys::{creds, ns, process};
-use crate::types::oci::read::read;
 use crate::types::oci::runtime::{LinuxCapabilities, Process};
+use crate::types::read;
 use args::{Cli, CreateArgs, DeleteArgs, ExecArgs, Global, KillArgs, RunArgs, Verb};
 use foreground::Foreground;
 use report::Log;
@@ -311,7 +311,7 @@ fn read_process(path: &Path) -> Result<Process, Failure> {
     let mut text = Vec::new();
     let file = std::fs::File::open(path).map_err(|e| Failure::new(format!("open `{}`: {e}", path.display())))?;
     file.take(crate::types::bounds::BUNDLE_BYTES).read_to_end(&mut text)?;
-    read(&text).map_err(|error| Failure::new(format!("`{}`: {error}", path.display())))
+    read::json(&text).map_err(|error| Failure::new(format!("`{}`: {error}", path.display())))
 }
 
 /// The container's own process, changed as asked.

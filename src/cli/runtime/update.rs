@@ -5,8 +5,8 @@ use std::io::Read as _;
 use super::Failure;
 use super::args::UpdateArgs;
 use crate::types::bounds::BUNDLE_BYTES;
-use crate::types::oci::read::read;
 use crate::types::oci::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
+use crate::types::read;
 
 /// From the file, or from the options.
 pub fn resources(args: &UpdateArgs) -> Result<LinuxResources, Failure> {
@@ -19,7 +19,7 @@ pub fn resources(args: &UpdateArgs) -> Result<LinuxResources, Failure> {
             let file = std::fs::File::open(path).map_err(fail)?;
             file.take(BUNDLE_BYTES).read_to_end(&mut text)?;
         }
-        return read(&text).map_err(|error| Failure::new(format!("`{}`: {error}", path.display())));
+        return read::json(&text).map_err(|error| Failure::new(format!("`{}`: {error}", path.display())));
     }
     let size = |option: &str, text: &Option<String>| {
         text.as_deref()

@@ -1,6 +1,7 @@
 //! Text of a template → tree of nodes; bounded in depth, without look-behind.
 
 use super::TemplateError;
+use serde_json::Number;
 
 /// Deepest nesting of blocks and parentheses.
 const DEPTH_MAX: usize = 32;
@@ -30,7 +31,7 @@ pub(super) enum Operand {
     /// `$x.A`; the root is the empty name
     Variable(String, Vec<String>),
     Text(String),
-    Number(serde_json::Number),
+    Number(Number),
     Bool(bool),
     Nil,
     Function(String),
@@ -342,8 +343,9 @@ impl Parser<'_> {
             .find(|&(at, c)| !(c.is_ascii_digit() || c == '.' || (at == 0 && (c == '-' || c == '+'))))
             .map_or(rest.len(), |(at, _)| at);
         let word = rest[..end].trim_start_matches('+').to_owned();
-        let number: serde_json::Number =
-            serde_json::from_str(&word).map_err(|_| self.error(format!("`{word}` is not a number")))?;
+        let whole = word.parse::<i64>().ok().map(Number::from);
+        let number = whole.or_else(|| Number::from_f64(word.parse().ok()?));
+        let number = number.ok_or_else(|| self.error(format!("`{word}` is not a number")))?;
         self.at += end;
         Ok(Operand::Number(number))
     }

@@ -11,6 +11,7 @@ use super::print;
 use crate::engine::view::ContainerView;
 use crate::engine::{Engine, volume};
 use crate::store::ImageRecord;
+use crate::types::read;
 use serde_json::{Value, json};
 
 pub fn inspect(engine: &Engine, args: &InspectArgs) -> Result<u8, Failure> {
@@ -108,12 +109,12 @@ fn container(engine: &Engine, view: &ContainerView, size: bool) -> Result<Value,
 fn image(engine: &Engine, image: &ImageRecord) -> Result<Value, Failure> {
     let config = engine.image_config(image)?;
     let config: Value =
-        serde_json::from_slice(&config).map_err(|error| Failure::new(format!("image `{}`: {error}", image.id)))?;
+        read::json_any(&config).map_err(|error| Failure::new(format!("image `{}`: {error}", image.id)))?;
     let manifest: Value = engine
         .store()
         .manifest(image)
         .ok()
-        .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+        .and_then(|bytes| read::json_any(&bytes).ok())
         .unwrap_or_default();
     let at = |pointer: &str| config.pointer(pointer).cloned().unwrap_or(Value::Null);
     let tags: Vec<String> = image

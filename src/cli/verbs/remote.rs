@@ -9,6 +9,7 @@ use crate::engine::remote::Remote;
 use crate::engine::{Engine, EngineError};
 use crate::registry::{Document, Image, RegistryError, Resolved};
 use crate::types::platform::Platform;
+use crate::types::read;
 use crate::types::reference::Reference;
 use serde::Serialize;
 use serde_json::Value;
@@ -74,7 +75,7 @@ pub fn inspect_remote(engine: &Engine, args: &InspectArgs) -> Result<u8, Failure
             print_bytes(&config)?;
             continue;
         }
-        let config: Value = serde_json::from_slice(&config)
+        let config: Value = read::json_any(&config)
             .map_err(|error| Failure::new(format!("`{reference}`: its configuration is not valid: {error}")))?;
         let text = if args.image_config {
             render(&config, args.format.as_deref())?
@@ -155,7 +156,7 @@ fn layers_data(manifest: &Resolved, image: &Image) -> Vec<ShownLayer> {
         layers: Vec<Annotated>,
     }
     let annotated: Option<Layers> = match manifest.document {
-        Document::Manifest(_) => serde_json::from_slice(&manifest.bytes).ok(),
+        Document::Manifest(_) => read::json(&manifest.bytes).ok(),
         Document::Index(_) => None,
     };
     let mut annotated = annotated.map(|layers| layers.layers).unwrap_or_default().into_iter();

@@ -14,8 +14,8 @@ use crate::runtime::cgroup::Handle;
 use crate::runtime::hooks::HookState;
 use crate::sys::{errno, process};
 use crate::types::bounds::BUNDLE_BYTES;
-use crate::types::oci::read::read;
 use crate::types::oci::runtime::Spec;
+use crate::types::read;
 
 /// Longest name of a container, in bytes.
 const ID_BYTES: usize = 1024;
@@ -139,7 +139,7 @@ impl Container {
             Err(error) if error.is_missing() => return Err(OciError::Missing),
             done => done?,
         };
-        let state = read(&text).map_err(|error| OciError::Document {
+        let state = read::json(&text).map_err(|error| OciError::Document {
             path,
             problem: error.to_string(),
         })?;
@@ -215,7 +215,7 @@ pub(super) fn document(path: &Path) -> Result<(Spec, Vec<u8>), OciError> {
         }
         done => done?,
     };
-    let spec = read(&text).map_err(|error| OciError::Document {
+    let spec = read::json(&text).map_err(|error| OciError::Document {
         path: path.to_owned(),
         problem: error.to_string(),
     })?;

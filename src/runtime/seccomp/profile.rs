@@ -8,6 +8,7 @@ use crate::types::bounds::SECCOMP_PROFILE_BYTES;
 use crate::types::oci::runtime::{
     Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag, LinuxSyscall,
 };
+use crate::types::read;
 
 /// A profile before it is fitted to a container.
 #[derive(Clone, Debug, Deserialize)]
@@ -68,7 +69,7 @@ impl Profile {
             });
         }
         let wrong = |reason| SeccompError::Profile { reason };
-        let profile: Profile = serde_json::from_str(text).map_err(|error| wrong(error.to_string()))?;
+        let profile: Profile = read::json(text.as_bytes()).map_err(|error| wrong(error.to_string()))?;
         let rules = profile.syscalls.iter();
         let unknown = rules
             .flat_map(|rule| [&rule.includes, &rule.excludes])

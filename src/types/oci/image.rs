@@ -106,8 +106,8 @@ pub struct History {
 
 #[cfg(test)]
 mod tests {
-    use super::super::read::read;
     use super::*;
+    use crate::types::read;
 
     #[test]
     fn a_configuration_is_read_as_the_specification_and_docker_write_it() {
@@ -118,7 +118,7 @@ mod tests {
             "Healthcheck":{"Test":["CMD-SHELL","true"],"Interval":30000000000,"Retries":3}},
             "rootfs":{"type":"layers","diff_ids":["sha256:c6f9"]},
             "history":[{"created_by":"RUN x","comment":"y"},{"created_by":"CMD z","empty_layer":true}]}"#;
-        let image: ImageConfiguration = read(text).expect("a configuration");
+        let image: ImageConfiguration = read::json(text).expect("a configuration");
         assert_eq!((image.architecture.as_str(), image.os.as_str()), ("arm", "linux"));
         assert_eq!(
             (image.variant.as_deref(), image.os_version.as_deref()),
@@ -140,9 +140,9 @@ mod tests {
     #[test]
     fn an_image_without_layers_has_null() {
         let text = br#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":null}}"#;
-        let image: ImageConfiguration = read(text).expect("a configuration");
+        let image: ImageConfiguration = read::json(text).expect("a configuration");
         assert_eq!(image.rootfs.diff_ids, None);
-        let error = read::<ImageConfiguration>(br#"{"architecture":"amd64"}"#).expect_err("no system");
+        let error = read::json::<ImageConfiguration>(br#"{"architecture":"amd64"}"#).expect_err("no system");
         assert!(error.to_string().contains("missing field `os`"), "{error}");
     }
 }

@@ -1,5 +1,4 @@
 //! The OCI's documents.
 
 pub mod image;
-pub mod read;
 pub mod runtime;

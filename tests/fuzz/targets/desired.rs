@@ -35,7 +35,7 @@ fuzz_target!(init: seeds::write("desired"), |data: &[u8]| {
     let outcome = closed.desired("d/device", data, Some(NOW)).expect("memory for a record");
     assert!(!matches!(outcome, Outcome::Desired(_)), "nobody has signed this");
     if let Ok(text) = std::str::from_utf8(data)
-        && let Ok(app) = toml::from_str::<App>(text)
+        && let Ok(app) = dunlin::types::read::toml::<App>(text)
     {
         let _ = set_problems(std::slice::from_ref(&app), "app", true);
         let _ = app.spec_digest();

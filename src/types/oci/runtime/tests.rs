@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::super::read::read;
 use super::*;
+use crate::types::read;
 
 /// The specification's own example, and what it leaves out.
 fn full() -> Value {
@@ -138,7 +138,7 @@ fn linux() -> Value {
 #[test]
 fn a_full_document_is_written_as_it_was_read() {
     let full = full();
-    let spec: Spec = read(full.to_string().as_bytes()).expect("a specification");
+    let spec: Spec = read::json(full.to_string().as_bytes()).expect("a specification");
     assert_eq!(serde_json::to_value(&spec).expect("writes"), full);
     assert_eq!(
         spec.linux.and_then(|linux| linux.cgroups_path).as_deref(),
@@ -152,7 +152,7 @@ fn unknown_fields_are_passed_over() {
     more["vm"] = json!({"hypervisor": {"path": "/x"}});
     more["process"]["commandLine"] = json!("x");
     more["linux"]["seccomp"]["syscalls"][0]["comment"] = json!("y");
-    let spec: Spec = read(more.to_string().as_bytes()).expect("a specification");
+    let spec: Spec = read::json(more.to_string().as_bytes()).expect("a specification");
     assert_eq!(serde_json::to_value(&spec).expect("writes"), full());
 }
 
@@ -164,7 +164,7 @@ fn nulls_are_nothing() {
         "linux":{"resources":{"devices":null},"namespaces":null,"maskedPaths":null,
         "seccomp":{"defaultAction":"SCMP_ACT_ALLOW","architectures":null,
         "syscalls":[{"names":null,"action":"SCMP_ACT_LOG","args":null}]}}}"#;
-    let spec: Spec = read(text).expect("a specification");
+    let spec: Spec = read::json(text).expect("a specification");
     let written = serde_json::to_string(&spec).expect("writes");
     assert_eq!(
         written,
@@ -186,7 +186,7 @@ fn what_must_be_there_is_missed() {
         ),
     ];
     for (text, problem) in cases {
-        let error = read::<Spec>(text.as_bytes()).expect_err(text).to_string();
+        let error = read::json::<Spec>(text.as_bytes()).expect_err(text).to_string();
         assert!(error.contains(problem), "{text}: {error}");
     }
 }
