@@ -85,6 +85,8 @@ pub struct Registry {
     pub auth_file: Option<PathBuf>,
     /// `registries.conf` instead of the default ones.
     pub registries_conf: Option<PathBuf>,
+    /// `policy.json` instead of the user's or the host's.
+    pub policy: Option<PathBuf>,
     /// Layers fetched at once.
     pub parallel: Option<u32>,
 }

@@ -6,6 +6,7 @@ pub mod board;
 pub mod certs;
 pub mod env;
 pub mod folders;
+pub mod policy;
 pub mod registries;
 pub mod subid;
 

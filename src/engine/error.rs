@@ -2,6 +2,7 @@
 
 use super::options::OptionsError;
 use crate::config::ConfigError;
+use crate::config::policy::PolicyError;
 use crate::config::subid::SubidError;
 use crate::disk::DiskError;
 use crate::image::check::CheckError;
@@ -145,6 +146,9 @@ pub enum EngineError {
     /// The settings.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// `policy.json`.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
     /// Subordinate ids.
     #[error(transparent)]
     Subid(#[from] SubidError),

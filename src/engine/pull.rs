@@ -3,6 +3,7 @@
 use super::{Engine, EngineError};
 use crate::config::auth::Credential;
 use crate::config::folders::Folders;
+use crate::config::policy::Policy;
 use crate::config::registries::Registries;
 use crate::image::pull::{self, Progress, PullOptions};
 use crate::image::worker::Workers;
@@ -28,6 +29,8 @@ pub struct Reach {
     pub cert_dir: Option<PathBuf>,
     /// `false`: plain HTTP and unknown certificates are fine.
     pub tls_verify: Option<bool>,
+    /// Instead of the usual policy.json.
+    pub signature_policy: Option<PathBuf>,
 }
 
 impl Engine {
@@ -58,7 +61,10 @@ impl Engine {
         let client = self.client(reference, reach)?;
         let workers: Arc<dyn Workers> = Arc::new(self.workers()?);
         self.sweep_store(&*workers)?;
-        let options = self.pull_options(reach);
+        let options = PullOptions {
+            policy: Arc::new(self.policy(reach)?),
+            ..self.pull_options(reach)
+        };
         let image = runtime()?.block_on(pull::pull(
             self.store(),
             &client,
@@ -83,6 +89,14 @@ impl Engine {
         let options = self.pull_options(reach);
         let image = runtime()?.block_on(pull::pull_layout(self.store(), &workers, dir, tag, &options, progress));
         Ok(image?)
+    }
+
+    /// What policy.json says: the one that is named, the settings', the user's, or the host's.
+    pub(super) fn policy(&self, reach: &Reach) -> Result<Policy, EngineError> {
+        let (uid, _) = creds::effective_ids();
+        let named = reach.signature_policy.as_deref();
+        let named = named.or(self.settings().registry.policy.as_deref());
+        Ok(Policy::load(named, &Folders::of_environment(uid))?)
     }
 
     /// Fetches what is missing of an image from where it came; `reference` names it by its digest.
@@ -117,6 +131,7 @@ impl Engine {
             platform: reach.platform.clone().unwrap_or(standard.platform),
             reserve: reserve.map_or(standard.reserve, |reserve| reserve.0),
             program: standard.program,
+            policy: standard.policy,
         }
     }
 

@@ -10,6 +10,7 @@ pub mod sums;
 pub mod sweep;
 pub mod tar;
 pub mod tree;
+mod trust;
 pub mod unpack;
 pub mod worker;
 

@@ -13,10 +13,12 @@ use tokio::task::JoinSet;
 use super::decode::DecodeError;
 use super::fetch::{self, Ladder};
 use super::layout::{Layout, LayoutError};
+use super::trust::{self, Candidate};
 use super::unpack::UnpackError;
 use super::worker::{WorkerError, Workers};
+use crate::config::policy::Policy;
 use crate::registry::{self, Descriptor, RegistryError, Repository};
-use crate::store::{ImageRecord, LayerKey, NewImage, Store, StoreError, chain_ids};
+use crate::store::{ImageRecord, LayerKey, NewImage, RefRecord, Store, StoreError, chain_ids};
 use crate::types::bounds;
 use crate::types::deployment::Reason;
 use crate::types::digest::Digest;
@@ -35,6 +37,8 @@ pub struct PullOptions {
     pub reserve: u64,
     /// The dunlin binary, for decoders.
     pub program: PathBuf,
+    /// What may come in.
+    pub policy: Arc<Policy>,
 }
 
 impl Default for PullOptions {
@@ -43,6 +47,7 @@ impl Default for PullOptions {
             platform: Platform::host(),
             reserve: bounds::DISK_RESERVE_BYTES,
             program: PathBuf::from("/proc/self/exe"),
+            policy: Arc::default(),
         }
     }
 }
@@ -132,6 +137,20 @@ pub enum PullError {
         layer: Digest,
         /// What happened.
         source: Box<LayerError>,
+    },
+    /// `policy.json` does not let it in.
+    #[error("pull `{name}`: refused by `{rule}` ({kind}) of policy `{}`: {why}", policy.display())]
+    Refused {
+        /// The image.
+        name: String,
+        /// The file.
+        policy: PathBuf,
+        /// The requirement that is not fulfilled.
+        rule: String,
+        /// Of what kind that is.
+        kind: String,
+        /// In what way it is not.
+        why: String,
     },
     /// Layers vanished while they were put together, repeatedly.
     #[error("pull `{name}`: its layers are removed by another process while it is pulled; try again")]
@@ -238,7 +257,7 @@ impl PullError {
                 ..
             } if error.is_full() => Reason::Disk,
             PullError::Store { .. } | PullError::Vanished { .. } => Reason::Internal,
-            PullError::Config { .. } => Reason::Verify,
+            PullError::Config { .. } | PullError::Refused { .. } => Reason::Verify,
             PullError::Platform { .. } => Reason::NoArch,
             PullError::Space { .. } => Reason::Disk,
         }
@@ -283,11 +302,37 @@ pub async fn pull(
         name: name.clone(),
         source: Box::new(source),
     };
-    if let Some(image) = unchanged(store, client, reference, options).await? {
+    trust::refused_at_once(&options.policy, reference)?;
+    if let Some((image, known)) = unchanged(store, client, reference, options).await? {
+        let candidate = Candidate {
+            reference,
+            repository: &client.repository(reference).map_err(failed)?,
+            digests: &[known.manifest, known.resolved],
+        };
+        trust::admit(&options.policy, client, &candidate).await?;
         return Ok(image);
     }
     let found = describe(client, reference, options).await.map_err(failed)?;
+    trusted(client, &found, reference, options).await?;
     take(store, workers, found, &name, Some(reference), options, progress).await
+}
+
+/// Whether the policy lets in what was found.
+async fn trusted(
+    client: &registry::Client,
+    found: &Found,
+    reference: &Reference,
+    options: &PullOptions,
+) -> Result<(), PullError> {
+    let Source::Registry { repository, .. } = &found.source else {
+        return Ok(());
+    };
+    let candidate = Candidate {
+        reference,
+        repository,
+        digests: &[found.manifest_digest, found.top],
+    };
+    trust::admit(&options.policy, client, &candidate).await
 }
 
 /// Fetches whatever is missing of an image that was pulled before; `reference` names it by its digest, and does not become a
@@ -366,7 +411,7 @@ async fn unchanged(
     client: &registry::Client,
     reference: &Reference,
     options: &PullOptions,
-) -> Result<Option<ImageRecord>, PullError> {
+) -> Result<Option<(ImageRecord, RefRecord)>, PullError> {
     let name = reference.to_string();
     let in_store = |source| PullError::Store {
         name: name.clone(),
@@ -382,14 +427,14 @@ async fn unchanged(
         return Ok(None);
     }
     if reference.digest().is_some() {
-        return Ok(Some(image));
+        return Ok(Some((image, known)));
     }
     let head = client.head(reference).await;
     let head = head.map_err(|source| PullError::Registry {
         name: name.clone(),
         source: Box::new(source),
     })?;
-    Ok((head.digest == known.resolved).then_some(image))
+    Ok((head.digest == known.resolved).then_some((image, known)))
 }
 
 /// What the configuration of an image says, as far as a pull needs it.

@@ -242,6 +242,23 @@ impl Client {
         self.inner.transport.close_idle();
     }
 
+    /// The bytes of the manifest that a repository has under a tag, whatever they describe, with the place first that has
+    /// answered; `None` where there is none.
+    pub async fn attachment(
+        &self,
+        repository: &Repository,
+        tag: &str,
+    ) -> Result<Option<(Bytes, Repository)>, RegistryError> {
+        match self.document(repository, tag, Method::GET).await {
+            Ok((place, reply)) => Ok(Some((reply.bytes, repository.clone().prefer(place)))),
+            Err(RegistryError::NotFound { .. }) => Ok(None),
+            Err(RegistryError::Everywhere { source, .. }) if matches!(*source, RegistryError::NotFound { .. }) => {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     async fn fetch(
         &self,
         repository: &Repository,

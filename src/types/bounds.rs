@@ -232,3 +232,9 @@ pub const WORKER_ORDER_MS: u64 = 60_000;
 pub const DOCUMENT_VALUES: usize = 1 << 17;
 /// Places of a field's name that an error of a document shows, from the outermost on.
 pub const DOCUMENT_PLACES: usize = 12;
+/// Keys of one requirement in policy.json.
+pub const POLICY_KEYS: usize = 16;
+/// Signatures of one image that are looked at.
+pub const IMAGE_SIGNATURES: usize = 32;
+/// Bytes of what one of them signs (it has some 300).
+pub const SIGNED_PAYLOAD_BYTES: usize = 64 << 10;

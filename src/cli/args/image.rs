@@ -35,6 +35,9 @@ pub struct RegistryArgs {
     /// Ask for HTTPS with a valid certificate [default: true]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub tls_verify: Option<bool>,
+    /// policy.json that says which images may come in, instead of the usual one
+    #[arg(long, value_name = "FILE")]
+    pub signature_policy: Option<PathBuf>,
 }
 
 /// `pull`.
