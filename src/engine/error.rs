@@ -5,7 +5,9 @@ use crate::config::ConfigError;
 use crate::config::subid::SubidError;
 use crate::disk::DiskError;
 use crate::image::check::CheckError;
+use crate::image::load::SpoolError;
 use crate::image::pull::PullError;
+use crate::image::save::SaveError;
 use crate::image::sweep::SweepError;
 use crate::image::worker::WorkerError;
 use crate::keeper::KeeperError;
@@ -139,6 +141,12 @@ pub enum EngineError {
     /// A pull.
     #[error(transparent)]
     Pull(Box<PullError>),
+    /// Saving.
+    #[error(transparent)]
+    Save(#[from] SaveError),
+    /// An archive that is to be loaded.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
     /// The images.
     #[error(transparent)]
     Store(#[from] StoreError),

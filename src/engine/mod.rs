@@ -19,6 +19,7 @@ pub mod remote;
 pub mod remove;
 pub mod signal;
 pub mod start;
+pub mod transfer;
 pub mod usage;
 pub mod view;
 pub mod volume;

@@ -70,21 +70,6 @@ impl Engine {
         Ok(image?)
     }
 
-    /// Takes an image from a directory in OCI layout; `tag` picks among several.
-    pub fn pull_layout(
-        &self,
-        dir: &Path,
-        tag: Option<&str>,
-        reach: &Reach,
-        progress: &mut (dyn FnMut(Progress) + Send),
-    ) -> Result<ImageRecord, EngineError> {
-        let workers: Arc<dyn Workers> = Arc::new(self.workers()?);
-        self.sweep_store(&*workers)?;
-        let options = self.pull_options(reach);
-        let image = runtime()?.block_on(pull::pull_layout(self.store(), &workers, dir, tag, &options, progress));
-        Ok(image?)
-    }
-
     /// Fetches what is missing of an image from where it came; `reference` names it by its digest.
     pub(super) fn refetch(
         &self,
@@ -110,7 +95,7 @@ impl Engine {
         Ok(())
     }
 
-    fn pull_options(&self, reach: &Reach) -> PullOptions {
+    pub(super) fn pull_options(&self, reach: &Reach) -> PullOptions {
         let standard = PullOptions::default();
         let reserve = self.settings().store.reserve.or(self.board().storage.reserve);
         PullOptions {

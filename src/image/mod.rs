@@ -3,16 +3,18 @@
 pub mod check;
 pub mod decode;
 mod fetch;
-mod layout;
+pub mod files;
+pub mod layout;
 mod line;
+pub mod load;
 pub mod pack;
 pub mod pull;
 pub mod recipe;
+pub mod save;
+pub mod sink;
 pub mod sums;
 pub mod sweep;
 pub mod tar;
 pub mod tree;
 pub mod unpack;
 pub mod worker;
-
-pub use layout::LayoutError;

@@ -11,6 +11,7 @@ mod registry;
 mod space;
 mod storage;
 mod terminal;
+mod transfer;
 
 use crate::fixture::cmd::Cmd;
 use crate::fixture::images::{Format, Index};
