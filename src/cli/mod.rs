@@ -88,6 +88,7 @@ fn starts(verb: &Verb) -> bool {
             | Verb::Restart(_)
             | Verb::Rm(_)
             | Verb::Pull(_)
+            | Verb::Push(_)
             | Verb::Save(_)
             | Verb::Load(_)
             | Verb::Rmi(_)
@@ -118,6 +119,7 @@ fn other(engine: &Engine, verb: &Verb, env: Vec<String>, given: verbs::Given) ->
         Verb::Wait(args) => verbs::wait(engine, args),
         Verb::Rename(args) => verbs::rename(engine, args),
         Verb::Pull(args) => verbs::pull(engine, args, given),
+        Verb::Push(args) => verbs::push(engine, args, given),
         Verb::Save(args) => verbs::save(engine, args, given),
         Verb::Load(args) => verbs::load(engine, args, given),
         Verb::Images(args) => verbs::images(engine, args),

@@ -7,6 +7,7 @@ use crate::disk::DiskError;
 use crate::image::check::CheckError;
 use crate::image::load::SpoolError;
 use crate::image::pull::PullError;
+use crate::image::push::PushError;
 use crate::image::save::SaveError;
 use crate::image::sweep::SweepError;
 use crate::image::worker::WorkerError;
@@ -141,6 +142,9 @@ pub enum EngineError {
     /// A pull.
     #[error(transparent)]
     Pull(Box<PullError>),
+    /// Pushing.
+    #[error(transparent)]
+    Push(#[from] PushError),
     /// Saving.
     #[error(transparent)]
     Save(#[from] SaveError),

@@ -6,11 +6,13 @@ use crate::image::files::Files;
 use crate::image::layout::{Layout, LayoutError, Transport};
 use crate::image::load;
 use crate::image::pull::{Progress, PullError};
+use crate::image::push;
 use crate::image::save::{SaveError, Saver, Shape};
 use crate::image::sink::Sink;
 use crate::image::worker::Workers;
 use crate::store::ImageRecord;
-use crate::types::reference::Named;
+use crate::types::digest::Digest;
+use crate::types::reference::{Named, Reference};
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
@@ -58,6 +60,21 @@ impl Engine {
             source,
         })?;
         Ok(())
+    }
+
+    /// Sends an image to a registry, as `name`; returns the digest of its manifest there.
+    pub fn push(
+        &self,
+        image: &ImageRecord,
+        name: &Reference,
+        shape: Option<Shape>,
+        reach: &Reach,
+        progress: &mut (dyn FnMut(Progress) + Send),
+    ) -> Result<Digest, EngineError> {
+        let client = self.client(name, reach)?;
+        let workers: Arc<dyn Workers> = Arc::new(self.workers()?);
+        let sent = push::push(self.store(), &client, &workers, image, name, shape, progress);
+        Ok(runtime()?.block_on(sent)?)
     }
 
     /// Takes all images of an archive (`input`, which may be compressed or a pipe) or a folder.

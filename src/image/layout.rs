@@ -455,7 +455,7 @@ impl IndexEntry {
 }
 
 /// A name in docker's way: without a registry it is Docker Hub's.
-fn normal(text: &str) -> Option<Reference> {
+pub fn normal(text: &str) -> Option<Reference> {
     match text.parse().ok()? {
         Named::Full(name) => Some(name),
         Named::Short {

@@ -9,6 +9,7 @@ mod line;
 pub mod load;
 pub mod pack;
 pub mod pull;
+pub mod push;
 pub mod recipe;
 pub mod save;
 pub mod sink;

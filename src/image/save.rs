@@ -126,7 +126,7 @@ impl<'a> Saver<'a> {
                 let descriptor = match self.packed.get(&layer.diff) {
                     Some(known) => known.clone(),
                     None => {
-                        let mut again = || Ok(Box::new(open()?) as Box<dyn Read>);
+                        let mut again = || Ok(Box::new(open()?) as Box<dyn Read + Send>);
                         let (digest, size) = self
                             .sink
                             .packed(&|digest| blob(shape, digest), &mut again)

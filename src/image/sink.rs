@@ -31,7 +31,7 @@ struct Output {
 }
 
 /// Opens what is to be packed, from its beginning.
-pub type Again<'a> = &'a mut dyn FnMut() -> io::Result<Box<dyn Read>>;
+pub type Again<'a> = &'a mut dyn FnMut() -> io::Result<Box<dyn Read + Send>>;
 
 impl Sink {
     /// A folder, which is made where it is missing.
@@ -173,7 +173,7 @@ fn pump(from: &mut dyn Read, out: &mut dyn io::Write, path: &Path) -> io::Result
     }
 }
 
-fn pack(from: Box<dyn Read>, out: &mut dyn io::Write, path: &Path) -> io::Result<(Digest, u64)> {
+fn pack(from: Box<dyn Read + Send>, out: &mut dyn io::Write, path: &Path) -> io::Result<(Digest, u64)> {
     let mut packed = Packed::new(from);
     let length = pump(&mut packed, out, path)?;
     Ok((packed.digest(), length))
@@ -181,13 +181,13 @@ fn pack(from: Box<dyn Read>, out: &mut dyn io::Write, path: &Path) -> io::Result
 
 /// A layer's compressed bytes: the same for the same archive, always.
 pub struct Packed {
-    gzip: flate2::read::GzEncoder<Box<dyn Read>>,
+    gzip: flate2::read::GzEncoder<Box<dyn Read + Send>>,
     hash: Sha256,
 }
 
 impl Packed {
     /// Compresses what is read from there.
-    pub fn new(from: Box<dyn Read>) -> Packed {
+    pub fn new(from: Box<dyn Read + Send>) -> Packed {
         let gzip = GzBuilder::new()
             .mtime(0)
             .operating_system(255)

@@ -9,6 +9,7 @@
 //!   layers/HEX/diff/         its tree as overlay mounts it (userxattr form)
 //!   layers/HEX/sums          what that tree must look like, entry by entry (see `sums.rs`); layers of older stores have none
 //!   layers/HEX/recipe        how its archive is made again from that tree (see `recipe.rs`)
+//!   layers/HEX/packed        digest and bytes that it last had compressed; a hint, may be missing
 //!   layers/l/ALIAS           symbolic link to ../HEX/diff: short, because mount options end at 4,096 bytes
 //!   images/HEX               one record per image; HEX is the digest of its configuration
 //!   refs/HEX                 one record per name; HEX is the digest of the name's text

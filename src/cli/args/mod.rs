@@ -20,7 +20,7 @@ pub use image::{
 pub use parse::{Parsed, parse};
 pub use registry::{ListTagsArgs, LoginArgs, LogoutArgs};
 pub use system::{SystemCheckArgs, SystemDfArgs, SystemPruneArgs};
-pub use transfer::{LoadArgs, SaveArgs};
+pub use transfer::{LoadArgs, PushArgs, SaveArgs};
 
 use clap::{Args, Parser};
 use std::path::PathBuf;
@@ -107,6 +107,8 @@ verbs! {
         Rename(RenameArgs) = "rename",
         /// Fetch images from a registry
         Pull(PullArgs) = "pull",
+        /// Send an image to a registry
+        Push(PushArgs) = "push",
         /// Write images to an archive or a directory
         Save(SaveArgs) = "save",
         /// Take images from an archive or a directory

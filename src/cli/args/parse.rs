@@ -67,7 +67,8 @@ impl Change for BoolValues {
 
 const CONTAINER_VERBS: &str = "create, exec, inspect, kill, list, logs, ls, pause, port, ps, rename, restart, rm, run, \
                                start, stats, stop, top, unpause, wait";
-const IMAGE_VERBS: &str = "exists, history, inspect, list, load, ls, prune, pull, remove, rm, save, tag, tree, untag";
+const IMAGE_VERBS: &str =
+    "exists, history, inspect, list, load, ls, prune, pull, push, remove, rm, save, tag, tree, untag";
 const SYSTEM_VERBS: &str = "check, df, info, prune";
 
 /// `container VERB` and `image VERB` are the same verbs; `system VERB` is `system-VERB`.
@@ -97,7 +98,7 @@ fn regroup(mut arguments: Vec<OsString>) -> Vec<OsString> {
         ) => &[verb],
         ("image", "ls" | "list") => &["images"],
         ("image", "inspect") => &["inspect", "--type", "image"],
-        ("image", verb @ ("pull" | "tag" | "untag" | "history" | "save" | "load")) => &[verb],
+        ("image", verb @ ("pull" | "push" | "tag" | "untag" | "history" | "save" | "load")) => &[verb],
         ("image", "rm" | "remove") => &["rmi"],
         ("image", "exists") => &["image-exists"],
         ("image", "tree") => &["image-tree"],

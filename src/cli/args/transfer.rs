@@ -1,5 +1,6 @@
 //! Arguments of the verbs that move images.
 
+use super::image::RegistryArgs;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -28,6 +29,30 @@ pub struct SaveArgs {
     /// Names or ids
     #[arg(required = true, value_name = "IMAGE")]
     pub images: Vec<String>,
+}
+
+/// `push`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  dunlin push registry.example/team/web:1.4\n  \
+                  dunlin push web:1.4 docker://registry.example/team/web:1.4\n  dunlin push web:1.4 oci-archive:web.tar")]
+pub struct PushArgs {
+    #[command(flatten)]
+    pub registry: RegistryArgs,
+    /// Write the digest of what was pushed to a file
+    #[arg(long, value_name = "FILE")]
+    pub digestfile: Option<PathBuf>,
+    /// Form of the manifest: oci or v2s2 [default: the image's own]
+    #[arg(short, long, value_name = "FORMAT")]
+    pub format: Option<String>,
+    /// No progress
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Name or id
+    #[arg(value_name = "IMAGE")]
+    pub image: String,
+    /// Where it goes [default: IMAGE]; also oci:, oci-archive:, docker-archive: and dir:
+    #[arg(value_name = "DESTINATION")]
+    pub destination: Option<String>,
 }
 
 /// `load`.

@@ -1,17 +1,18 @@
-//! save and load.
+//! push, save and load.
 
-use super::super::args::{LoadArgs, SaveArgs, Verb};
+use super::super::args::{LoadArgs, PushArgs, SaveArgs, Verb};
 use super::super::failure::Failure;
 use super::super::progress::Show;
 use super::print;
+use super::pull::reach;
 use crate::engine::Engine;
 use crate::engine::transfer::Wanted;
-use crate::image::layout::Transport;
+use crate::image::layout::{Transport, normal};
 use crate::image::save::Shape;
 use crate::image::sink::Sink;
 use crate::sys::tty;
 use std::fs::File;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -27,6 +28,13 @@ pub fn given(verb: &Verb) -> Result<Given, Failure> {
             Some(path) => Some(open(path)?),
             None => Some(own(io::stdin())?),
         }],
+        Verb::Push(args) => vec![
+            args.digestfile.as_deref().map(create).transpose()?,
+            match args.destination.as_deref().and_then(Transport::parse) {
+                Some((Transport::OciArchive | Transport::DockerArchive, path, _)) => Some(create(path)?),
+                _ => None,
+            },
+        ],
         Verb::Pull(args) => args
             .images
             .iter()
@@ -44,6 +52,10 @@ fn own(stream: impl AsFd) -> Result<File, Failure> {
 /// Opens a file for reading.
 fn open(path: &Path) -> Result<File, Failure> {
     File::open(path).map_err(|error| Failure::new(format!("`{}`: {error}", path.display())))
+}
+
+fn create(path: &Path) -> Result<File, Failure> {
+    File::create(path).map_err(|error| Failure::new(format!("`{}`: {error}", path.display())))
 }
 
 /// The archive of `oci-archive:…` and `docker-archive:…`.
@@ -84,9 +96,7 @@ fn save_output(args: &SaveArgs) -> Result<Option<File>, Failure> {
             Err(Failure::new("refusing to save to terminal. Use -o flag or redirect"))
         }
         (None, true) => own(io::stdout()).map(Some),
-        (Some(path), true) => File::create(path)
-            .map(Some)
-            .map_err(|error| Failure::new(format!("`{}`: {error}", path.display()))),
+        (Some(path), true) => create(path).map(Some),
         (Some(_), false) => Ok(None),
     }
 }
@@ -135,6 +145,54 @@ fn wanted(engine: &Engine, args: &SaveArgs) -> Result<Vec<Wanted>, Failure> {
         first.names.push(crate::engine::images::new_name(name)?.to_string());
     }
     Ok(vec![first])
+}
+
+pub fn push(engine: &Engine, args: &PushArgs, mut given: Given) -> Result<u8, Failure> {
+    let shape = match args.format.as_deref() {
+        None => None,
+        Some("oci") => Some(Shape::Oci),
+        Some("v2s2") => Some(Shape::Docker),
+        Some(other) => return Err(Failure::new(format!("unknown format `{other}`: use oci or v2s2"))),
+    };
+    let archive = given.pop().flatten();
+    let digestfile = given.pop().flatten();
+    let mut show = Show::new(args.quiet);
+    if let Some((transport, path, tag)) = args.destination.as_deref().and_then(Transport::parse) {
+        let mut wanted = engine.wanted(&args.image)?;
+        if let Some(tag) = tag {
+            wanted.names = vec![tag.to_owned()];
+        }
+        let shape = match transport {
+            Transport::Oci | Transport::OciArchive => Shape::Oci,
+            Transport::DockerArchive => Shape::Docker,
+            Transport::Dir => Shape::Dir,
+        };
+        let sink = match archive {
+            Some(file) => Sink::archive(path, file),
+            None => Sink::folder(path)?,
+        };
+        engine.save(&[wanted], shape, sink, &mut |step| show.step(step))?;
+        show.finish();
+        return Ok(0);
+    }
+    let image = engine.image(&args.image)?;
+    let typed = match &args.destination {
+        Some(typed) => typed.clone(),
+        None => engine
+            .wanted(&args.image)?
+            .names
+            .pop()
+            .ok_or_else(|| Failure::new(format!("`{}` is an id: say where the image goes", args.image)))?,
+    };
+    let text = typed.strip_prefix("docker://").unwrap_or(&typed);
+    let name = normal(text).ok_or_else(|| Failure::new(format!("`{typed}` is no name in a registry")))?;
+    let reach = reach(None, &args.registry);
+    let digest = engine.push(&image, &name, shape, &reach, &mut |step| show.step(step))?;
+    show.finish();
+    if let Some(mut file) = digestfile {
+        file.write_all(digest.to_string().as_bytes())?;
+    }
+    Ok(0)
 }
 
 pub fn load(engine: &Engine, args: &LoadArgs, mut given: Given) -> Result<u8, Failure> {

@@ -7,6 +7,7 @@ mod listing;
 mod machines;
 mod ownership;
 mod processes;
+mod push;
 mod registry;
 mod space;
 mod storage;

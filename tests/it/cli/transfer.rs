@@ -24,7 +24,6 @@ fn index() -> Index {
         .whiteout("srv", "gone")
         .dir("srv/old")
         .opaque("srv/old")
-        .file("srv/new", 0o755, vec![7; 100_000])
         .file("srv/new", 0o755, "replaced")
         .hardlink("srv/again", "srv/new")
         .finish();
