@@ -5,6 +5,7 @@ use crate::config::ConfigError;
 use crate::config::subid::SubidError;
 use crate::disk::DiskError;
 use crate::image::check::CheckError;
+use crate::image::copy::CopyError;
 use crate::image::load::SpoolError;
 use crate::image::pull::PullError;
 use crate::image::push::PushError;
@@ -142,6 +143,19 @@ pub enum EngineError {
     /// A pull.
     #[error(transparent)]
     Pull(Box<PullError>),
+    /// Copying.
+    #[error("copy `{from}` to `{to}`: {source}")]
+    Copy {
+        /// From where.
+        from: String,
+        /// To where.
+        to: String,
+        /// What happened.
+        source: Box<CopyError>,
+    },
+    /// Neither a registry nor files.
+    #[error("`{0}`: invalid image name: use docker://, oci:, oci-archive:, docker-archive: or dir:")]
+    Place(String),
     /// Pushing.
     #[error(transparent)]
     Push(#[from] PushError),

@@ -3,6 +3,7 @@
 pub mod capability;
 pub mod check;
 pub mod control;
+pub mod copy;
 pub mod create;
 pub mod error;
 pub mod filter;

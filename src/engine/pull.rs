@@ -1,6 +1,7 @@
 //! Pulling: what was typed becomes a reference, the ecosystem's files become a client, one runtime of one thread waits.
 
 use super::{Engine, EngineError};
+use crate::config::agent::Settings;
 use crate::config::auth::Credential;
 use crate::config::folders::Folders;
 use crate::config::registries::Registries;
@@ -43,9 +44,7 @@ impl Engine {
     }
 
     fn client_settings(&self, authfile: Option<&Path>) -> Result<ClientSettings, EngineError> {
-        let (uid, _) = creds::effective_ids();
-        let folders = Folders::of_environment(uid);
-        Ok(ClientSettings::usual(&self.settings().registry, &folders, authfile)?)
+        usual(self.settings(), authfile)
     }
 
     /// Pulls an image, and gives it this name. Waits until it is in the store.
@@ -111,22 +110,33 @@ impl Engine {
 
     /// The client's settings for a registry (`host[:port]`).
     pub(super) fn reaching(&self, registry: &str, reach: &Reach) -> Result<ClientSettings, EngineError> {
-        let mut settings = self.client_settings(reach.authfile.as_deref())?;
-        let registry = registry.to_owned();
-        if reach.tls_verify == Some(false) {
-            settings.registries.allow_insecure(std::slice::from_ref(&registry));
-        }
-        if let Some(creds) = &reach.creds {
-            let (user, password) = creds.split_once(':').unwrap_or((creds, ""));
-            let (user, password) = (user.to_owned(), password.to_owned());
-            let given = Credential::Basic { user, password };
-            settings.auth.given.insert(registry.clone(), given);
-        }
-        if let Some(dir) = &reach.cert_dir {
-            settings.certs.given.insert(registry, dir.clone());
-        }
-        Ok(settings)
+        reaching(self.settings(), registry, reach)
     }
+}
+
+fn usual(settings: &Settings, authfile: Option<&Path>) -> Result<ClientSettings, EngineError> {
+    let (uid, _) = creds::effective_ids();
+    let folders = Folders::of_environment(uid);
+    Ok(ClientSettings::usual(&settings.registry, &folders, authfile)?)
+}
+
+/// The client's settings for a registry (`host[:port]`), where there need be no store.
+pub(super) fn reaching(settings: &Settings, registry: &str, reach: &Reach) -> Result<ClientSettings, EngineError> {
+    let mut settings = usual(settings, reach.authfile.as_deref())?;
+    let registry = registry.to_owned();
+    if reach.tls_verify == Some(false) {
+        settings.registries.allow_insecure(std::slice::from_ref(&registry));
+    }
+    if let Some(creds) = &reach.creds {
+        let (user, password) = creds.split_once(':').unwrap_or((creds, ""));
+        let (user, password) = (user.to_owned(), password.to_owned());
+        let given = Credential::Basic { user, password };
+        settings.auth.given.insert(registry.clone(), given);
+    }
+    if let Some(dir) = &reach.cert_dir {
+        settings.certs.given.insert(registry, dir.clone());
+    }
+    Ok(settings)
 }
 
 pub(super) fn runtime() -> Result<tokio::runtime::Runtime, EngineError> {

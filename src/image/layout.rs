@@ -383,7 +383,12 @@ impl Layout {
         if let Some(bytes) = self.made.get(digest) {
             return Ok(bytes.clone());
         }
-        let bytes = self.files.small(&self.name(digest), limit)?;
+        let mut name = self.name(digest);
+        if self.transport == Transport::Dir && !self.files.has(&name) {
+            // Of one image of several.
+            name.push_str(".manifest.json");
+        }
+        let bytes = self.files.small(&name, limit)?;
         if Digest::of(&bytes) != *digest {
             return Err(LayoutError::Blob { digest: *digest });
         }

@@ -1,6 +1,7 @@
 //! Joins registry and store: pull, and the unpacking of layers by sandboxed helpers.
 
 pub mod check;
+pub mod copy;
 pub mod decode;
 mod fetch;
 pub mod files;

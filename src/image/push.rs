@@ -155,11 +155,11 @@ impl Run<'_> {
             return Ok((layer_descriptor(shape, &digest, size), false));
         }
         let (store, workers, key) = (self.store.clone(), self.workers.clone(), *layer);
-        let mut feed = || {
+        let mut again = || {
             let archive = pack::layer(&store, &*workers, &key).map_err(io::Error::other)?;
-            Ok(compressed(Box::new(archive)))
+            Ok(feed(Packed::gzip(archive)))
         };
-        let (digest, size) = self.place.upload(&mut feed).await?;
+        let (digest, size) = self.place.upload(&mut again).await?;
         self.store.note_packed(&layer.key, &digest, size);
         progress(Progress::Done(layer.diff));
         Ok((layer_descriptor(shape, &digest, size), false))
@@ -195,12 +195,11 @@ fn original(manifest: &Manifest, index: usize, shape: Shape) -> Option<(Descript
     Some((blob.clone(), descriptor))
 }
 
-/// Compresses on a thread of its own.
-fn compressed(from: Box<dyn Read + Send>) -> Feed {
+/// Reads on a thread of its own.
+pub(super) fn feed(mut packed: Packed) -> Feed {
     let (sender, pieces) = mpsc::channel(QUEUE);
     let (told, end) = oneshot::channel();
     tokio::task::spawn_blocking(move || {
-        let mut packed = Packed::new(from);
         let mut buffer = vec![0; bounds::DECODE_BUFFER_BYTES];
         let mut size = 0;
         let ended = loop {

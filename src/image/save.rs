@@ -1,7 +1,7 @@
 //! Images of the store as archives and folders.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read};
+use std::io;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::layout::{CTR_NAME, DOCKER_CONFIG, DOCKER_TAR, OCI_CONFIG, REF_NAME};
 use super::pack::{self, PackError};
 use super::pull::Progress;
-use super::sink::Sink;
+use super::sink::{Packed, Sink};
 use super::worker::Workers;
 use crate::registry::Kind;
 use crate::store::{ImageRecord, Staging, Store, StoreError};
@@ -126,7 +126,7 @@ impl<'a> Saver<'a> {
                 let descriptor = match self.packed.get(&layer.diff) {
                     Some(known) => known.clone(),
                     None => {
-                        let mut again = || Ok(Box::new(open()?) as Box<dyn Read + Send>);
+                        let mut again = || Ok(Packed::gzip(open()?));
                         let (digest, size) = self
                             .sink
                             .packed(&|digest| blob(shape, digest), &mut again)

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
+use flate2::write::GzEncoder;
 use flate2::{Compression, GzBuilder};
 use sha2::{Digest as _, Sha256};
 
@@ -14,6 +15,7 @@ use crate::types::digest::Digest;
 /// How hard layers are compressed: gzip's usual.
 const LEVEL: u32 = 6;
 const BLOCK: usize = 512;
+const CHUNK: usize = 64 << 10;
 
 /// A folder or an archive being filled. Names are written once: what is there already stays.
 #[derive(Debug)]
@@ -31,7 +33,7 @@ struct Output {
 }
 
 /// Opens what is to be packed, from its beginning.
-pub type Again<'a> = &'a mut dyn FnMut() -> io::Result<Box<dyn Read + Send>>;
+pub type Again<'a> = &'a mut dyn FnMut() -> io::Result<Packed>;
 
 impl Sink {
     /// A folder, which is made where it is missing.
@@ -87,13 +89,13 @@ impl Sink {
         }
     }
 
-    /// Compresses a file, and calls it by its digest; returns that and its length. Where an archive cannot be changed later, it is
-    /// compressed twice.
+    /// Writes a file of unknown length, and calls it by its digest; returns that and its length. Where an archive cannot be changed
+    /// later, it is read twice.
     pub fn packed(&mut self, name: &dyn Fn(&Digest) -> String, again: Again) -> io::Result<(Digest, u64)> {
         let Some(output) = &mut self.archive else {
             let part = self.path.join("layer.part");
             let mut out = create(&part)?;
-            let (digest, length) = pack(again()?, &mut out, &part)?;
+            let (digest, length) = settle(again()?, &mut out, &part)?;
             let place = self.path.join(name(&digest));
             if let Some(parent) = place.parent() {
                 std::fs::create_dir_all(parent).map_err(|e| told(parent, &e))?;
@@ -104,17 +106,17 @@ impl Sink {
         };
         let told = |e: io::Error| told(&self.path, &e);
         if !output.seekable {
-            let (digest, length) = pack(again()?, &mut io::sink(), &self.path)?;
+            let (digest, length) = settle(again()?, &mut io::sink(), &self.path)?;
             if self.names.insert(name(&digest)) {
                 output.out.write_all(&header(&name(&digest), length)).map_err(told)?;
-                exactly(length, pack(again()?, &mut output.out, &self.path)?.1)?;
+                exactly(length, settle(again()?, &mut output.out, &self.path)?.1)?;
                 output.out.write_all(&padding(length)).map_err(told)?;
             }
             return Ok((digest, length));
         }
         let start = output.out.stream_position().map_err(told)?;
         output.out.write_all(&[0; BLOCK]).map_err(told)?;
-        let (digest, length) = pack(again()?, &mut output.out, &self.path)?;
+        let (digest, length) = settle(again()?, &mut output.out, &self.path)?;
         let mut end = start;
         if self.names.insert(name(&digest)) {
             output.out.write_all(&padding(length)).map_err(told)?;
@@ -150,6 +152,11 @@ fn told(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("cannot write `{}`: {error}", path.display()))
 }
 
+/// A blob with other bytes than its digest says.
+pub(super) fn damaged(digest: &Digest) -> io::Error {
+    io::Error::other(format!("blob `{digest}` has other bytes than its digest says"))
+}
+
 fn exactly(want: u64, have: u64) -> io::Result<()> {
     if want == have {
         return Ok(());
@@ -173,28 +180,45 @@ fn pump(from: &mut dyn Read, out: &mut dyn io::Write, path: &Path) -> io::Result
     }
 }
 
-fn pack(from: Box<dyn Read + Send>, out: &mut dyn io::Write, path: &Path) -> io::Result<(Digest, u64)> {
-    let mut packed = Packed::new(from);
+fn settle(mut packed: Packed, out: &mut dyn io::Write, path: &Path) -> io::Result<(Digest, u64)> {
     let length = pump(&mut packed, out, path)?;
     Ok((packed.digest(), length))
 }
 
-/// A layer's compressed bytes: the same for the same archive, always.
+/// Bytes with their digest.
 pub struct Packed {
-    gzip: flate2::read::GzEncoder<Box<dyn Read + Send>>,
+    from: Box<dyn Read + Send>,
     hash: Sha256,
+    want: Option<Digest>,
 }
 
 impl Packed {
-    /// Compresses what is read from there.
-    pub fn new(from: Box<dyn Read + Send>) -> Packed {
-        let gzip = GzBuilder::new()
-            .mtime(0)
-            .operating_system(255)
-            .read(from, Compression::new(LEVEL));
+    /// Compresses what is read from there: the same for the same archive, always.
+    pub fn gzip(from: impl Read + Send + 'static) -> Packed {
+        let builder = GzBuilder::new().mtime(0).operating_system(255);
+        Packed::plain(Gzip {
+            from,
+            gzip: Some(builder.write(Vec::new(), Compression::new(LEVEL))),
+            chunk: vec![0; CHUNK],
+            ready: Vec::new(),
+            at: 0,
+        })
+    }
+
+    /// As they are.
+    pub fn plain(from: impl Read + Send + 'static) -> Packed {
         Packed {
-            gzip,
+            from: Box::new(from),
             hash: Sha256::new(),
+            want: None,
+        }
+    }
+
+    /// As they are; they only end where this is their digest.
+    pub fn checked(from: impl Read + Send + 'static, want: Digest) -> Packed {
+        Packed {
+            want: Some(want),
+            ..Packed::plain(from)
         }
     }
 
@@ -204,11 +228,53 @@ impl Packed {
     }
 }
 
+/// Compresses in steps of a fixed length: what comes out depends on how much goes in at once.
+struct Gzip<R> {
+    from: R,
+    gzip: Option<GzEncoder<Vec<u8>>>,
+    chunk: Vec<u8>,
+    ready: Vec<u8>,
+    at: usize,
+}
+
+impl<R: Read> Read for Gzip<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.at == self.ready.len() {
+            let Some(mut gzip) = self.gzip.take() else { return Ok(0) };
+            let mut filled = 0;
+            while filled < CHUNK {
+                match self.from.read(&mut self.chunk[filled..]) {
+                    Ok(0) => break,
+                    Ok(got) => filled += got,
+                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                    Err(e) => return Err(e),
+                }
+            }
+            self.at = 0;
+            if filled == 0 {
+                self.ready = gzip.finish()?;
+                continue;
+            }
+            gzip.write_all(&self.chunk[..filled])?;
+            self.ready.clear();
+            std::mem::swap(&mut self.ready, gzip.get_mut());
+            self.gzip = Some(gzip);
+        }
+        let take = buffer.len().min(self.ready.len() - self.at);
+        buffer[..take].copy_from_slice(&self.ready[self.at..self.at + take]);
+        self.at += take;
+        Ok(take)
+    }
+}
+
 impl Read for Packed {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let got = self.gzip.read(buffer)?;
+        let got = self.from.read(buffer)?;
         self.hash.update(&buffer[..got]);
-        Ok(got)
+        match self.want {
+            Some(want) if got == 0 && !buffer.is_empty() && self.digest() != want => Err(damaged(&want)),
+            _ => Ok(got),
+        }
     }
 }
 
@@ -238,4 +304,49 @@ fn header(name: &str, length: u64) -> [u8; BLOCK] {
 
 fn padding(length: u64) -> Vec<u8> {
     vec![0; (length.wrapping_neg() % BLOCK as u64) as usize]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gives what it has in pieces of odd lengths.
+    struct Drops(Vec<u8>, usize);
+
+    impl Read for Drops {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.1 = self.1 * 7 % 30_011 + 1;
+            let take = self.1.min(buffer.len()).min(self.0.len());
+            buffer[..take].copy_from_slice(&self.0[..take]);
+            self.0.drain(..take);
+            Ok(take)
+        }
+    }
+
+    #[test]
+    fn the_same_bytes_are_compressed_to_the_same_bytes_however_they_come() {
+        let data: Vec<u8> = (0..700_000u32)
+            .map(|n| ((n / 3).wrapping_mul(2_654_435_761) >> 27) as u8)
+            .collect();
+        let mut all = Vec::new();
+        for (start, step) in [(1, 1 << 20), (5, 1000), (77, 65_536), (30_000, 7)] {
+            let mut packed = Packed::gzip(Drops(data.clone(), start));
+            let mut out = Vec::new();
+            let mut buffer = vec![0; step];
+            loop {
+                match packed.read(&mut buffer).unwrap() {
+                    0 => break,
+                    got => out.extend_from_slice(&buffer[..got]),
+                }
+            }
+            assert_eq!(packed.digest(), Digest::of(&out));
+            all.push(out);
+        }
+        assert!(all.iter().all(|one| *one == all[0]));
+        let mut back = Vec::new();
+        flate2::read::MultiGzDecoder::new(&all[0][..])
+            .read_to_end(&mut back)
+            .unwrap();
+        assert!(back == data);
+    }
 }

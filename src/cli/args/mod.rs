@@ -20,7 +20,7 @@ pub use image::{
 pub use parse::{Parsed, parse};
 pub use registry::{ListTagsArgs, LoginArgs, LogoutArgs};
 pub use system::{SystemCheckArgs, SystemDfArgs, SystemPruneArgs};
-pub use transfer::{LoadArgs, PushArgs, SaveArgs};
+pub use transfer::{CopyArgs, DeleteArgs, LoadArgs, PushArgs, SaveArgs};
 
 use clap::{Args, Parser};
 use std::path::PathBuf;
@@ -109,6 +109,10 @@ verbs! {
         Pull(PullArgs) = "pull",
         /// Send an image to a registry
         Push(PushArgs) = "push",
+        /// Copy an image between registries, archives and directories
+        Copy(CopyArgs) = "copy",
+        /// Remove an image from its registry
+        ImageDelete(DeleteArgs) = "image-delete" => |verb| verb.hide(true).override_usage("dunlin image delete [OPTIONS] docker://NAME"),
         /// Write images to an archive or a directory
         Save(SaveArgs) = "save",
         /// Take images from an archive or a directory

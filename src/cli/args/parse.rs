@@ -68,7 +68,7 @@ impl Change for BoolValues {
 const CONTAINER_VERBS: &str = "create, exec, inspect, kill, list, logs, ls, pause, port, ps, rename, restart, rm, run, \
                                start, stats, stop, top, unpause, wait";
 const IMAGE_VERBS: &str =
-    "exists, history, inspect, list, load, ls, prune, pull, push, remove, rm, save, tag, tree, untag";
+    "delete, exists, history, inspect, list, load, ls, prune, pull, push, remove, rm, save, tag, tree, untag";
 const SYSTEM_VERBS: &str = "check, df, info, prune";
 
 /// `container VERB` and `image VERB` are the same verbs; `system VERB` is `system-VERB`.
@@ -102,6 +102,7 @@ fn regroup(mut arguments: Vec<OsString>) -> Vec<OsString> {
         ("image", "rm" | "remove") => &["rmi"],
         ("image", "exists") => &["image-exists"],
         ("image", "tree") => &["image-tree"],
+        ("image", "delete") => &["image-delete"],
         ("image", "prune") => &["image-prune"],
         ("system", "info") => &["info"],
         ("system", "check") => &["system-check"],

@@ -1,6 +1,6 @@
 //! Arguments of the verbs that move images.
 
-use super::image::RegistryArgs;
+use super::image::{PlatformArgs, RegistryArgs};
 use clap::Args;
 use std::path::PathBuf;
 
@@ -53,6 +53,65 @@ pub struct PushArgs {
     /// Where it goes [default: IMAGE]; also oci:, oci-archive:, docker-archive: and dir:
     #[arg(value_name = "DESTINATION")]
     pub destination: Option<String>,
+}
+
+/// `copy`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  dunlin copy docker://registry.example/web:1.4 docker://other.example/web:1.4\n  \
+                  dunlin copy --all docker://registry.example/web:1.4 oci:layout:1.4\n  \
+                  dunlin copy docker-archive:web.tar docker://registry.example/web:1.4"
+)]
+pub struct CopyArgs {
+    /// The whole index, all platforms
+    #[arg(short, long)]
+    pub all: bool,
+    /// File with credentials instead of auth.json
+    #[arg(long, value_name = "FILE")]
+    pub authfile: Option<PathBuf>,
+    /// Write the digest of what was copied to a file
+    #[arg(long, value_name = "FILE")]
+    pub digestfile: Option<PathBuf>,
+    /// Credentials USER:PASSWORD for the source
+    #[arg(long, value_name = "USER:PASSWORD")]
+    pub src_creds: Option<String>,
+    /// Credentials USER:PASSWORD for the destination
+    #[arg(long, value_name = "USER:PASSWORD")]
+    pub dest_creds: Option<String>,
+    /// Directory with ca.crt, client.cert and client.key for the source
+    #[arg(long, value_name = "DIR")]
+    pub src_cert_dir: Option<PathBuf>,
+    /// Directory with ca.crt, client.cert and client.key for the destination
+    #[arg(long, value_name = "DIR")]
+    pub dest_cert_dir: Option<PathBuf>,
+    /// Ask the source for HTTPS with a valid certificate [default: true]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub src_tls_verify: Option<bool>,
+    /// Ask the destination for HTTPS with a valid certificate [default: true]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub dest_tls_verify: Option<bool>,
+    #[command(flatten)]
+    pub platform: PlatformArgs,
+    /// No progress
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// docker://NAME, oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE[:NAME] or dir:DIR
+    #[arg(value_name = "SOURCE")]
+    pub source: String,
+    /// The same
+    #[arg(value_name = "DESTINATION")]
+    pub destination: String,
+}
+
+/// `image delete`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  dunlin image delete docker://registry.example/web:1.3")]
+pub struct DeleteArgs {
+    #[command(flatten)]
+    pub registry: RegistryArgs,
+    /// docker://NAME; all its tags of the same manifest go
+    #[arg(value_name = "NAME")]
+    pub name: String,
 }
 
 /// `load`.

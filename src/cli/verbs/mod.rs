@@ -37,7 +37,7 @@ pub use remote::list_tags;
 pub use run::{create, prepare, run};
 pub use system::{check as system_check, df as system_df, prune as system_prune};
 pub use tags::{exists, tag, untag};
-pub use transfer::{Given, given, load, push, save};
+pub use transfer::{Given, copy, delete, given, load, push, save};
 pub use tree::tree;
 pub use usage::{stats, top};
 

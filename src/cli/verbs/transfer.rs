@@ -1,16 +1,22 @@
-//! push, save and load.
+//! push, copy, save, load, and removal from a registry.
 
-use super::super::args::{LoadArgs, PushArgs, SaveArgs, Verb};
+use super::super::args::{CopyArgs, DeleteArgs, LoadArgs, PushArgs, SaveArgs, Verb};
+use super::super::compose;
 use super::super::failure::Failure;
 use super::super::progress::Show;
 use super::print;
 use super::pull::reach;
+use crate::config::agent::Settings;
 use crate::engine::Engine;
+use crate::engine::pull::Reach;
 use crate::engine::transfer::Wanted;
+use crate::image::copy::CopyOptions;
 use crate::image::layout::{Transport, normal};
+use crate::image::pull::PullOptions;
 use crate::image::save::Shape;
 use crate::image::sink::Sink;
 use crate::sys::tty;
+use crate::types::platform::Platform;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
@@ -192,6 +198,41 @@ pub fn push(engine: &Engine, args: &PushArgs, mut given: Given) -> Result<u8, Fa
     if let Some(mut file) = digestfile {
         file.write_all(digest.to_string().as_bytes())?;
     }
+    Ok(0)
+}
+
+pub fn copy(settings: &Settings, args: &CopyArgs) -> Result<u8, Failure> {
+    let options = CopyOptions {
+        platform: compose::platform(&args.platform)?.unwrap_or_else(Platform::host),
+        all: args.all,
+        program: PullOptions::default().program,
+    };
+    let end = |creds: &Option<String>, cert_dir: &Option<PathBuf>, tls_verify| Reach {
+        platform: None,
+        authfile: args.authfile.clone(),
+        creds: creds.clone(),
+        cert_dir: cert_dir.clone(),
+        tls_verify,
+    };
+    let from = end(&args.src_creds, &args.src_cert_dir, args.src_tls_verify);
+    let to = end(&args.dest_creds, &args.dest_cert_dir, args.dest_tls_verify);
+    let mut show = Show::new(args.quiet);
+    let digest = crate::engine::copy::copy(
+        settings,
+        (&args.source, &from),
+        (&args.destination, &to),
+        &options,
+        &mut |step| show.step(step),
+    )?;
+    show.finish();
+    if let Some(path) = &args.digestfile {
+        create(path)?.write_all(digest.to_string().as_bytes())?;
+    }
+    Ok(0)
+}
+
+pub fn delete(settings: &Settings, args: &DeleteArgs) -> Result<u8, Failure> {
+    crate::engine::copy::delete(settings, &args.name, &reach(None, &args.registry))?;
     Ok(0)
 }
 
