@@ -91,6 +91,8 @@ fn starts(verb: &Verb) -> bool {
             | Verb::Rm(_)
             | Verb::Pull(_)
             | Verb::Push(_)
+            | Verb::Import(_)
+            | Verb::Commit(_)
             | Verb::Save(_)
             | Verb::Load(_)
             | Verb::Rmi(_)
@@ -122,6 +124,8 @@ fn other(engine: &Engine, verb: &Verb, env: Vec<String>, given: verbs::Given) ->
         Verb::Rename(args) => verbs::rename(engine, args),
         Verb::Pull(args) => verbs::pull(engine, args, given),
         Verb::Push(args) => verbs::push(engine, args, given),
+        Verb::Import(args) => verbs::import(engine, args, given),
+        Verb::Commit(args) => verbs::commit(engine, args),
         Verb::Save(args) => verbs::save(engine, args, given),
         Verb::Load(args) => verbs::load(engine, args, given),
         Verb::Images(args) => verbs::images(engine, args),

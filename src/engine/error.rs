@@ -7,6 +7,7 @@ use crate::disk::DiskError;
 use crate::image::check::CheckError;
 use crate::image::copy::CopyError;
 use crate::image::load::SpoolError;
+use crate::image::make::MakeError;
 use crate::image::pull::PullError;
 use crate::image::push::PushError;
 use crate::image::save::SaveError;
@@ -143,6 +144,12 @@ pub enum EngineError {
     /// A pull.
     #[error(transparent)]
     Pull(Box<PullError>),
+    /// Making an image.
+    #[error(transparent)]
+    Make(#[from] MakeError),
+    /// A change to an image's configuration that is none.
+    #[error("{0}")]
+    Change(String),
     /// Copying.
     #[error("copy `{from}` to `{to}`: {source}")]
     Copy {

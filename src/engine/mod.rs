@@ -1,7 +1,9 @@
 //! Containers: what both the command line and the agent call. Everything here blocks, with time-outs.
 
 pub mod capability;
+mod change;
 pub mod check;
+pub mod commit;
 pub mod control;
 pub mod copy;
 pub mod create;

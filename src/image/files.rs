@@ -164,6 +164,19 @@ impl Files {
         })
     }
 
+    /// One file that is called `layer`.
+    pub(super) fn layer(file: File, length: u64) -> Files {
+        let members = Members {
+            file: Arc::new(file),
+            found: BTreeMap::from([("layer".to_owned(), (0, length))]),
+            links: BTreeMap::new(),
+        };
+        Files {
+            path: PathBuf::from("layer"),
+            archive: Some(Arc::new(members)),
+        }
+    }
+
     /// What the folder or archive is called.
     pub fn path(&self) -> &Path {
         &self.path

@@ -176,6 +176,17 @@ impl Layout {
         Layout::of(transport, Files::archive(path, file)?)
     }
 
+    /// One layer, by its diff id.
+    pub(super) fn layer(file: File, length: u64, diff: Digest) -> Layout {
+        Layout {
+            files: Files::layer(file, length),
+            transport: Transport::DockerArchive,
+            tops: Vec::new(),
+            made: BTreeMap::new(),
+            named: BTreeMap::from([(diff, "layer".to_owned())]),
+        }
+    }
+
     /// Opens a directory or an archive.
     pub fn open(transport: Transport, path: &Path) -> Result<Layout, LayoutError> {
         let files = match transport {

@@ -81,7 +81,7 @@ fn room(store: &Store, options: &PullOptions) -> Result<u64, SpoolError> {
 }
 
 /// Into a file without a name.
-fn copy(store: &Store, options: &PullOptions, mut input: impl Read) -> Result<File, SpoolError> {
+pub(super) fn copy(store: &Store, options: &PullOptions, mut input: impl Read) -> Result<File, SpoolError> {
     let staging = store.stage(&[], &[])?;
     let path = staging.dir().join("spool");
     let made = File::options().read(true).write(true).create_new(true).open(&path);

@@ -25,10 +25,10 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::image::recipe;
 use crate::image::sums::{self, Compared, Finding};
 use crate::image::tree;
 use crate::image::unpack::{Limits, Owners, Stats, UnpackError, Unpacker};
+use crate::image::{diff, recipe};
 use crate::sys::landlock::Access;
 use crate::sys::sandbox::{self, Profile};
 use crate::sys::{fs, socket};
@@ -61,6 +61,8 @@ pub enum Job {
     },
     /// Makes the archive of a layer again. Descriptors: its tree, its recipe, and the pipe that the archive goes to.
     Pack,
+    /// Makes an archive of what a container changed. Descriptors: its writable folder, and the pipe that the archive goes to.
+    Diff,
 }
 
 /// The first packet.
@@ -390,6 +392,17 @@ fn work(control: &OwnedFd, order: Order, fds: Vec<OwnedFd>) -> Result<Reply, Wor
             let tree = open(&tree)?;
             shut_in(&[(tree.as_fd(), Access::Read)])?;
             check(control, &tree, File::from(sums), quick)
+        }
+        Job::Diff => {
+            let (Some(tree), Some(out)) = (fds.next(), fds.next()) else {
+                return Err(malformed("diff needs two descriptors"));
+            };
+            let tree = open(&tree)?;
+            shut_in(&[(tree.as_fd(), Access::Read)])?;
+            let written = diff::write(&tree, io::BufWriter::with_capacity(64 << 10, File::from(out)));
+            written
+                .map(|bytes| Reply::Packed { bytes })
+                .map_err(WorkerError::os("read what the container changed"))
         }
         Job::Pack => {
             let (Some(tree), Some(recipe), Some(out)) = (fds.next(), fds.next(), fds.next()) else {

@@ -20,7 +20,7 @@ pub use image::{
 pub use parse::{Parsed, parse};
 pub use registry::{ListTagsArgs, LoginArgs, LogoutArgs};
 pub use system::{SystemCheckArgs, SystemDfArgs, SystemPruneArgs};
-pub use transfer::{CopyArgs, DeleteArgs, LoadArgs, PushArgs, SaveArgs};
+pub use transfer::{CommitArgs, CopyArgs, DeleteArgs, ImportArgs, LoadArgs, PushArgs, SaveArgs};
 
 use clap::{Args, Parser};
 use std::path::PathBuf;
@@ -109,6 +109,10 @@ verbs! {
         Pull(PullArgs) = "pull",
         /// Send an image to a registry
         Push(PushArgs) = "push",
+        /// Make an image of an archive of files
+        Import(ImportArgs) = "import",
+        /// Make an image of what a container has now
+        Commit(CommitArgs) = "commit",
         /// Copy an image between registries, archives and directories
         Copy(CopyArgs) = "copy",
         /// Remove an image from its registry

@@ -114,6 +114,61 @@ pub struct DeleteArgs {
     pub name: String,
 }
 
+/// `import`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  dunlin import rootfs.tar.gz web:base\n  \
+                  tar -C rootfs -c . | dunlin import -c 'CMD [\"/bin/sh\"]' - web:base")]
+pub struct ImportArgs {
+    /// Change the configuration: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, ONBUILD, STOPSIGNAL, USER, VOLUME, WORKDIR
+    #[arg(short, long, value_name = "INSTRUCTION")]
+    pub change: Vec<String>,
+    /// Say why
+    #[arg(short, long)]
+    pub message: Option<String>,
+    #[command(flatten)]
+    pub platform: PlatformArgs,
+    /// No progress
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Archive of files, also compressed; - is stdin
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// What the image is called
+    #[arg(value_name = "NAME")]
+    pub name: Option<String>,
+}
+
+/// `commit`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  dunlin commit web web:tried\n  \
+                  dunlin commit -m 'new pages' -a me -c 'ENV MODE=test' web registry.example/web:test")]
+pub struct CommitArgs {
+    /// Who made it
+    #[arg(short, long)]
+    pub author: Option<String>,
+    /// Change the configuration: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, ONBUILD, STOPSIGNAL, USER, VOLUME, WORKDIR
+    #[arg(short, long, value_name = "INSTRUCTION")]
+    pub change: Vec<String>,
+    /// Form of the manifest: oci; it is chosen when the image is pushed
+    #[arg(short, long, default_value = "oci", hide = true)]
+    pub format: String,
+    /// Say why
+    #[arg(short, long)]
+    pub message: Option<String>,
+    /// Freeze the container meanwhile [default: true]
+    #[arg(short, long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub pause: Option<bool>,
+    /// No progress
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Name or id
+    #[arg(value_name = "CONTAINER")]
+    pub container: String,
+    /// What the image is called
+    #[arg(value_name = "NAME")]
+    pub name: Option<String>,
+}
+
 /// `load`.
 #[derive(Debug, Args)]
 #[command(

@@ -1,6 +1,7 @@
 //! What each verb does.
 
 mod agent;
+mod commit;
 mod execute;
 mod history;
 mod host;
@@ -22,6 +23,7 @@ mod tree;
 mod usage;
 
 pub use agent::agent;
+pub use commit::{commit, import};
 pub use execute::exec;
 pub use history::history;
 pub use host::{info, version};

@@ -34,6 +34,10 @@ pub fn given(verb: &Verb) -> Result<Given, Failure> {
             Some(path) => Some(open(path)?),
             None => Some(own(io::stdin())?),
         }],
+        Verb::Import(args) => vec![Some(match args.file.to_str() {
+            Some("-") => own(io::stdin())?,
+            _ => open(&args.file)?,
+        })],
         Verb::Push(args) => vec![
             args.digestfile.as_deref().map(create).transpose()?,
             match args.destination.as_deref().and_then(Transport::parse) {

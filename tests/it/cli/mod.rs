@@ -1,6 +1,7 @@
 //! The command line against the real thing: as an ordinary user with subordinate ids, as one without, and as root.
 
 mod check;
+mod commit;
 mod copy;
 mod flow;
 mod images;
