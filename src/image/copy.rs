@@ -367,8 +367,7 @@ impl Source {
             let most = blob
                 .size
                 .saturating_mul(bounds::LAYER_RATIO)
-                .max(bounds::LAYER_RATIO_FREE_BYTES)
-                .min(bounds::LAYER_BYTES);
+                .clamp(bounds::LAYER_RATIO_FREE_BYTES, bounds::LAYER_BYTES);
             let wanted = name.clone();
             let got = target
                 .sink(move |sink| {

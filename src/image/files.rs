@@ -144,6 +144,13 @@ impl Files {
                 });
             }
             match entry.kind {
+                Kind::File if entry.size > length.saturating_sub(at) => {
+                    let what = format!("`{name}`");
+                    return Err(FilesError::Archive {
+                        path: path.to_owned(),
+                        source: TarError::Truncated { at: length, what },
+                    });
+                }
                 // The first one counts, as everywhere.
                 Kind::File if entry.sparse.is_none() => {
                     members.found.entry(name).or_insert((at, entry.size));

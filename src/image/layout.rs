@@ -236,8 +236,13 @@ impl Layout {
             Transport::DockerArchive => {
                 let bytes = layout.files.small("manifest.json", bounds::MANIFEST_BYTES)?;
                 let images: Vec<DockerImage> = layout.parse("manifest.json", &bytes)?;
+                if images.len() > bounds::INDEX_ENTRIES {
+                    let why = format!("it has more than {} images", bounds::INDEX_ENTRIES);
+                    return Err(layout.not_an_index("manifest.json", why));
+                }
+                let mut hashed = BTreeMap::new();
                 for image in images {
-                    layout.docker_image(image)?;
+                    layout.docker_image(image, &mut hashed)?;
                 }
             }
         }
@@ -255,7 +260,7 @@ impl Layout {
     }
 
     /// Makes the manifest of an image that has none.
-    fn docker_image(&mut self, image: DockerImage) -> Result<(), LayoutError> {
+    fn docker_image(&mut self, image: DockerImage, hashed: &mut BTreeMap<String, Digest>) -> Result<(), LayoutError> {
         let config = self.files.small(&image.config, bounds::IMAGE_CONFIG_BYTES)?;
         let path = self.files.path().join("manifest.json");
         let wrong = |why: String| LayoutError::Index {
@@ -283,6 +288,7 @@ impl Layout {
             part.read_exact(&mut start).map_err(failed)?;
             let (digest, suffix) = match Format::of(&start) {
                 Format::Plain => (diff, ""),
+                packed if hashed.contains_key(name) => (hashed[name], suffix(packed)),
                 packed => {
                     let mut hash = Sha256::new_with_prefix(&start);
                     let mut buffer = vec![0; bounds::DECODE_BUFFER_BYTES];
@@ -290,8 +296,9 @@ impl Layout {
                         let got = part.read(&mut buffer).map_err(failed)?;
                         hash.update(&buffer[..got]);
                     }
-                    let suffix = if packed == Format::Zstd { ".zstd" } else { ".gzip" };
-                    (Digest::from_bytes(hash.finalize().into()), suffix)
+                    let digest = Digest::from_bytes(hash.finalize().into());
+                    hashed.insert(name.clone(), digest);
+                    (digest, suffix(packed))
                 }
             };
             self.named.insert(digest, name.clone());
@@ -467,6 +474,13 @@ impl IndexEntry {
             media_type: self.media_type,
             names: name.into_iter().cloned().collect(),
         }
+    }
+}
+
+fn suffix(format: Format) -> &'static str {
+    match format {
+        Format::Zstd => ".zstd",
+        _ => ".gzip",
     }
 }
 

@@ -58,7 +58,10 @@ pub fn spool(store: &Store, options: &PullOptions, input: File) -> Result<File, 
     if format == Format::Plain {
         return Ok(file);
     }
-    let max = room(store, options)?;
+    let packed = file.metadata().map_err(SpoolError::Read)?.len();
+    let most = packed.saturating_mul(bounds::LAYER_RATIO);
+    let free = room(store, options)?;
+    let max = free.min(most.max(bounds::LAYER_RATIO_FREE_BYTES));
     io::Seek::rewind(&mut &file).map_err(SpoolError::Read)?;
     let mut command = decode::command(&options.program, format, max);
     let mut decoder = command.stdin(Stdio::from(file)).spawn().map_err(SpoolError::Read)?;
@@ -69,7 +72,7 @@ pub fn spool(store: &Store, options: &PullOptions, input: File) -> Result<File, 
     }
     let ended = decoder.wait().map_err(SpoolError::Read)?;
     match (copied?, DecodeError::of(ended)) {
-        (_, Err(DecodeError::TooLong)) => Err(SpoolError::Full { free: max }),
+        (_, Err(DecodeError::TooLong)) if max == free => Err(SpoolError::Full { free }),
         (_, Err(error)) => Err(error.into()),
         (Some(file), Ok(())) => Ok(file),
         (None, Ok(())) => Err(DecodeError::Start.into()),

@@ -9,6 +9,10 @@ use crate::fixture::scratch::Scratch;
 use crate::fixture::tree::Tree;
 use crate::skip;
 use std::fs;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 fn index(format: Format, upper: Compression) -> Index {
     let noise: Vec<u8> = (0..3_000_000u32)
@@ -194,4 +198,63 @@ fn pushing_needs_credentials_and_says_what_is_wrong() {
         .arg(format!("{}:1", fresh.reference("x")));
     failed.fails(125).says(&["system check --repair"]);
     assert_eq!(fresh.requests("PUT", "/manifests/"), 0);
+}
+
+/// Passes connections on to a port, and cuts the first few off once the client has sent so many bytes; gives its own port and how
+/// often it will still cut.
+fn cutting(to: u16, times: usize, after: usize) -> (u16, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let left = Arc::new(AtomicUsize::new(times));
+    let shared = left.clone();
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let Ok(server) = TcpStream::connect(("127.0.0.1", to)) else {
+                continue;
+            };
+            let (mut from, mut into) = (server.try_clone().unwrap(), client.try_clone().unwrap());
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut from, &mut into);
+                let _ = into.shutdown(Shutdown::Both);
+            });
+            let left = shared.clone();
+            std::thread::spawn(move || {
+                let (mut from, mut into) = (client, server);
+                let (mut buffer, mut sent) = ([0; 16384], 0);
+                while let Ok(got @ 1..) = from.read(&mut buffer) {
+                    sent += got;
+                    let cuts = sent > after
+                        && left
+                            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1))
+                            .is_ok();
+                    if cuts || into.write_all(&buffer[..got]).is_err() {
+                        break;
+                    }
+                }
+                let _ = into.shutdown(Shutdown::Both);
+                let _ = from.shutdown(Shutdown::Both);
+            });
+        }
+    });
+    (port, left)
+}
+
+#[test]
+fn a_push_goes_on_after_its_connection_was_cut() {
+    let world = match World::with(Who::Ranges, index(Format::Oci, Compression::Gzip)) {
+        Ok(world) => world,
+        Err(reason) => skip!("{reason}"),
+    };
+    let registry = Registry::plain();
+    let (port, left) = cutting(registry.port(), 3, 300_000);
+    world
+        .cmd("push -q")
+        .arg(&world.image)
+        .arg(format!("127.0.0.1:{port}/web:1"))
+        .ok();
+    assert_eq!(left.load(Ordering::Relaxed), 0, "it was cut");
+    assert_eq!(
+        skopeo_id(&registry, &format!("{}:1", registry.reference("web"))),
+        world.image
+    );
 }

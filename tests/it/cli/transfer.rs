@@ -3,7 +3,7 @@
 use super::{Who, World};
 use crate::fixture::arch::Arch;
 use crate::fixture::cmd::Cmd;
-use crate::fixture::images::{Compression, Format, Index};
+use crate::fixture::images::{Compression, Format, Index, pack};
 use crate::fixture::scratch::Scratch;
 use crate::fixture::tree::Tree;
 use crate::skip;
@@ -223,7 +223,7 @@ fn what_is_saved_is_loaded_and_pulled_with_the_same_id() {
         scene.world.cmd("load -q").stdin(archive.clone()).ok();
         scene.assert_here("pipe", &[NAME]);
         scene.forget();
-        let packed = crate::fixture::images::pack(&archive, Compression::Gzip, false);
+        let packed = pack(&archive, Compression::Gzip, false);
         scene.world.cmd("load -q").stdin(packed.bytes).ok();
         scene.assert_here("compressed", &[NAME]);
         assert_eq!(super::names(&scene.world.roots().0.join("tmp")), Vec::<String>::new());
@@ -343,4 +343,82 @@ impl Scene {
         self.world.cmd("rmi -f").arg(second).ok();
         self.forget();
     }
+}
+
+#[test]
+fn hostile_archives_are_refused_and_leave_nothing() {
+    let world = match World::new(Who::Ranges) {
+        Ok(world) => world,
+        Err(reason) => skip!("{reason}"),
+    };
+    let (data, _) = world.roots();
+    let before = super::names(&data.join("layers")).len();
+    let layer = Tree::new().file("x", 0o644, "x").finish();
+    let diff = crate::fixture::images::digest(&layer);
+    let config = |diffs: &[&str]| {
+        let rootfs = serde_json::json!({"type": "layers", "diff_ids": diffs});
+        serde_json::json!({"architecture": "amd64", "os": "linux", "rootfs": rootfs}).to_string()
+    };
+    let listed =
+        |layers: &[&str]| serde_json::json!([{"Config": "c.json", "RepoTags": ["a:1"], "Layers": layers}]).to_string();
+    let archive = |layers: &[&str], diffs: &[&str]| {
+        Tree::new()
+            .file("l.tar", 0o644, &layer)
+            .file("c.json", 0o644, config(diffs))
+            .file("manifest.json", 0o644, listed(layers))
+            .symlink("loop", "loop")
+            .symlink("out", "../../../../etc/passwd")
+    };
+    let zeros = format!("sha256:{}", "0".repeat(64));
+    let good = archive(&["l.tar"], &[&diff]).finish();
+    let mut lying = good.clone();
+    // The length of the first member.
+    lying[124..135].copy_from_slice(b"77777777777");
+    let sum: u32 = lying[..512]
+        .iter()
+        .enumerate()
+        .map(|(n, b)| if (148..156).contains(&n) { 32 } else { u32::from(*b) })
+        .sum();
+    lying[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    let many = (0..17_000)
+        .fold(Tree::new(), |tree, n| tree.file(&format!("f{n}"), 0o644, ""))
+        .finish();
+    let bomb = pack(&vec![0; 300 << 20], Compression::Gzip, false).bytes;
+    let table: [(&str, Vec<u8>, &str); 10] = [
+        (
+            "other layer",
+            archive(&["l.tar"], &[&zeros]).finish(),
+            "compressed bytes have the digest",
+        ),
+        (
+            "missing layer",
+            archive(&["m.tar"], &[&diff]).finish(),
+            "has no file `m.tar`",
+        ),
+        (
+            "number of layers",
+            archive(&["l.tar", "l.tar"], &[&diff]).finish(),
+            "lists 1 layers, the archive 2",
+        ),
+        ("a loop", archive(&["loop"], &[&diff]).finish(), "has no file `loop`"),
+        ("outside", archive(&["out"], &[&diff]).finish(), "has no file `out`"),
+        (
+            "outside by name",
+            archive(&["../../etc/passwd"], &[&diff]).finish(),
+            "has no file",
+        ),
+        ("a length beyond the end", lying, "ends at byte"),
+        ("cut off", good[..1600].to_vec(), "c.json"),
+        ("many members", many, "more than 16384 members"),
+        ("a bomb", bomb, "expands to more"),
+    ];
+    for (label, bytes, says) in table {
+        let failed = world.cmd("load -q").stdin(bytes).run();
+        assert_eq!(failed.code, 125, "{label}: {}", failed.stderr);
+        assert!(failed.stderr.contains(says), "{label}: {}", failed.stderr);
+        assert_eq!(super::names(&data.join("tmp")), Vec::<String>::new(), "{label}");
+        assert_eq!(super::names(&data.join("layers")).len(), before, "{label}");
+    }
+    let loaded = world.cmd("load -q").stdin(good).ok();
+    assert_eq!(loaded, "Loaded image: docker.io/library/a:1");
 }
