@@ -50,6 +50,8 @@ fn execute(cli: Cli) -> Result<u8, Failure> {
     // What is opened as the caller, before dunlin becomes the store's owner.
     let prepared = match &verb {
         Verb::Version(args) => return verbs::version(args),
+        Verb::Copy(args) => return verbs::copy(&owner::settings_alone(&global)?, args),
+        Verb::ImageDelete(args) => return verbs::delete(&owner::settings_alone(&global)?, args),
         Verb::ContainerCleanup(args) => return cleanup(&global, &args.id),
         Verb::Run(args) => Some(verbs::prepare(&args.create, &global)?),
         Verb::Create(args) => Some(verbs::prepare(args, &global)?),
@@ -59,6 +61,7 @@ fn execute(cli: Cli) -> Result<u8, Failure> {
         Verb::Exec(args) => compose::environment(&args.env_file, &args.env)?,
         _ => Vec::new(),
     };
+    let given = verbs::given(&verb)?;
     let place = owner::settle(&global, starts(&verb))?;
     if let (None, Some(level)) = (&global.log_level, &place.settings.log.level) {
         log::set_level(level.parse().map_err(Failure::new)?);
@@ -73,7 +76,7 @@ fn execute(cli: Cli) -> Result<u8, Failure> {
     match (verb, prepared) {
         (Verb::Run(args), Some(prepared)) => verbs::run(&engine, &args, prepared),
         (Verb::Create(_), Some(prepared)) => verbs::create(&engine, prepared),
-        (verb, _) => other(&engine, &verb, env),
+        (verb, _) => other(&engine, &verb, env, given),
     }
 }
 
@@ -87,6 +90,11 @@ fn starts(verb: &Verb) -> bool {
             | Verb::Restart(_)
             | Verb::Rm(_)
             | Verb::Pull(_)
+            | Verb::Push(_)
+            | Verb::Import(_)
+            | Verb::Commit(_)
+            | Verb::Save(_)
+            | Verb::Load(_)
             | Verb::Rmi(_)
             | Verb::ImagePrune(_)
             | Verb::Info(_)
@@ -96,7 +104,7 @@ fn starts(verb: &Verb) -> bool {
     )
 }
 
-fn other(engine: &Engine, verb: &Verb, env: Vec<String>) -> Result<u8, Failure> {
+fn other(engine: &Engine, verb: &Verb, env: Vec<String>, given: verbs::Given) -> Result<u8, Failure> {
     match verb {
         Verb::Start(args) => verbs::start(engine, args),
         Verb::Stop(args) => verbs::stop(engine, args),
@@ -114,7 +122,12 @@ fn other(engine: &Engine, verb: &Verb, env: Vec<String>) -> Result<u8, Failure> 
         Verb::Port(args) => verbs::port(engine, args),
         Verb::Wait(args) => verbs::wait(engine, args),
         Verb::Rename(args) => verbs::rename(engine, args),
-        Verb::Pull(args) => verbs::pull(engine, args),
+        Verb::Pull(args) => verbs::pull(engine, args, given),
+        Verb::Push(args) => verbs::push(engine, args, given),
+        Verb::Import(args) => verbs::import(engine, args, given),
+        Verb::Commit(args) => verbs::commit(engine, args),
+        Verb::Save(args) => verbs::save(engine, args, given),
+        Verb::Load(args) => verbs::load(engine, args, given),
         Verb::Images(args) => verbs::images(engine, args),
         Verb::Rmi(args) => verbs::rmi(engine, args),
         Verb::Tag(args) => verbs::tag(engine, args),
@@ -132,6 +145,7 @@ fn other(engine: &Engine, verb: &Verb, env: Vec<String>) -> Result<u8, Failure> 
         Verb::SystemPrune(args) => verbs::system_prune(engine, args),
         // Carried out before a store was opened.
         Verb::Run(_) | Verb::Create(_) | Verb::Version(_) | Verb::ContainerCleanup(_) | Verb::Agent(_) => Ok(0),
+        Verb::Copy(_) | Verb::ImageDelete(_) => Ok(0),
     }
 }
 

@@ -55,6 +55,13 @@ pub fn settle(global: &Global, starts: bool) -> Result<Place, Failure> {
     })
 }
 
+/// The settings that hold, for what needs no store.
+pub fn settings_alone(global: &Global) -> Result<Settings, Failure> {
+    let (uid, _) = creds::effective_ids();
+    let system = uid == 0 || owner_of(Layout::system().data())? == Some(uid);
+    Ok(settings(global, system)?)
+}
+
 fn settings(global: &Global, system: bool) -> Result<Settings, ConfigError> {
     if let Some(path) = global.config.clone().or_else(|| env::path(env::DUNLIN_CONFIG)) {
         return Settings::load(&path, true);

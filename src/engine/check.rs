@@ -279,6 +279,9 @@ fn faults(key: &Digest, looked: &Layer) -> Vec<Fault> {
     if looked.sums_damaged {
         all.push(fault("the record of its files is damaged".to_owned()));
     }
+    if looked.recipe_damaged {
+        all.push(fault("the recipe of its archive is missing or damaged".to_owned()));
+    }
     let findings = looked.findings.iter();
     all.extend(findings.map(|one| fault(format!("`{}` {}", one.path, one.wrong))));
     if looked.more > 0 {

@@ -6,7 +6,12 @@ use crate::config::policy::PolicyError;
 use crate::config::subid::SubidError;
 use crate::disk::DiskError;
 use crate::image::check::CheckError;
+use crate::image::copy::CopyError;
+use crate::image::load::SpoolError;
+use crate::image::make::MakeError;
 use crate::image::pull::PullError;
+use crate::image::push::PushError;
+use crate::image::save::SaveError;
 use crate::image::sweep::SweepError;
 use crate::image::worker::WorkerError;
 use crate::keeper::KeeperError;
@@ -140,6 +145,34 @@ pub enum EngineError {
     /// A pull.
     #[error(transparent)]
     Pull(Box<PullError>),
+    /// Making an image.
+    #[error(transparent)]
+    Make(#[from] MakeError),
+    /// A change to an image's configuration that is none.
+    #[error("{0}")]
+    Change(String),
+    /// Copying.
+    #[error("copy `{from}` to `{to}`: {source}")]
+    Copy {
+        /// From where.
+        from: String,
+        /// To where.
+        to: String,
+        /// What happened.
+        source: Box<CopyError>,
+    },
+    /// Neither a registry nor files.
+    #[error("`{0}`: invalid image name: use docker://, oci:, oci-archive:, docker-archive: or dir:")]
+    Place(String),
+    /// Pushing.
+    #[error(transparent)]
+    Push(#[from] PushError),
+    /// Saving.
+    #[error(transparent)]
+    Save(#[from] SaveError),
+    /// An archive that is to be loaded.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
     /// The images.
     #[error(transparent)]
     Store(#[from] StoreError),

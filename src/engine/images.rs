@@ -160,7 +160,7 @@ impl Engine {
 }
 
 /// The name that somebody gives to an image.
-fn new_name(typed: &str) -> Result<Reference, EngineError> {
+pub fn new_name(typed: &str) -> Result<Reference, EngineError> {
     let text = typed.strip_prefix("docker://").unwrap_or(typed);
     let name = match text.parse()? {
         Named::Full(_) => names::meaning(&Registries::default(), text)?.sure(text)?,

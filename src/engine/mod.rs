@@ -1,8 +1,11 @@
 //! Containers: what both the command line and the agent call. Everything here blocks, with time-outs.
 
 pub mod capability;
+mod change;
 pub mod check;
+pub mod commit;
 pub mod control;
+pub mod copy;
 pub mod create;
 pub mod error;
 pub mod filter;
@@ -19,6 +22,7 @@ pub mod remote;
 pub mod remove;
 pub mod signal;
 pub mod start;
+pub mod transfer;
 pub mod usage;
 pub mod view;
 pub mod volume;

@@ -1,6 +1,7 @@
 //! Pulling: what was typed becomes a reference, the ecosystem's files become a client, one runtime of one thread waits.
 
 use super::{Engine, EngineError};
+use crate::config::agent::Settings;
 use crate::config::auth::Credential;
 use crate::config::folders::Folders;
 use crate::config::policy::Policy;
@@ -46,9 +47,7 @@ impl Engine {
     }
 
     fn client_settings(&self, authfile: Option<&Path>) -> Result<ClientSettings, EngineError> {
-        let (uid, _) = creds::effective_ids();
-        let folders = Folders::of_environment(uid);
-        Ok(ClientSettings::usual(&self.settings().registry, &folders, authfile)?)
+        usual(self.settings(), authfile)
     }
 
     /// Pulls an image, and gives it this name. Waits until it is in the store.
@@ -76,27 +75,9 @@ impl Engine {
         Ok(image?)
     }
 
-    /// Takes an image from a directory in OCI layout; `tag` picks among several.
-    pub fn pull_layout(
-        &self,
-        dir: &Path,
-        tag: Option<&str>,
-        reach: &Reach,
-        progress: &mut (dyn FnMut(Progress) + Send),
-    ) -> Result<ImageRecord, EngineError> {
-        let workers: Arc<dyn Workers> = Arc::new(self.workers()?);
-        self.sweep_store(&*workers)?;
-        let options = self.pull_options(reach);
-        let image = runtime()?.block_on(pull::pull_layout(self.store(), &workers, dir, tag, &options, progress));
-        Ok(image?)
-    }
-
     /// What policy.json says: the one that is named, the settings', the user's, or the host's.
     pub(super) fn policy(&self, reach: &Reach) -> Result<Policy, EngineError> {
-        let (uid, _) = creds::effective_ids();
-        let named = reach.signature_policy.as_deref();
-        let named = named.or(self.settings().registry.policy.as_deref());
-        Ok(Policy::load(named, &Folders::of_environment(uid))?)
+        policy(self.settings(), reach)
     }
 
     /// Fetches what is missing of an image from where it came; `reference` names it by its digest.
@@ -124,7 +105,7 @@ impl Engine {
         Ok(())
     }
 
-    fn pull_options(&self, reach: &Reach) -> PullOptions {
+    pub(super) fn pull_options(&self, reach: &Reach) -> PullOptions {
         let standard = PullOptions::default();
         let reserve = self.settings().store.reserve.or(self.board().storage.reserve);
         PullOptions {
@@ -141,22 +122,41 @@ impl Engine {
 
     /// The client's settings for a registry (`host[:port]`).
     pub(super) fn reaching(&self, registry: &str, reach: &Reach) -> Result<ClientSettings, EngineError> {
-        let mut settings = self.client_settings(reach.authfile.as_deref())?;
-        let registry = registry.to_owned();
-        if reach.tls_verify == Some(false) {
-            settings.registries.allow_insecure(std::slice::from_ref(&registry));
-        }
-        if let Some(creds) = &reach.creds {
-            let (user, password) = creds.split_once(':').unwrap_or((creds, ""));
-            let (user, password) = (user.to_owned(), password.to_owned());
-            let given = Credential::Basic { user, password };
-            settings.auth.given.insert(registry.clone(), given);
-        }
-        if let Some(dir) = &reach.cert_dir {
-            settings.certs.given.insert(registry, dir.clone());
-        }
-        Ok(settings)
+        reaching(self.settings(), registry, reach)
     }
+}
+
+/// The same where there need be no store.
+pub(super) fn policy(settings: &Settings, reach: &Reach) -> Result<Policy, EngineError> {
+    let (uid, _) = creds::effective_ids();
+    let named = reach.signature_policy.as_deref();
+    let named = named.or(settings.registry.policy.as_deref());
+    Ok(Policy::load(named, &Folders::of_environment(uid))?)
+}
+
+fn usual(settings: &Settings, authfile: Option<&Path>) -> Result<ClientSettings, EngineError> {
+    let (uid, _) = creds::effective_ids();
+    let folders = Folders::of_environment(uid);
+    Ok(ClientSettings::usual(&settings.registry, &folders, authfile)?)
+}
+
+/// The client's settings for a registry (`host[:port]`), where there need be no store.
+pub(super) fn reaching(settings: &Settings, registry: &str, reach: &Reach) -> Result<ClientSettings, EngineError> {
+    let mut settings = usual(settings, reach.authfile.as_deref())?;
+    let registry = registry.to_owned();
+    if reach.tls_verify == Some(false) {
+        settings.registries.allow_insecure(std::slice::from_ref(&registry));
+    }
+    if let Some(creds) = &reach.creds {
+        let (user, password) = creds.split_once(':').unwrap_or((creds, ""));
+        let (user, password) = (user.to_owned(), password.to_owned());
+        let given = Credential::Basic { user, password };
+        settings.auth.given.insert(registry.clone(), given);
+    }
+    if let Some(dir) = &reach.cert_dir {
+        settings.certs.given.insert(registry, dir.clone());
+    }
+    Ok(settings)
 }
 
 pub(super) fn runtime() -> Result<tokio::runtime::Runtime, EngineError> {

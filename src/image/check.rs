@@ -7,7 +7,7 @@ use std::os::fd::AsFd as _;
 use super::sums::Finding;
 use super::worker::{Job, Reply, Worker, WorkerError, Workers};
 use crate::disk::DiskError;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, recipe};
 use crate::sys::fs;
 use crate::types::digest::Digest;
 
@@ -18,6 +18,8 @@ pub struct Layer {
     pub not_checkable: bool,
     /// What says so is damaged itself.
     pub sums_damaged: bool,
+    /// The recipe of its archive is missing or damaged, although its sums are there.
+    pub recipe_damaged: bool,
     /// What is wrong in its tree.
     pub findings: Vec<Finding>,
     /// Things wrong beyond those.
@@ -31,7 +33,7 @@ pub struct Layer {
 impl Layer {
     /// Whether it is as it was, as far as that can be known.
     pub fn is_good(&self) -> bool {
-        !self.sums_damaged && self.findings.is_empty() && self.more == 0
+        !self.sums_damaged && !self.recipe_damaged && self.findings.is_empty() && self.more == 0
     }
 }
 
@@ -78,6 +80,13 @@ pub fn layer(
         found.not_checkable = true;
         return Ok(found);
     };
+    let recipe = File::open(path.with_file_name("recipe"));
+    // A quick look reads as little of it as of anything else.
+    let look = |file: File| match quick {
+        true => recipe::archive_bytes(&file).map(|_| true),
+        false => recipe::verify(&file),
+    };
+    found.recipe_damaged = !recipe.and_then(look).unwrap_or(false);
     let tree = store.layout().layers().join(store.tree(key));
     let tree = fs::name_dir(&tree).map_err(|e| in_store(DiskError::io("open", &tree)(e).into()))?;
     let mut worker = Worker::start(workers, Job::Check { quick }, &[tree.as_fd(), sums.as_fd()]).map_err(by_worker)?;

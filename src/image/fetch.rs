@@ -3,7 +3,6 @@
 //! The network side is asynchronous; from the decoder on a thread of its own does blocking work, and it alone decides what becomes of the
 //! layer's folder: into the store when both sides agree, removed in every other case.
 
-use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -16,6 +15,7 @@ use tokio::net::unix::pipe;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot, watch};
 
 use super::decode::Format;
+use super::files::Part;
 use super::line::{Ends, Line};
 use super::pull::{LayerError, Progress, Source};
 use super::unpack::{Limits, UnpackError};
@@ -298,36 +298,30 @@ fn limits(context: &Context, compressed: u64) -> Result<(Limits, bool), LayerErr
 /// The bytes of a blob, from wherever the image is.
 enum Blob {
     Registry(Box<BlobStream>),
-    File { file: File, size: u64, buffer: Vec<u8> },
+    File { part: Part, buffer: Vec<u8> },
 }
 
 impl Blob {
     fn open(source: &Source, blob: &Descriptor) -> Result<Blob, LayerError> {
         match source {
             Source::Registry { client, repository } => Ok(Blob::Registry(Box::new(client.blob(repository, blob, 0)))),
-            Source::Layout(layout) => {
-                let file = layout.blob(blob)?;
-                Ok(Blob::File {
-                    file,
-                    size: blob.size,
-                    buffer: vec![0; bounds::DECODE_BUFFER_BYTES],
-                })
-            }
+            Source::Layout(layout) => Ok(Blob::File {
+                part: layout.blob(blob)?,
+                buffer: vec![0; bounds::DECODE_BUFFER_BYTES],
+            }),
         }
     }
 
     async fn next(&mut self) -> Result<Option<hyper::body::Bytes>, LayerError> {
         match self {
             Blob::Registry(stream) => stream.next().await.map_err(|e| LayerError::Registry(Box::new(e))),
-            Blob::File { file, size, buffer } => {
+            Blob::File { part, buffer } => {
                 // Local files are quick, and the pipe behind gives others their turn.
-                let want = buffer.len().min(usize::try_from(*size).unwrap_or(usize::MAX));
-                let got = file.read(&mut buffer[..want]);
+                let got = part.read(buffer);
                 let got = got.map_err(|source| LayerError::Helper {
                     action: "read the blob",
                     source,
                 })?;
-                *size -= got as u64;
                 Ok((got > 0).then(|| hyper::body::Bytes::copy_from_slice(&buffer[..got])))
             }
         }

@@ -58,8 +58,14 @@ impl Line {
             fs::grow_pipe(&writer, bounds::PIPE_BYTES);
             let tree = fs::name_dir(&stage.tree()).map_err(failed("open the layer's folder"))?;
             let layers = fs::name_dir(&context.store.layout().layers()).map_err(failed("open the folder of layers"))?;
-            let sums = stage.create_sums()?;
-            let fds = [tree.as_fd(), reader.as_fd(), layers.as_fd(), sums.as_fd()];
+            let (sums, recipe) = (stage.create_sums()?, stage.create_recipe()?);
+            let fds = [
+                tree.as_fd(),
+                reader.as_fd(),
+                layers.as_fd(),
+                sums.as_fd(),
+                recipe.as_fd(),
+            ];
             let worker = Worker::start(&*context.workers, Job::Unpack { limits }, &fds)?;
             let command = decode::command(&context.program, format, limits.archive).spawn();
             let mut decoder = command.map_err(failed("start a decoder"))?;
@@ -124,7 +130,7 @@ impl Line {
                 leans: stats.leans,
                 opaque: stats.opaque,
                 root: stats.root,
-                size: stats.bytes + stats.sums.next_multiple_of(4096),
+                size: stats.bytes + stats.sums.next_multiple_of(4096) + stats.recipe.next_multiple_of(4096),
                 entries: stats.entries,
                 devices: stats.devices,
             };

@@ -1,17 +1,26 @@
 //! Joins registry and store: pull, and the unpacking of layers by sandboxed helpers.
 
 pub mod check;
+pub mod copy;
 pub mod decode;
+mod diff;
 mod fetch;
-mod layout;
+pub mod files;
+pub mod layout;
 mod line;
+pub mod load;
+pub mod make;
+pub mod pack;
 pub mod pull;
+pub mod push;
+pub mod recipe;
+pub mod save;
+pub mod sink;
+mod stream;
 pub mod sums;
 pub mod sweep;
 pub mod tar;
 pub mod tree;
-mod trust;
+pub mod trust;
 pub mod unpack;
 pub mod worker;
-
-pub use layout::LayoutError;

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use super::decode::DecodeError;
 use super::fetch::{self, Ladder};
-use super::layout::{Layout, LayoutError};
+use super::layout::{Layout, LayoutError, Transport};
 use super::trust::{self, Candidate};
 use super::unpack::UnpackError;
 use super::worker::{WorkerError, Workers};
@@ -389,18 +389,18 @@ pub async fn pull_layout(
     options: &PullOptions,
     progress: &mut (dyn FnMut(Progress) + Send),
 ) -> Result<ImageRecord, PullError> {
-    let layout = Layout::new(dir);
     let name = format!(
         "oci:{}{}",
         dir.display(),
         tag.map(|tag| format!(":{tag}")).unwrap_or_default()
     );
-    let found = layout
-        .find(tag, &options.platform)
-        .map_err(|source| PullError::Layout {
-            name: name.clone(),
-            source,
-        })?;
+    let failed = |source| PullError::Layout {
+        name: name.clone(),
+        source,
+    };
+    let layout = Layout::open(Transport::Oci, dir).map_err(failed)?;
+    trust::admit_layout(&options.policy, &layout, tag)?;
+    let found = layout.find(tag, &options.platform).map_err(failed)?;
     let local = layout.local_name(tag);
     take(store, workers, found, &name, local.as_ref(), options, progress).await
 }
@@ -491,7 +491,7 @@ fn plan(found: &Found, name: &str, options: &PullOptions) -> Result<Plan, PullEr
     })
 }
 
-async fn take(
+pub(super) async fn take(
     store: &Store,
     workers: &Arc<dyn Workers>,
     found: Found,

@@ -7,6 +7,7 @@
 use ring::signature::{ECDSA_P256_SHA256_ASN1, ED25519, UnparsedPublicKey, VerificationAlgorithm};
 use serde_json::Value;
 
+use super::layout::Layout;
 use super::pull::PullError;
 use crate::config::policy::{Policy, Rule, Rules, Signed, signature_tag};
 use crate::registry::{Client, Descriptor, RegistryError, Repository};
@@ -40,13 +41,20 @@ pub struct Candidate<'a> {
     pub digests: &'a [Digest],
 }
 
-/// Whether rules of the policy let anything in that comes from a file: signatures do not come with it.
-pub fn admit_file(policy: &Policy, rules: &Rules<'_>, name: &str) -> Result<(), PullError> {
+/// Whether the policy lets in what a folder or an archive holds: signatures do not come with it.
+pub fn admit_layout(policy: &Policy, layout: &Layout, tag: Option<&str>) -> Result<(), PullError> {
+    let (transport, path) = layout.place();
+    let rules = policy.of_path(transport, path, tag);
     let file = "it comes from a file, which has no signatures that could be checked";
-    each(policy, rules, name, |rule| match rule {
-        Rule::Signed(_) => Some(file.to_owned()),
-        _ => None,
-    })
+    each(
+        policy,
+        &rules,
+        &format!("{transport}:{}", path.display()),
+        |rule| match rule {
+            Rule::Signed(_) => Some(file.to_owned()),
+            _ => None,
+        },
+    )
 }
 
 /// Whether the policy refuses a reference whatever is signed: told before anything is asked of a registry.

@@ -28,19 +28,20 @@ use serde::{Deserialize, Serialize};
 use crate::image::sums::{self, Compared, Finding};
 use crate::image::tree;
 use crate::image::unpack::{Limits, Owners, Stats, UnpackError, Unpacker};
+use crate::image::{diff, recipe};
 use crate::sys::landlock::Access;
 use crate::sys::sandbox::{self, Profile};
 use crate::sys::{fs, socket};
 use crate::types::bounds;
 
 /// Version of the packets.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 
 /// What a worker does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Job {
     /// Unpacks a layer. Descriptors: the empty directory for it, the pipe that the archive comes from, the directory of all
-    /// layers, and the empty file for its sums, where they are wanted. All is on the device when the reply comes.
+    /// layers, and the empty files for its sums and its recipe, where they are wanted. All is on the device when the reply comes.
     Unpack {
         /// How much it may be.
         limits: Limits,
@@ -58,6 +59,10 @@ pub enum Job {
         /// Reads no content.
         quick: bool,
     },
+    /// Makes the archive of a layer again. Descriptors: its tree, its recipe, and the pipe that the archive goes to.
+    Pack,
+    /// Makes an archive of what a container changed. Descriptors: its writable folder, and the pipe that the archive goes to.
+    Diff,
 }
 
 /// The first packet.
@@ -93,6 +98,11 @@ pub enum Reply {
     Wrong(Finding),
     /// The layer is compared.
     Checked(Compared),
+    /// The archive is written.
+    Packed {
+        /// Its bytes.
+        bytes: u64,
+    },
     /// Nothing was done, or nothing is left of it.
     Failed(WorkerError),
 }
@@ -341,8 +351,8 @@ fn work(control: &OwnedFd, order: Order, fds: Vec<OwnedFd>) -> Result<Reply, Wor
             };
             let root = open(&root)?;
             shut_in(&[(root.as_fd(), Access::Write), (layers.as_fd(), Access::Read)])?;
-            let sums = fds.next().map(File::from);
-            let done = unpack(control, &root, input, &layers, sums, limits, owners);
+            let files = (fds.next().map(File::from), fds.next().map(File::from));
+            let done = unpack(control, &root, input, &layers, files, limits, owners);
             if done.is_err() {
                 // The error that matters is the first one.
                 let _ = tree::remove_contents(&root);
@@ -383,6 +393,27 @@ fn work(control: &OwnedFd, order: Order, fds: Vec<OwnedFd>) -> Result<Reply, Wor
             shut_in(&[(tree.as_fd(), Access::Read)])?;
             check(control, &tree, File::from(sums), quick)
         }
+        Job::Diff => {
+            let (Some(tree), Some(out)) = (fds.next(), fds.next()) else {
+                return Err(malformed("diff needs two descriptors"));
+            };
+            let tree = open(&tree)?;
+            shut_in(&[(tree.as_fd(), Access::Read)])?;
+            let written = diff::write(&tree, io::BufWriter::with_capacity(64 << 10, File::from(out)));
+            written
+                .map(|bytes| Reply::Packed { bytes })
+                .map_err(WorkerError::os("read what the container changed"))
+        }
+        Job::Pack => {
+            let (Some(tree), Some(recipe), Some(out)) = (fds.next(), fds.next(), fds.next()) else {
+                return Err(malformed("pack needs three descriptors"));
+            };
+            let tree = open(&tree)?;
+            shut_in(&[(tree.as_fd(), Access::Read)])?;
+            let made = recipe::make(&tree, File::from(recipe), File::from(out));
+            made.map(|bytes| Reply::Packed { bytes })
+                .map_err(WorkerError::os("make its archive again"))
+        }
     }
 }
 
@@ -400,7 +431,7 @@ fn unpack(
     root: &OwnedFd,
     input: OwnedFd,
     layers: &OwnedFd,
-    sums: Option<File>,
+    (sums, recipe): (Option<File>, Option<File>),
     limits: Limits,
     owners: Owners,
 ) -> Result<Reply, WorkerError> {
@@ -408,6 +439,9 @@ fn unpack(
     let mut unpacker = Unpacker::new(dir, owners, limits);
     if sums.is_some() {
         unpacker.keep_digests();
+    }
+    if let Some(recipe) = recipe {
+        unpacker.keep_recipe(recipe);
     }
     unpacker.unpack(Patient(File::from(input)))?;
     if unpacker.leans() {

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use super::challenge;
 use super::error::RegistryError;
 use super::pace::Pace;
+use super::payload::Pieces;
 use super::repository::Endpoint;
 use super::retry::retry_after;
 use super::settings::Settings;
@@ -63,7 +64,8 @@ impl Inner {
 
     /// One request to a place, authenticated and redirected as it asks; `what` names the object in errors.
     ///
-    /// The answer has status 200, 206 or, where a range was asked for, 416; everything else is an error.
+    /// The answer has status 200, 206 or, where a range was asked for, 416; 201, 202 or 204 where something was sent; everything else is
+    /// an error.
     pub(crate) async fn ask(&self, endpoint: &Endpoint, out: &Outgoing, what: &str) -> Result<Reply, RegistryError> {
         let origin = self.origin(endpoint).await?;
         let asked = self.ask_at(&origin, endpoint, out, what).await;
@@ -72,6 +74,39 @@ impl Inner {
             self.forget(endpoint);
         }
         asked
+    }
+
+    /// The same at a place that the registry itself has named: only the registry gets to see who asks.
+    pub(crate) async fn ask_place(
+        &self,
+        endpoint: &Endpoint,
+        at: &Origin,
+        out: &Outgoing,
+        what: &str,
+    ) -> Result<Reply, RegistryError> {
+        if at.same(&self.origin(endpoint).await?) {
+            return self.ask_at(at, endpoint, out, what).await;
+        }
+        let reply = self.transport.send(at, out).await?;
+        judge(endpoint, at, reply, what, None).await
+    }
+
+    /// The same once, with a body in pieces.
+    pub(crate) async fn send_pieces(
+        &self,
+        endpoint: &Endpoint,
+        at: &Origin,
+        mut out: Outgoing,
+        pieces: Pieces,
+    ) -> Result<Reply, RegistryError> {
+        if at.same(&self.origin(endpoint).await?)
+            && let Some(value) = self.grants.known(endpoint)
+        {
+            out.headers.insert(header::AUTHORIZATION, value);
+        }
+        let shown = out.headers.get(header::AUTHORIZATION).cloned();
+        let reply = self.transport.send_pieces(at, &out, pieces).await?;
+        judge(endpoint, at, reply, &endpoint.path, shown.as_ref()).await
     }
 
     async fn ask_at(
@@ -122,8 +157,8 @@ impl Inner {
                 host: at.label.clone(),
                 detail,
             };
-            if out.method == Method::POST {
-                return Err(wrong("it redirects a request that carries a credential".into()));
+            if !matches!(out.method, Method::GET | Method::HEAD) {
+                return Err(wrong("it redirects a request that carries something".into()));
             }
             let location = reply
                 .header("location")
@@ -173,7 +208,7 @@ impl Inner {
     }
 
     /// How a place is spoken to. Where plain HTTP is allowed, TLS is tried first and the result is remembered.
-    async fn origin(&self, endpoint: &Endpoint) -> Result<Origin, RegistryError> {
+    pub(crate) async fn origin(&self, endpoint: &Endpoint) -> Result<Origin, RegistryError> {
         let (host, port) = endpoint.split();
         let loopback = is_loopback(host);
         let make = |security| Origin {
@@ -239,7 +274,7 @@ async fn judge(
     shown: Option<&HeaderValue>,
 ) -> Result<Reply, RegistryError> {
     let status = reply.head.status.as_u16();
-    if matches!(status, 200 | 206 | 416) {
+    if matches!(status, 200..=202 | 204 | 206 | 416) {
         return Ok(reply);
     }
     let host = at.label.clone();

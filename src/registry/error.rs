@@ -191,6 +191,12 @@ pub enum RegistryError {
         /// What is wrong with it.
         source: ManifestError,
     },
+    /// What is sent to it cannot be read.
+    #[error("{source}")]
+    Source {
+        /// What happened.
+        source: io::Error,
+    },
     /// Every place was tried; `source` is the last one's error.
     #[error("{source} (before: {before})")]
     Everywhere {
@@ -218,6 +224,7 @@ impl RegistryError {
             | Self::Certs(_)
             | Self::Proxy(_)
             | Self::Helper(_)
+            | Self::Source { .. }
             | Self::Rewrite { .. } => Reason::Internal,
             Self::Everywhere { source, .. } => source.code(),
             Self::Resolve { .. }

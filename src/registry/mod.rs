@@ -1,4 +1,4 @@
-//! The client of OCI registries (OCI distribution specification 1.1, pull): hyper and rustls on the caller's runtime.
+//! The client of OCI registries (OCI distribution specification 1.1): hyper and rustls on the caller's runtime.
 //!
 //! A [`Client`] resolves references to manifests and streams blobs. It keeps connections and tokens, tries mirrors in order,
 //! survives dropped links, and bounds every wait and every size. Plain HTTP is spoken only to this machine and to registries
@@ -13,7 +13,9 @@ pub mod login;
 pub mod manifest;
 pub mod names;
 mod pace;
+mod payload;
 mod proxy;
+pub mod push;
 mod repository;
 mod retry;
 mod settings;

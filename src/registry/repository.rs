@@ -23,6 +23,10 @@ pub(crate) struct Endpoint {
     pub path: String,
     /// Unverified TLS and plain HTTP are allowed.
     pub insecure: bool,
+    /// What is done there, in a token server's words: `pull`, `pull,push` or `*`.
+    pub actions: &'static str,
+    /// Repositories of the same registry that are only read.
+    pub also: Vec<String>,
 }
 
 impl Repository {
@@ -75,6 +79,8 @@ impl Endpoint {
             host: host.to_owned(),
             path,
             insecure,
+            actions: "pull",
+            also: Vec::new(),
         }
     }
 

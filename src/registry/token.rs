@@ -1,7 +1,7 @@
 //! Authentication: basic, and tokens from a token server; what was granted is kept for as long as it is good.
 //!
-//! Source of the rules: Docker Registry v2 authentication (token, OAuth2), RFC 6750, RFC 7617. Only `pull` on the one
-//! repository is asked for, whatever the challenge suggests.
+//! Source of the rules: Docker Registry v2 authentication (token, OAuth2), RFC 6750, RFC 7617. Only what is
+//! needed on the one repository is asked for, whatever the challenge suggests.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -68,7 +68,7 @@ impl Grants {
     /// The value of `Authorization` for a place, where one was granted and is still good.
     pub(crate) fn known(&self, endpoint: &Endpoint) -> Option<HeaderValue> {
         let granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
-        let grant = granted.get(&endpoint.name())?;
+        let grant = granted.get(&key(endpoint))?;
         grant
             .until
             .is_none_or(|until| Instant::now() < until)
@@ -124,7 +124,7 @@ impl Grants {
         if granted.len() >= REGISTRY_HOSTS {
             granted.clear();
         }
-        granted.insert(endpoint.name(), grant.clone());
+        granted.insert(key(endpoint), grant.clone());
         Ok(grant.header)
     }
 
@@ -188,8 +188,19 @@ async fn token(
 fn scope(endpoint: &Endpoint) -> String {
     match endpoint.path.as_str() {
         "" => String::new(),
-        path => format!("&scope={}", escape(&format!("repository:{path}:pull"))),
+        path => {
+            let mut scope = format!("&scope={}", escape(&format!("repository:{path}:{}", endpoint.actions)));
+            for path in &endpoint.also {
+                scope.push_str(&format!("&scope={}", escape(&format!("repository:{path}:pull"))));
+            }
+            scope
+        }
     }
+}
+
+/// What is granted for one kind of use is not shown for another.
+fn key(endpoint: &Endpoint) -> String {
+    format!("{} {} {}", endpoint.name(), endpoint.actions, endpoint.also.join(" "))
 }
 
 /// GET with the scope in the query, or POST where a refresh token is exchanged (OAuth2).

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -22,6 +22,7 @@ use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 
 use super::error::RegistryError;
+use super::payload::{Payload, Pieces};
 use super::proxy::{Proxies, Proxy};
 use super::settings::Limits;
 use super::tls::Tls;
@@ -60,7 +61,7 @@ pub(crate) struct Origin {
 /// A request without its origin.
 #[derive(Debug, Clone)]
 pub(crate) struct Outgoing {
-    /// GET, HEAD or POST.
+    /// GET, HEAD, POST, PATCH, PUT or DELETE.
     pub method: Method,
     /// Path and query.
     pub path: String,
@@ -81,7 +82,7 @@ pub(crate) struct Reply {
 /// A body that is being read. Read to its end, it gives its connection back.
 pub(crate) struct Body {
     incoming: Incoming,
-    sender: Option<SendRequest<Full<Bytes>>>,
+    sender: Option<SendRequest<Payload>>,
     transport: Arc<Transport>,
     origin: Origin,
 }
@@ -96,7 +97,7 @@ pub(crate) struct Transport {
 
 struct Idle {
     origin: Origin,
-    sender: SendRequest<Full<Bytes>>,
+    sender: SendRequest<Payload>,
     since: Instant,
 }
 
@@ -230,14 +231,25 @@ impl Transport {
     /// One exchange, on a kept connection where there is one.
     pub(crate) async fn send(self: &Arc<Self>, origin: &Origin, out: &Outgoing) -> Result<Reply, RegistryError> {
         while let Some(sender) = self.take_idle(origin).await {
-            match self.exchange(sender, origin, out).await {
+            match self.exchange(sender, origin, out, None).await {
                 // The server has closed a kept connection: another one may do.
                 Err(RegistryError::Broken { .. }) => {}
                 other => return other,
             }
         }
         let sender = self.connect(origin).await?;
-        self.exchange(sender, origin, out).await
+        self.exchange(sender, origin, out, None).await
+    }
+
+    /// One exchange whose body comes in pieces; it can only be tried once.
+    pub(crate) async fn send_pieces(
+        self: &Arc<Self>,
+        origin: &Origin,
+        out: &Outgoing,
+        pieces: Pieces,
+    ) -> Result<Reply, RegistryError> {
+        let sender = self.connect(origin).await?;
+        self.exchange(sender, origin, out, Some(pieces)).await
     }
 
     /// Opens a connection and keeps it for the next request.
@@ -249,22 +261,34 @@ impl Transport {
 
     async fn exchange(
         self: &Arc<Self>,
-        mut sender: SendRequest<Full<Bytes>>,
+        mut sender: SendRequest<Payload>,
         origin: &Origin,
         out: &Outgoing,
+        pieces: Option<Pieces>,
     ) -> Result<Reply, RegistryError> {
         let host = || origin.label.clone();
-        let request = self.request(origin, out).map_err(|error| RegistryError::Protocol {
-            host: host(),
-            detail: format!("a request cannot be made: {error}"),
-        })?;
-        let head = self.limits.head;
-        let response = match timeout(head, sender.send_request(request)).await {
-            Err(_) => {
+        let moved = pieces.as_ref().map(Pieces::moved);
+        let request = self
+            .request(origin, out, pieces)
+            .map_err(|error| RegistryError::Protocol {
+                host: host(),
+                detail: format!("a request cannot be made: {error}"),
+            })?;
+        let (head, stall) = (self.limits.head, self.limits.stall);
+        let sent = sender.send_request(request);
+        let answered = match moved {
+            None => timeout(head, sent).await.map_err(|_| ("the answer", head)),
+            Some(moved) => tokio::select! {
+                answered = sent => Ok(answered),
+                () = moved.stops(stall.max(head)) => Err(("sending data", stall.max(head))),
+            },
+        };
+        let response = match answered {
+            Err((what, after)) => {
                 return Err(RegistryError::TimedOut {
                     host: host(),
-                    what: "the answer",
-                    after: head,
+                    what,
+                    after,
                 });
             }
             Ok(Err(error)) if error.is_parse() => {
@@ -299,7 +323,12 @@ impl Transport {
         Ok(Reply { head, body })
     }
 
-    fn request(&self, origin: &Origin, out: &Outgoing) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
+    fn request(
+        &self,
+        origin: &Origin,
+        out: &Outgoing,
+        pieces: Option<Pieces>,
+    ) -> Result<Request<Payload>, hyper::http::Error> {
         let tls = origin.security != Security::Plain;
         let authority = url::label(&origin.host, origin.port, tls);
         let proxy = if tls {
@@ -324,7 +353,7 @@ impl Transport {
         {
             request = request.header(header::PROXY_AUTHORIZATION, value);
         }
-        let mut request = request.body(Full::new(out.body.clone()))?;
+        let mut request = request.body(Payload::new(out.body.clone(), pieces))?;
         for (name, value) in &out.headers {
             request.headers_mut().insert(name, value.clone());
         }
@@ -332,7 +361,7 @@ impl Transport {
     }
 
     /// A kept connection to `origin` that is still usable.
-    async fn take_idle(&self, origin: &Origin) -> Option<SendRequest<Full<Bytes>>> {
+    async fn take_idle(&self, origin: &Origin) -> Option<SendRequest<Payload>> {
         loop {
             let mut found = {
                 let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
@@ -347,7 +376,7 @@ impl Transport {
         }
     }
 
-    fn give_back(&self, origin: Origin, sender: SendRequest<Full<Bytes>>) {
+    fn give_back(&self, origin: Origin, sender: SendRequest<Payload>) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         idle.retain(|kept| kept.since.elapsed() < IDLE && !kept.sender.is_closed());
         if idle.len() >= IDLE_CONNECTIONS {
@@ -365,7 +394,7 @@ impl Transport {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    async fn connect(&self, origin: &Origin) -> Result<SendRequest<Full<Bytes>>, RegistryError> {
+    async fn connect(&self, origin: &Origin) -> Result<SendRequest<Payload>, RegistryError> {
         let limit = self.limits.connect;
         let tls = origin.security != Security::Plain;
         let connecting = async {
@@ -404,7 +433,7 @@ impl Transport {
 }
 
 /// Starts HTTP on a connection; a task of its own drives it until both its users and its server are gone.
-async fn handshake<T>(stream: T, origin: &Origin) -> Result<SendRequest<Full<Bytes>>, RegistryError>
+async fn handshake<T>(stream: T, origin: &Origin) -> Result<SendRequest<Payload>, RegistryError>
 where
     T: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {

@@ -1,10 +1,12 @@
 //! Layers by diff id and by chain id.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use super::record::LayerRecord;
 use super::{Store, StoreError};
-use crate::disk::record as records;
+use crate::disk::{durable, record as records};
 use crate::types::digest::Digest;
 
 /// A layer of an image.
@@ -57,6 +59,23 @@ impl Store {
             })),
             _ => Ok(None),
         }
+    }
+
+    /// Digest and bytes that a layer had when it was last compressed for a registry, which may have it still.
+    pub fn packed(&self, key: &Digest) -> Option<(Digest, u64)> {
+        let bytes = durable::read(&self.packed_path(key), 128).ok()?;
+        let text = String::from_utf8(bytes).ok()?;
+        let (digest, size) = text.trim_end().split_once(' ')?;
+        Some((digest.parse().ok()?, size.parse().ok()?))
+    }
+
+    /// Remembers that; without it the layer is only compressed once more.
+    pub fn note_packed(&self, key: &Digest, digest: &Digest, size: u64) {
+        let _ = durable::write_volatile(&self.packed_path(key), format!("{digest} {size}\n").as_bytes());
+    }
+
+    fn packed_path(&self, key: &Digest) -> PathBuf {
+        self.layout().layers().join(key.hex()).join("packed")
     }
 
     /// A layer's tree as a path below the folder of all layers.

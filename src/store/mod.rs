@@ -8,6 +8,8 @@
 //!   layers/HEX/record        what the layer is (LayerRecord)
 //!   layers/HEX/diff/         its tree as overlay mounts it (userxattr form)
 //!   layers/HEX/sums          what that tree must look like, entry by entry (see `sums.rs`); layers of older stores have none
+//!   layers/HEX/recipe        how its archive is made again from that tree (see `recipe.rs`)
+//!   layers/HEX/packed        digest and bytes that it last had compressed; a hint, may be missing
 //!   layers/l/ALIAS           symbolic link to ../HEX/diff: short, because mount options end at 4,096 bytes
 //!   images/HEX               one record per image; HEX is the digest of its configuration
 //!   refs/HEX                 one record per name; HEX is the digest of the name's text
@@ -22,7 +24,7 @@
 //! A layer is named by its diff id. One that leans on those below it (a hard link to their files, a directory without an
 //! entry of its own) is only right above them and named by its chain id, unless it is the lowest, where both are the same digest.
 //!
-//! Order of writing, each step on the device before the next: tree, sums and record of each layer below `tmp`, their rename into `layers`, configuration and
+//! Order of writing, each step on the device before the next: tree, sums, recipe and record of each layer below `tmp`, their rename into `layers`, configuration and
 //! manifest, image record, name. Whatever is cut off leaves garbage at most: unnamed layers or blobs, which the next
 //! collection takes, or a staging area without its lock, which [`Store::abandoned`] lists. Removal goes the other way: name,
 //! image record, then layers by a rename into a staging area, from which a worker deletes them (their files belong to ids
@@ -31,6 +33,7 @@
 mod collect;
 mod find;
 mod layer;
+pub mod recipe;
 mod record;
 mod staging;
 mod sums;

@@ -26,7 +26,7 @@ pub struct Staging {
 /// A layer being unpacked in a staging area.
 #[derive(Debug)]
 pub struct LayerStage {
-    /// `tmp/S/N`: holds the record, the sums and the tree.
+    /// `tmp/S/N`: holds the record, the sums, the recipe and the tree.
     dir: PathBuf,
 }
 
@@ -38,8 +38,17 @@ impl LayerStage {
 
     /// Makes the file for the tree's sums.
     pub fn create_sums(&self) -> Result<File, StoreError> {
+        self.create("sums")
+    }
+
+    /// Makes the file for the recipe of the layer's archive.
+    pub fn create_recipe(&self) -> Result<File, StoreError> {
+        self.create("recipe")
+    }
+
+    fn create(&self, name: &str) -> Result<File, StoreError> {
         use std::os::unix::fs::OpenOptionsExt as _;
-        let path = self.dir.join("sums");
+        let path = self.dir.join(name);
         let made = File::options().write(true).create_new(true).mode(0o600).open(&path);
         Ok(made.map_err(DiskError::io("create", &path))?)
     }

@@ -146,6 +146,12 @@ pub const TAR_SEGMENTS: usize = 65_536;
 pub const LAYER_DEPTH: usize = 250;
 /// Bytes of one component of a path (NAME_MAX).
 pub const FILE_NAME_BYTES: usize = 255;
+/// Repositories that a push tries to mount a layer from.
+pub const MOUNT_SOURCES: usize = 3;
+/// Members of an archive of images (`docker save`): each layer of each image is a few.
+pub const ARCHIVE_MEMBERS: usize = 16_384;
+/// Bytes of all their names.
+pub const ARCHIVE_NAMES_BYTES: usize = 2 << 20;
 /// Entries of one layer.
 pub const LAYER_ENTRIES: u64 = 1 << 20;
 /// Bytes of one layer's files, whatever the disk has.

@@ -241,6 +241,12 @@ fn every_kind_of_damage_is_named() {
     (0..300).for_each(|n| fs::write(place.tree(0).join(format!("n{n}")), "").unwrap());
     let found = place.check(0, true);
     assert_eq!((found.findings.len(), found.more), (200, 100));
+    // A damaged or lost recipe is found.
+    let recipe = place.folder(1).join("recipe");
+    flip(&recipe);
+    assert!(place.check(1, false).recipe_damaged && !place.check(1, true).recipe_damaged);
+    fs::remove_file(&recipe).unwrap();
+    assert!(place.check(1, false).recipe_damaged && place.check(1, true).recipe_damaged);
     // Damaged sums are found; without any, the layer is as good as it ever was.
     flip(&place.folder(1).join("sums"));
     assert!(place.check(1, false).sums_damaged);

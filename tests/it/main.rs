@@ -15,6 +15,7 @@ mod kill;
 mod machines;
 mod malicious;
 mod monitor;
+mod pack;
 mod pull;
 mod readme;
 mod registry;

@@ -6,6 +6,7 @@ mod image;
 mod parse;
 mod registry;
 mod system;
+mod transfer;
 
 pub use container::{
     CleanupArgs, ExecArgs, InspectArgs, KillArgs, LogsArgs, PauseArgs, Pick, PortArgs, PsArgs, RenameArgs, RestartArgs,
@@ -19,6 +20,7 @@ pub use image::{
 pub use parse::{Parsed, parse};
 pub use registry::{ListTagsArgs, LoginArgs, LogoutArgs};
 pub use system::{SystemCheckArgs, SystemDfArgs, SystemPruneArgs};
+pub use transfer::{CommitArgs, CopyArgs, DeleteArgs, ImportArgs, LoadArgs, PushArgs, SaveArgs};
 
 use clap::{Args, Parser};
 use std::path::PathBuf;
@@ -105,6 +107,20 @@ verbs! {
         Rename(RenameArgs) = "rename",
         /// Fetch images from a registry
         Pull(PullArgs) = "pull",
+        /// Send an image to a registry
+        Push(PushArgs) = "push",
+        /// Make an image of an archive of files
+        Import(ImportArgs) = "import",
+        /// Make an image of what a container has now
+        Commit(CommitArgs) = "commit",
+        /// Copy an image between registries, archives and directories
+        Copy(CopyArgs) = "copy",
+        /// Remove an image from its registry
+        ImageDelete(DeleteArgs) = "image-delete" => |verb| verb.hide(true).override_usage("dunlin image delete [OPTIONS] docker://NAME"),
+        /// Write images to an archive or a directory
+        Save(SaveArgs) = "save",
+        /// Take images from an archive or a directory
+        Load(LoadArgs) = "load",
         /// List images
         Images(ImagesArgs) = "images",
         /// Remove images

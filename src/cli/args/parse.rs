@@ -65,9 +65,10 @@ impl Change for BoolValues {
     }
 }
 
-const CONTAINER_VERBS: &str = "create, exec, inspect, kill, list, logs, ls, pause, port, ps, rename, restart, rm, run, \
+const CONTAINER_VERBS: &str = "commit, create, exec, inspect, kill, list, logs, ls, pause, port, ps, rename, restart, rm, run, \
                                start, stats, stop, top, unpause, wait";
-const IMAGE_VERBS: &str = "exists, history, inspect, list, ls, prune, pull, remove, rm, tag, tree, untag";
+const IMAGE_VERBS: &str =
+    "delete, exists, history, import, inspect, list, load, ls, prune, pull, push, remove, rm, save, tag, tree, untag";
 const SYSTEM_VERBS: &str = "check, df, info, prune";
 
 /// `container VERB` and `image VERB` are the same verbs; `system VERB` is `system-VERB`.
@@ -93,14 +94,15 @@ fn regroup(mut arguments: Vec<OsString>) -> Vec<OsString> {
         (
             "container",
             verb @ ("run" | "create" | "start" | "stop" | "kill" | "restart" | "pause" | "unpause" | "rm" | "logs"
-            | "exec" | "top" | "stats" | "port" | "wait" | "rename"),
+            | "exec" | "top" | "stats" | "port" | "wait" | "rename" | "commit"),
         ) => &[verb],
         ("image", "ls" | "list") => &["images"],
         ("image", "inspect") => &["inspect", "--type", "image"],
-        ("image", verb @ ("pull" | "tag" | "untag" | "history")) => &[verb],
+        ("image", verb @ ("pull" | "push" | "import" | "tag" | "untag" | "history" | "save" | "load")) => &[verb],
         ("image", "rm" | "remove") => &["rmi"],
         ("image", "exists") => &["image-exists"],
         ("image", "tree") => &["image-tree"],
+        ("image", "delete") => &["image-delete"],
         ("image", "prune") => &["image-prune"],
         ("system", "info") => &["info"],
         ("system", "check") => &["system-check"],

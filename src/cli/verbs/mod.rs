@@ -1,6 +1,7 @@
 //! What each verb does.
 
 mod agent;
+mod commit;
 mod execute;
 mod history;
 mod host;
@@ -17,10 +18,12 @@ mod remote;
 mod run;
 mod system;
 mod tags;
+mod transfer;
 mod tree;
 mod usage;
 
 pub use agent::agent;
+pub use commit::{commit, import};
 pub use execute::exec;
 pub use history::history;
 pub use host::{info, version};
@@ -36,6 +39,7 @@ pub use remote::list_tags;
 pub use run::{create, prepare, run};
 pub use system::{check as system_check, df as system_df, prune as system_prune};
 pub use tags::{exists, tag, untag};
+pub use transfer::{Given, copy, delete, given, load, push, save};
 pub use tree::tree;
 pub use usage::{stats, top};
 

@@ -5,15 +5,17 @@ use super::super::compose;
 use super::super::failure::{Failure, say};
 use super::super::progress::Show;
 use super::print;
+use super::transfer::Given;
 use crate::engine::Engine;
 use crate::engine::pull::Reach;
+use crate::image::layout::Transport;
 use crate::registry::names::Meaning;
 use crate::sys::tty;
 use crate::types::platform::Platform;
 use crate::types::reference::Reference;
+use std::fs::File;
 use std::io::{self, BufRead as _, Write as _};
 use std::os::fd::AsFd as _;
-use std::path::Path;
 
 /// When and how `run` and `create` pull.
 pub struct Wish {
@@ -89,7 +91,7 @@ pub fn provide(engine: &Engine, typed: &str, wish: &Wish) -> Result<String, Fail
         }
         _ => {}
     }
-    match fetch(engine, typed, &wish.reach, wish.quiet) {
+    match fetch(engine, typed, None, &wish.reach, wish.quiet) {
         Ok((name, _)) => Ok(name),
         Err(failure) if wish.policy == Policy::Newer && fits => {
             crate::warn!("{failure}; the image that is here is used");
@@ -99,28 +101,25 @@ pub fn provide(engine: &Engine, typed: &str, wish: &Wish) -> Result<String, Fail
     }
 }
 
-/// Pulls what was typed; returns its name in full and its id.
-fn fetch(engine: &Engine, typed: &str, reach: &Reach, quiet: bool) -> Result<(String, String), Failure> {
+/// Pulls what was typed; returns its name in full and its id. `archive` is opened already where it is one.
+fn fetch(
+    engine: &Engine,
+    typed: &str,
+    archive: Option<File>,
+    reach: &Reach,
+    quiet: bool,
+) -> Result<(String, String), Failure> {
     let mut show = Show::new(quiet);
-    if let Some(place) = typed.strip_prefix("oci:") {
-        let (dir, tag) = place
-            .split_once(':')
-            .map_or((place, None), |(dir, tag)| (dir, Some(tag)));
-        let image = engine.pull_layout(Path::new(dir), tag, reach, &mut |step| show.step(step))?;
+    if let Some(place) = Transport::parse(typed) {
+        let image = engine.pull_files(place, archive, reach, &mut |step| show.step(step))?;
         show.finish();
         let name = image.names.first().map_or_else(|| image.id.hex(), ToString::to_string);
         return Ok((name, image.id.hex()));
     }
-    for transport in [
-        "oci-archive:",
-        "docker-archive:",
-        "dir:",
-        "docker-daemon:",
-        "containers-storage:",
-    ] {
+    for transport in ["docker-daemon:", "containers-storage:"] {
         if typed.starts_with(transport) {
             return Err(Failure::new(format!(
-                "transport `{transport}` is not there yet; use docker:// or oci:DIR"
+                "transport `{transport}` is not supported; use docker://, oci:, oci-archive:, docker-archive: or dir:"
             )));
         }
     }
@@ -162,10 +161,10 @@ fn choose(typed: &str, references: Vec<Reference>) -> Result<Reference, Failure>
     chosen.ok_or_else(|| Failure::new(format!("`{}` is none of them", answer.trim())))
 }
 
-pub fn pull(engine: &Engine, args: &PullArgs) -> Result<u8, Failure> {
+pub fn pull(engine: &Engine, args: &PullArgs, given: Given) -> Result<u8, Failure> {
     let reach = reach(compose::platform(&args.platform)?, &args.registry);
-    for typed in &args.images {
-        let (_, id) = fetch(engine, typed, &reach, args.quiet)?;
+    for (typed, archive) in args.images.iter().zip(given) {
+        let (_, id) = fetch(engine, typed, archive, &reach, args.quiet)?;
         print(&format!("{id}\n"))?;
     }
     Ok(0)

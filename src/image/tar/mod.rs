@@ -10,9 +10,11 @@ mod pax;
 mod sparse;
 
 use std::io::{self, Read};
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
+use crate::image::recipe::Recipe;
 use crate::sys::fs::Time;
 use crate::types::bounds;
 use header::{BLOCK, Header};
@@ -154,6 +156,8 @@ pub struct Archive<R> {
     /// Padding after them.
     padding: u64,
     over: bool,
+    /// Gets everything that is not taken as a file's content.
+    recipe: Option<Recipe>,
 }
 
 impl<R: Read> Archive<R> {
@@ -170,7 +174,13 @@ impl<R: Read> Archive<R> {
             left: 0,
             padding: 0,
             over: false,
+            recipe: None,
         }
+    }
+
+    /// From now on everything but what [`Archive::content`] gives goes to the recipe.
+    pub fn keep_recipe(&mut self, recipe: Recipe) {
+        self.recipe = Some(recipe);
     }
 
     /// Bytes taken so far.
@@ -201,9 +211,27 @@ impl<R: Read> Archive<R> {
     }
 
     /// Bytes of the current entry, at most `max`: at least one, or an empty slice at its end. The slice counts as taken.
+    pub fn content(&mut self, max: u64) -> Result<&[u8], TarError> {
+        let taken = self.take(max)?;
+        Ok(&self.buffer[taken])
+    }
+
+    /// The same for bytes that are no content of a file in the tree.
     pub fn data(&mut self, max: u64) -> Result<&[u8], TarError> {
+        let taken = self.take(max)?;
+        self.note(taken.clone());
+        Ok(&self.buffer[taken])
+    }
+
+    fn note(&self, taken: Range<usize>) {
+        if let Some(recipe) = &self.recipe {
+            recipe.borrow_mut().raw(&self.buffer[taken]);
+        }
+    }
+
+    fn take(&mut self, max: u64) -> Result<Range<usize>, TarError> {
         if self.left == 0 || max == 0 {
-            return Ok(&[]);
+            return Ok(0..0);
         }
         if self.start == self.end && self.fill()? == 0 {
             return Err(TarError::Truncated {
@@ -217,7 +245,7 @@ impl<R: Read> Archive<R> {
         self.start += take;
         self.at += take as u64;
         self.left -= take as u64;
-        Ok(&self.buffer[from..from + take])
+        Ok(from..from + take)
     }
 
     /// The next header that is not the end, with `left` and `padding` set for what follows it.
@@ -353,6 +381,7 @@ impl<R: Read> Archive<R> {
             }
             let take = (BLOCK - filled).min(self.end - self.start);
             block[filled..filled + take].copy_from_slice(&self.buffer[self.start..self.start + take]);
+            self.note(self.start..self.start + take);
             self.start += take;
             self.at += take as u64;
             filled += take;
@@ -377,6 +406,7 @@ impl<R: Read> Archive<R> {
     fn drain(&mut self) -> Result<(), TarError> {
         loop {
             self.at += (self.end - self.start) as u64;
+            self.note(self.start..self.end);
             self.start = self.end;
             if self.fill()? == 0 {
                 return Ok(());

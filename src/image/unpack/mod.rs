@@ -16,17 +16,21 @@ mod path;
 mod settle;
 mod walk;
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
+use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::image::recipe::{self, Recipe};
 use crate::image::tar::{Archive, Entry, Kind, Segment, shown};
 use crate::image::{sums, tree};
 use crate::store::RootDir;
+use crate::store::recipe::RecipeWriter;
 use crate::sys::fs;
 use crate::types::bounds;
 use crate::types::digest::Digest;
@@ -70,6 +74,8 @@ pub struct Stats {
     pub root: Option<RootDir>,
     /// Bytes of the file with its sums, 0 when there is none.
     pub sums: u64,
+    /// Bytes of the recipe of its archive, 0 when there is none.
+    pub recipe: u64,
 }
 
 /// A layer being unpacked.
@@ -83,6 +89,8 @@ pub struct Unpacker {
     links_bytes: usize,
     /// Digests of files, where they are wanted.
     digests: Option<Digests>,
+    /// How the archive is made again, where that is wanted.
+    recipe: Option<Recipe>,
 }
 
 impl Unpacker {
@@ -97,7 +105,13 @@ impl Unpacker {
             links: Vec::new(),
             links_bytes: 0,
             digests: None,
+            recipe: None,
         }
+    }
+
+    /// From now on `out`, an empty file, gets what the archive needs beyond the tree to be made again; [`Unpacker::record`] completes it.
+    pub fn keep_recipe(&mut self, out: File) {
+        self.recipe = Some(Rc::new(RefCell::new(RecipeWriter::new(out))));
     }
 
     /// From now on the digests of files are kept, for [`Unpacker::record`].
@@ -110,12 +124,19 @@ impl Unpacker {
         self.walk.leave(0).map_err(io::Error::other)?;
         let digests = self.digests.take().unwrap_or_default();
         self.stats.sums = sums::record(root, digests, out)?;
+        if let Some(recipe) = self.recipe.take().and_then(Rc::into_inner) {
+            self.stats.recipe = recipe.into_inner().finish()?;
+        }
         Ok(())
     }
 
     /// Takes the whole archive. Afterwards [`Unpacker::leans`] says whether the lower layers are needed.
     pub fn unpack(&mut self, input: impl Read) -> Result<(), UnpackError> {
         let mut archive = Archive::new(input, self.limits.archive);
+        self.bound_recipe();
+        if let Some(recipe) = &self.recipe {
+            archive.keep_recipe(recipe.clone());
+        }
         while let Some(entry) = archive.next_entry()? {
             self.stats.entries += 1;
             if self.stats.entries > self.limits.entries {
@@ -230,7 +251,7 @@ impl Unpacker {
             let there = fs::stat_at(self.walk.dir(), name).map_err(|_| failed(e))?;
             if there.kind != fs::Kind::Dir {
                 hidden = there.is_whiteout();
-                fs::unlink_at(self.walk.dir(), name).map_err(failed)?;
+                self.clear(name, entry)?;
                 fs::mkdir_at(self.walk.dir(), name, 0o700).map_err(failed)?;
             }
         }
@@ -262,9 +283,20 @@ impl Unpacker {
             offset: 0,
             len: entry.size,
         }];
-        let digest = self.write(archive, &file, entry.sparse.as_deref().unwrap_or(&whole), entry)?;
+        let segments = entry.sparse.as_deref().unwrap_or(&whole);
+        let made = fs::stat_fd(&file).map_err(|e| os(entry, "examine it", &e))?;
+        // Through a symbolic link its path is another one; then its content stays with the rest of the archive.
+        let by_path = match &self.recipe {
+            Some(recipe) if self.walk.is_plain() => {
+                let mut recipe = recipe.borrow_mut();
+                recipe.file(&self.walk.path(name), made.id.1);
+                segments.iter().for_each(|one| recipe.part(one.offset, one.len));
+                true
+            }
+            _ => false,
+        };
+        let digest = self.write(archive, &file, segments, entry, by_path)?;
         if self.digests.is_some() {
-            let made = fs::stat_fd(&file).map_err(|e| os(entry, "examine it", &e))?;
             self.note(made.id.1, digest);
         }
         if entry.sparse.is_some() {
@@ -282,6 +314,7 @@ impl Unpacker {
         mut file: &File,
         segments: &[Segment],
         entry: &Entry,
+        by_path: bool,
     ) -> Result<Option<Digest>, UnpackError> {
         let mut hash = (self.digests.is_some() && entry.sparse.is_none()).then(Sha256::new);
         let window = bounds::WRITE_BEHIND_BYTES;
@@ -290,7 +323,10 @@ impl Unpacker {
             let mut offset = segment.offset;
             let end = segment.offset + segment.len;
             while offset < end {
-                let chunk = archive.data(end - offset)?;
+                let chunk = match by_path {
+                    true => archive.content(end - offset)?,
+                    false => archive.data(end - offset)?,
+                };
                 if chunk.is_empty() {
                     break;
                 }
@@ -385,15 +421,14 @@ impl Unpacker {
                 max: bounds::PATH_BYTES as u64 - 1,
             });
         }
-        let dir = self.walk.dir();
-        let make = || match entry.kind {
-            Kind::Symlink => fs::symlink_at(&entry.link, dir, name),
-            _ => fs::fifo_at(dir, name, 0o600),
+        let make = |walk: &Walk| match entry.kind {
+            Kind::Symlink => fs::symlink_at(&entry.link, walk.dir(), name),
+            _ => fs::fifo_at(walk.dir(), name, 0o600),
         };
-        let made = match make() {
+        let made = match make(&self.walk) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
                 self.clear(name, entry)?;
-                make()
+                make(&self.walk)
             }
             other => other,
         };
@@ -459,7 +494,14 @@ impl Unpacker {
     }
 
     /// Removes what an earlier entry left at `name` of the current directory.
-    fn clear(&self, name: &[u8], entry: &Entry) -> Result<(), UnpackError> {
+    fn clear(&mut self, name: &[u8], entry: &Entry) -> Result<(), UnpackError> {
+        if let Some(recipe) = &self.recipe {
+            let freed = recipe::save(recipe, self.walk.dir(), name, 0);
+            let freed = freed.map_err(|e| os(entry, "keep what it replaces", &e))?;
+            // Its place is now the recipe's.
+            self.stats.bytes = self.stats.bytes.saturating_sub(freed);
+            self.bound_recipe();
+        }
         tree::remove(self.walk.dir(), name).map_err(|e| os(entry, "replace what is there", &e))
     }
 
@@ -474,7 +516,17 @@ impl Unpacker {
                 max: self.limits.bytes,
             });
         }
+        self.bound_recipe();
         Ok(())
+    }
+
+    /// The recipe may take what the tree leaves of the layer's bytes.
+    fn bound_recipe(&self) {
+        if let Some(recipe) = &self.recipe {
+            recipe
+                .borrow_mut()
+                .allow(self.limits.bytes.saturating_sub(self.stats.bytes));
+        }
     }
 }
 

@@ -33,6 +33,8 @@ struct Level {
     name: Vec<u8>,
     dir: OwnedFd,
     mtime: Time,
+    /// Reached through a symbolic link.
+    linked: bool,
 }
 
 impl Walk {
@@ -86,7 +88,20 @@ impl Walk {
             name: name.to_vec(),
             dir,
             mtime,
+            linked: false,
         });
+    }
+
+    /// Whether the way goes through no symbolic link.
+    pub(super) fn is_plain(&self) -> bool {
+        !self.levels.iter().any(|level| level.linked)
+    }
+
+    /// The path of `name` in the last directory.
+    pub(super) fn path(&self, name: &[u8]) -> Vec<u8> {
+        let mut parts: Vec<&[u8]> = self.levels.iter().map(|level| &level.name[..]).collect();
+        parts.push(name);
+        join(&parts)
     }
 
     /// Sets times back down to the first `keep` directories of the way.
@@ -123,15 +138,22 @@ impl Walk {
 
     fn enter(&mut self, parts: &[&[u8]], entry: &[u8]) -> Result<(), UnpackError> {
         let Some(name) = parts.last() else { return Ok(()) };
+        let mut linked = false;
         let (dir, mtime) = match fs::open_dir_at(self.dir(), name) {
             Ok(dir) => {
                 let meta = fs::stat_fd(&dir).map_err(|e| UnpackError::os(&join(parts), "examine it", &e))?;
                 (dir, meta.mtime)
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => (self.make(parts, name, entry, false)?, Time::default()),
-            Err(e) => self.around(parts, name, entry, &e)?,
+            Err(e) => {
+                linked = fs::is_symlink_in_path(&e);
+                self.around(parts, name, entry, &e)?
+            }
         };
         self.push(name, dir, mtime);
+        if let Some(level) = self.levels.last_mut() {
+            level.linked = linked;
+        }
         Ok(())
     }
 

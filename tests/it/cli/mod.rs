@@ -1,16 +1,20 @@
 //! The command line against the real thing: as an ordinary user with subordinate ids, as one without, and as root.
 
 mod check;
+mod commit;
+mod copy;
 mod flow;
 mod images;
 mod listing;
 mod machines;
 mod ownership;
 mod processes;
+mod push;
 mod registry;
 mod space;
 mod storage;
 mod terminal;
+mod transfer;
 mod trust;
 
 use crate::fixture::cmd::Cmd;

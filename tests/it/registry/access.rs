@@ -78,6 +78,34 @@ fn a_token_is_fetched_once_for_pulling_only_and_shown_from_then_on() {
 }
 
 #[test]
+fn a_token_for_pushing_is_another_one_and_goes_to_no_other_server() {
+    let tokens = token_server("");
+    let wanted = challenge(&tokens);
+    let storage = Faulty::start(|_, _| Told::new(201, ""));
+    let elsewhere = format!("http://{}/put/here?state=x", storage.host());
+    let server = Faulty::start(move |asked, _| match asked.header("authorization") {
+        None => Told::new(401, "").with("WWW-Authenticate", &wanted),
+        Some(_) if asked.method == "HEAD" => Told::new(404, ""),
+        Some(_) => Told::new(202, "").with("Location", &elsewhere),
+    });
+    let client = client();
+    let name = reference(&format!("{}/team/app:1", server.host()));
+    block(async {
+        let place = client.destination(&name, &["team/other".to_owned()]).unwrap();
+        place.put_blob(b"content").await.unwrap();
+    });
+    let asked = tokens.asked();
+    assert_eq!(asked.len(), 1);
+    let scopes = "&scope=repository%3Ateam%2Fapp%3Apull%2Cpush&scope=repository%3Ateam%2Fother%3Apull";
+    assert!(asked[0].path.ends_with(scopes), "{}", asked[0].path);
+    let put = &storage.asked()[0];
+    assert_eq!((put.method.as_str(), &put.body[..]), ("PUT", &b"content"[..]));
+    let digest = Digest::of(b"content").to_string().replace(':', "%3A");
+    assert_eq!(put.path, format!("/put/here?state=x&digest={digest}"));
+    assert_eq!(put.header("authorization"), None);
+}
+
+#[test]
 fn a_token_that_ends_in_the_middle_of_a_blob_is_renewed_with_the_stored_password() {
     let blob = noise(120_000);
     let content = blob.clone();

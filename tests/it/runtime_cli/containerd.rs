@@ -177,3 +177,47 @@ fn containerd_runs_containers_with_dunlin() {
     assert!(deleted.stderr.contains("exit code 9"), "{deleted:?}");
     containerd.ctr(&["container", "delete", "web"]).ok();
 }
+
+#[test]
+fn containerd_reads_what_dunlin_saves_and_pushes() {
+    let containerd = match Containerd::new() {
+        Ok(containerd) => containerd,
+        Err(reason) => skip!("{reason}"),
+    };
+    let scratch = Scratch::new("ctr-saved");
+    let store = |words: &[&str]| {
+        let base = Cmd::dunlin().arg("--root").arg(scratch.join("data"));
+        base.arg("--runroot").arg(scratch.join("run")).args(words)
+    };
+    let layout = scratch.folder("layout");
+    Index::busybox(Format::Oci).write_layout(&layout, "latest");
+    let id = store(&["pull", "-q", &format!("oci:{}:latest", layout.display())]).ok();
+    let name = "dunlin.test/saved:1";
+    store(&["tag", &id, name]).ok();
+    let assert_there = |label: &str| {
+        let all = containerd.ctr(&["image", "ls"]).ok();
+        let line = all.lines().find(|line| line.starts_with(name));
+        let line = line.unwrap_or_else(|| panic!("{label}: {all}"));
+        let digest = line.split_whitespace().nth(2).unwrap();
+        let manifest = containerd.ctr(&["content", "get", digest]).ok();
+        assert!(manifest.contains(&id), "{label}: {manifest}");
+        containerd.ctr(&["image", "rm", name]).ok();
+    };
+    for format in ["docker-archive", "oci-archive"] {
+        let archive = scratch.join(format).display().to_string();
+        store(&["save", "-q", "--format", format, "-o", &archive, name]).ok();
+        // It unpacks while it imports, every digest checked.
+        containerd
+            .ctr(&["image", "import", "--snapshotter", "native", &archive])
+            .ok();
+        assert_there(format);
+    }
+    let registry = crate::fixture::registry::Registry::plain();
+    let pushed = format!("{}:1", registry.reference("web"));
+    store(&["push", "-q", name, &pushed]).ok();
+    containerd
+        .ctr(&["image", "pull", "--plain-http", "--snapshotter", "native", &pushed])
+        .ok();
+    containerd.ctr(&["image", "tag", &pushed, name]).ok();
+    assert_there("push");
+}

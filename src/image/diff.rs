@@ -1,0 +1,284 @@
+//! What a container changed, as the archive of a layer: its writable folder, with whiteouts as images have them. Runs in the
+//! worker.
+
+use std::collections::HashMap;
+
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use super::unpack::{OPAQUE_XATTR, OWNER_XATTR};
+use crate::sys::fs::{self, Kind, Meta};
+use crate::types::bounds;
+
+const BLOCK: usize = 512;
+/// Files and folders that every container gets to have something mounted on, where they are empty.
+const STUBS: [&[u8]; 7] = [
+    b"dev",
+    b"proc",
+    b"sys",
+    b"etc/hostname",
+    b"etc/hosts",
+    b"etc/resolv.conf",
+    b"run/.containerenv",
+];
+
+/// Writes the archive of the tree `root` to `out`.
+pub fn write(root: &OwnedFd, out: impl Write) -> io::Result<u64> {
+    let mut diff = Diff {
+        out,
+        total: 0,
+        links: HashMap::new(),
+        links_bytes: 0,
+    };
+    if is_opaque(root)? {
+        diff.marker(b".wh..wh..opq")?;
+    }
+    diff.dir(root, &mut Vec::new(), 0)?;
+    diff.put(&[0; 2 * BLOCK])?;
+    diff.out.flush()?;
+    Ok(diff.total)
+}
+
+struct Diff<W> {
+    out: W,
+    total: u64,
+    /// The first of several names of a file.
+    links: HashMap<(u64, u64), Vec<u8>>,
+    links_bytes: usize,
+}
+
+/// What a header says.
+struct Header<'a> {
+    path: &'a [u8],
+    link: &'a [u8],
+    flag: u8,
+    size: u64,
+    meta: &'a Meta,
+    owner: (u32, u32),
+}
+
+impl<W: Write> Diff<W> {
+    fn dir(&mut self, dir: &OwnedFd, path: &mut Vec<u8>, depth: usize) -> io::Result<()> {
+        if depth > bounds::LAYER_DEPTH {
+            return Err(io::Error::other("directories are nested too deep"));
+        }
+        let mut names = fs::names(dir)?;
+        names.sort_unstable();
+        for name in names {
+            let length = path.len();
+            if length > 0 {
+                path.push(b'/');
+            }
+            path.extend_from_slice(&name);
+            match self.node(dir, &name, path, depth) {
+                // A container that goes on may remove what was there a moment ago.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                done => done?,
+            }
+            path.truncate(length);
+        }
+        Ok(())
+    }
+
+    fn node(&mut self, dir: &OwnedFd, name: &[u8], path: &mut Vec<u8>, depth: usize) -> io::Result<()> {
+        let meta = fs::stat_at(dir, name)?;
+        let stub = STUBS.contains(&&path[..]);
+        match meta.kind {
+            Kind::Char if meta.is_whiteout() => {
+                let at = path.len() - name.len();
+                let hidden = [&path[..at], b".wh.", name].concat();
+                self.marker(&hidden)
+            }
+            Kind::Char | Kind::Block | Kind::Socket => Ok(()),
+            Kind::Symlink | Kind::Fifo => {
+                let (flag, link) = match meta.kind {
+                    Kind::Symlink => (b'2', fs::read_link_at(dir, name)?),
+                    _ => (b'6', Vec::new()),
+                };
+                self.entry(&header(path, &link, flag, &meta), &[])
+            }
+            Kind::Dir => {
+                let below = fs::open_dir_at(dir, name)?;
+                if stub && fs::some_names(&below, 1)?.is_empty() {
+                    return Ok(());
+                }
+                let shown = [&path[..], b"/"].concat();
+                self.file_entry(&below, header(&shown, b"", b'5', &meta))?;
+                if is_opaque(&below)? {
+                    self.marker(&[&path[..], b"/.wh..wh..opq"].concat())?;
+                }
+                self.dir(&below, path, depth + 1)
+            }
+            Kind::File if stub && meta.size == 0 => Ok(()),
+            Kind::File => self.file(dir, name, path, &meta),
+        }
+    }
+
+    fn file(&mut self, dir: &OwnedFd, name: &[u8], path: &[u8], meta: &Meta) -> io::Result<()> {
+        if meta.links > 1 {
+            if let Some(first) = self.links.get(&meta.id) {
+                let first = first.clone();
+                return self.entry(&header(path, &first, b'1', meta), &[]);
+            }
+            self.links_bytes += path.len();
+            if self.links_bytes <= bounds::LAYER_NEEDS_BYTES {
+                self.links.insert(meta.id, path.to_vec());
+            }
+        }
+        let file = fs::open_file_at(dir, name)?;
+        let mut shown = header(path, b"", b'0', meta);
+        shown.size = meta.size;
+        self.file_entry(&file, shown)?;
+        let mut left = meta.size;
+        let mut from = file.take(left);
+        let mut buffer = vec![0; bounds::TAR_BUFFER_BYTES];
+        while left > 0 {
+            let want = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            let got = match from.read(&mut buffer[..want])? {
+                // It has become shorter meanwhile.
+                0 => {
+                    buffer.fill(0);
+                    want
+                }
+                got => got,
+            };
+            self.put(&buffer[..got])?;
+            left -= got as u64;
+        }
+        self.pad(meta.size)
+    }
+
+    /// A file or directory with its attributes.
+    fn file_entry(&mut self, fd: &impl std::os::fd::AsFd, mut header: Header) -> io::Result<()> {
+        let mut xattrs = Vec::new();
+        for name in fs::list_xattrs(fd)? {
+            let value = fs::get_xattr(fd, &name)?.unwrap_or_default();
+            if name == OWNER_XATTR {
+                let text = String::from_utf8_lossy(&value);
+                if let Some((uid, gid)) = text.split_once(':') {
+                    header.owner = (uid.parse().unwrap_or(0), gid.parse().unwrap_or(0));
+                }
+            } else if (name.starts_with(b"user.") && !name.starts_with(b"user.overlay."))
+                || name == b"security.capability"
+            {
+                xattrs.push((name, value));
+            }
+        }
+        xattrs.sort_unstable();
+        self.entry(&header, &xattrs)
+    }
+
+    fn marker(&mut self, path: &[u8]) -> io::Result<()> {
+        let meta = Meta {
+            kind: Kind::File,
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            size: 0,
+            mtime: fs::Time::default(),
+            rdev: 0,
+            id: (0, 0),
+            links: 1,
+            allocated: 0,
+        };
+        self.entry(&header(path, b"", b'0', &meta), &[])
+    }
+
+    fn entry(&mut self, header: &Header, xattrs: &[(Vec<u8>, Vec<u8>)]) -> io::Result<()> {
+        let mut records = Vec::new();
+        let long = |text: &[u8]| text.len() > 100 || !text.is_ascii();
+        if long(header.path) {
+            record(&mut records, b"path", header.path);
+        }
+        if long(header.link) {
+            record(&mut records, b"linkpath", header.link);
+        }
+        for (key, number, max) in [
+            (&b"size"[..], header.size, 0o77_777_777_777),
+            (b"uid", header.owner.0.into(), 0o7_777_777),
+            (b"gid", header.owner.1.into(), 0o7_777_777),
+        ] {
+            if number > max {
+                record(&mut records, key, number.to_string().as_bytes());
+            }
+        }
+        for (name, value) in xattrs {
+            record(&mut records, &[b"SCHILY.xattr.", &name[..]].concat(), value);
+        }
+        if !records.is_empty() {
+            let pax = Header {
+                path: b"PaxHeaders.0/entry",
+                link: b"",
+                flag: b'x',
+                size: records.len() as u64,
+                ..*header
+            };
+            self.put(&block(&pax))?;
+            self.put(&records)?;
+            self.pad(records.len() as u64)?;
+        }
+        self.put(&block(header))
+    }
+
+    fn pad(&mut self, length: u64) -> io::Result<()> {
+        let padding = (length.wrapping_neg() % BLOCK as u64) as usize;
+        self.put(&[0; BLOCK][..padding])
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.total += bytes.len() as u64;
+        self.out.write_all(bytes)
+    }
+}
+
+fn is_opaque(dir: &OwnedFd) -> io::Result<bool> {
+    Ok(fs::get_xattr(dir.as_fd(), OPAQUE_XATTR)?.is_some_and(|value| value == b"y"))
+}
+
+fn header<'a>(path: &'a [u8], link: &'a [u8], flag: u8, meta: &'a Meta) -> Header<'a> {
+    Header {
+        path,
+        link,
+        flag,
+        size: 0,
+        meta,
+        owner: (meta.uid, meta.gid),
+    }
+}
+
+/// A PAX record: its own length first.
+fn record(records: &mut Vec<u8>, key: &[u8], value: &[u8]) {
+    let rest = key.len() + value.len() + 3;
+    let mut length = rest + 1;
+    while length != rest + length.to_string().len() {
+        length = rest + length.to_string().len();
+    }
+    records.extend_from_slice(format!("{length} ").as_bytes());
+    records.extend_from_slice(key);
+    records.push(b'=');
+    records.extend_from_slice(value);
+    records.push(b'\n');
+}
+
+fn block(header: &Header) -> [u8; BLOCK] {
+    let mut block = [0; BLOCK];
+    let mut put = |at: usize, bytes: &[u8], max: usize| {
+        let bytes = &bytes[..bytes.len().min(max)];
+        block[at..at + bytes.len()].copy_from_slice(bytes);
+    };
+    let octal = |number: u64, digits: usize| format!("{:0digits$o}", number & ((1 << (3 * digits)) - 1));
+    put(0, header.path, 100);
+    put(100, octal(header.meta.mode.into(), 7).as_bytes(), 7);
+    put(108, octal(header.owner.0.into(), 7).as_bytes(), 7);
+    put(116, octal(header.owner.1.into(), 7).as_bytes(), 7);
+    put(124, octal(header.size, 11).as_bytes(), 11);
+    let seconds = u64::try_from(header.meta.mtime.seconds).unwrap_or(0);
+    put(136, octal(seconds, 11).as_bytes(), 11);
+    put(148, b"        ", 8);
+    put(156, &[header.flag], 1);
+    put(157, header.link, 100);
+    put(257, b"ustar\x0000", 8);
+    let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+    block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    block
+}
