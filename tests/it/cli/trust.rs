@@ -332,3 +332,62 @@ fn the_signature_of_an_index_is_one_of_its_images() {
         .fails(125)
         .says(&[".config/containers/policy.json", "(reject)"]);
 }
+
+#[test]
+fn archives_and_copies_go_by_the_policy_too() {
+    let shop = match Shop::new() {
+        Ok(shop) => shop,
+        Err(reason) => skip!("{reason}"),
+    };
+    shop.signed("app", "good");
+    let (app, archive) = (shop.registry.reference("app:1"), shop.folder.join("app.tar"));
+    shop.world.cmd("pull -q").arg(&app).ok();
+    shop.world.cmd("save -o").arg(&archive).arg(&app).ok();
+    let own = shop.world.user().unwrap().home().join(".config/containers");
+    fs::create_dir_all(&own).unwrap();
+    let rule = |transports: Value| {
+        open(
+            &own.join("policy.json"),
+            &json!({"default": [{"type": "reject"}], "transports": transports}).to_string(),
+        );
+    };
+    let accept = json!([{"type": "insecureAcceptAnything"}]);
+    for (transports, says) in [
+        (json!({"docker": {"": accept}}), Some("(reject)")),
+        (
+            json!({"docker-archive": {"": [shop.rule("good")]}}),
+            Some("has no signatures"),
+        ),
+        (
+            json!({"docker-archive": {shop.folder.display().to_string(): accept}}),
+            None,
+        ),
+    ] {
+        rule(transports.clone());
+        for words in ["load -q -i", "pull -q"] {
+            let cmd = shop.world.cmd(words);
+            let out = match words {
+                "pull -q" => cmd.arg(format!("docker-archive:{}", archive.display())).run(),
+                _ => cmd.arg(&archive).run(),
+            };
+            match says {
+                Some(text) => drop(out.expect(125).says(&[text, "policy.json"])),
+                None => drop(out.expect(0)),
+            }
+        }
+    }
+    // A copy is judged by where it comes from.
+    let host = shop.registry.host();
+    for (image, rules, code) in [
+        ("app:1", json!([shop.rule("good")]), 0),
+        ("app:1", json!([shop.rule("other")]), 125),
+        ("unsigned:1", json!([shop.rule("good")]), 125),
+        ("unsigned:1", accept, 0),
+    ] {
+        shop.image("unsigned");
+        rule(json!({"docker": {&host: rules}}));
+        let (from, to) = (shop.registry.reference(image), shop.registry.reference("copied:1"));
+        let copy = shop.world.cmd("copy -q").arg(format!("docker://{from}"));
+        copy.arg(format!("docker://{to}")).run().expect(code);
+    }
+}
