@@ -25,8 +25,11 @@ pub struct Policy {
     /// The file; none where there is no file, and everything is accepted.
     pub path: Option<PathBuf>,
     default: Vec<Rule>,
-    transports: Vec<(String, Vec<(String, Vec<Rule>)>)>,
+    transports: Vec<(String, Vec<Scope>)>,
 }
+
+/// A scope and its requirements.
+type Scope = (String, Vec<Rule>);
 
 /// One requirement; all of a scope must be fulfilled.
 #[derive(Debug, Clone, PartialEq)]

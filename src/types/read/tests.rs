@@ -1,3 +1,5 @@
+//! Both languages, and what is wrong in them.
+
 use super::super::bounds::DOCUMENT_VALUES;
 use super::*;
 use crate::types::oci::runtime::Spec;
