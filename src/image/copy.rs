@@ -22,7 +22,7 @@ use crate::registry::{
     self, Compression, Descriptor, Document, Kind, Manifest, ManifestError, RegistryError, Repository, parse_manifest,
 };
 use crate::types::bounds;
-use crate::types::digest::Digest;
+use crate::types::digest::{Digest, DigestError};
 use crate::types::oci::image::ImageConfiguration;
 use crate::types::platform::Platform;
 use crate::types::read;
@@ -387,7 +387,10 @@ impl Source {
         let config = self.config(&manifest.config).await?;
         let parsed: ImageConfiguration =
             read::json(&config).map_err(|e| io::Error::other(format!("the configuration {e}")))?;
-        let diffs: Vec<String> = parsed.rootfs.diff_ids.into_iter().flatten().collect();
+        let diffs = parsed.rootfs.diff_ids.iter().flatten().map(|diff| diff.parse());
+        let diffs: Vec<Digest> = diffs
+            .collect::<Result<_, _>>()
+            .map_err(|e: DigestError| io::Error::other(format!("the configuration lists a layer that is none: {e}")))?;
         if diffs.len() != manifest.layers.len() {
             return Err(CopyError::Refused(
                 "its configuration and its manifest have different layers",
@@ -395,7 +398,7 @@ impl Source {
         }
         let mut names = Vec::new();
         for (blob, diff) in manifest.layers.iter().zip(diffs) {
-            let name = format!("{}.tar", diff.trim_start_matches("sha256:"));
+            let name = format!("{}.tar", diff.hex());
             let mut feed = Some(self.feed(blob)?);
             let program = options.program.clone();
             let most = blob
@@ -415,7 +418,7 @@ impl Source {
                     sink.packed(&|_| wanted.clone(), &mut again).map(Some)
                 })
                 .await?;
-            if got.is_some_and(|(digest, _)| digest.to_string() != diff) {
+            if got.is_some_and(|(digest, _)| digest != diff) {
                 return Err(
                     io::Error::other(format!("layer `{}` is not the one of diff id `{diff}`", blob.digest)).into(),
                 );

@@ -1,4 +1,5 @@
-//! Joins registry and store: pull, and the unpacking of layers by sandboxed helpers.
+//! Joins registry and store: images come in (pull, load, import, commit) and go out (push, save, copy); layers are unpacked and made
+//! again by sandboxed helpers.
 
 pub mod check;
 pub mod copy;

@@ -109,7 +109,11 @@ impl Run<'_> {
         };
         let shape = self.shape.unwrap_or(own);
         progress(Progress::Layers(
-            image.layers.iter().map(|layer| (layer.diff, 0)).collect(),
+            image
+                .layers
+                .iter()
+                .map(|layer| (layer.diff, pack::archive_bytes(self.store, layer).unwrap_or(0)))
+                .collect(),
         ));
         let mut descriptors = Vec::new();
         let mut unchanged = shape == own;

@@ -11,7 +11,7 @@
 //!
 //! | kind | body |
 //! |---|---|
-//! | 1 | a piece of the steps, which are one deflate stream |
+//! | 1 | a piece of the steps: one deflate stream after the other, a new one where the writing was gone on with |
 //! | 2 | begins a file that the archive itself replaced: its inode then, and the number of [`Step::File`] before that (8 bytes each) |
 //! | 3 | a piece of that file: its offset (8 bytes), then the bytes; what no piece has is zeros |
 //! | 0 | the end: bytes of the archive (8) |
@@ -23,12 +23,13 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufRead as _, BufReader, Read, Seek as _, Write};
 use std::os::unix::fs::FileExt as _;
 
 use flate2::Compression;
-use flate2::read::DeflateDecoder;
+use flate2::bufread::DeflateDecoder;
 use flate2::write::DeflateEncoder;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::types::bounds;
@@ -46,7 +47,9 @@ const TAIL_BYTES: u64 = 5 + 8 + 32;
 /// Raw bytes that make one step, and bytes of one frame.
 const CHUNK: usize = 64 << 10;
 /// Pieces of replaced files; their places are held in memory by whoever follows the recipe.
-const PIECES: usize = 64 << 10;
+const PIECES: u32 = 64 << 10;
+/// Headers repeat each other: little effort is enough.
+const LEVEL: Compression = Compression::new(2);
 
 /// One step of a recipe.
 #[derive(Debug, PartialEq, Eq)]
@@ -69,10 +72,20 @@ pub struct RecipeWriter {
     steps: Option<DeflateEncoder<Frames>>,
     raw: Vec<u8>,
     files: u64,
-    pieces: usize,
+    pieces: u32,
     total: u64,
     max: u64,
     failed: Option<io::Error>,
+}
+
+/// How far a recipe is, for going on with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecipeMark {
+    /// Bytes of the file that count.
+    pub bytes: u64,
+    files: u64,
+    pieces: u32,
+    total: u64,
 }
 
 struct Frames {
@@ -91,7 +104,7 @@ impl RecipeWriter {
         };
         let failed = frames.put(&MAGIC).err();
         RecipeWriter {
-            steps: Some(DeflateEncoder::new(frames, Compression::new(2))),
+            steps: Some(DeflateEncoder::new(frames, LEVEL)),
             raw: Vec::new(),
             files: 0,
             pieces: 0,
@@ -99,6 +112,47 @@ impl RecipeWriter {
             max: u64::MAX,
             failed,
         }
+    }
+
+    /// Goes on with a file that was once so far, which is open for reading and writing; what came after the mark is dropped.
+    pub fn go_on(mut out: File, mark: &RecipeMark) -> io::Result<RecipeWriter> {
+        let hash = hash_of(&out, mark.bytes)?;
+        out.set_len(mark.bytes)?;
+        out.seek(io::SeekFrom::Start(mark.bytes))?;
+        let frames = Frames {
+            out,
+            hash,
+            bytes: mark.bytes,
+        };
+        Ok(RecipeWriter {
+            steps: Some(DeflateEncoder::new(frames, LEVEL)),
+            raw: Vec::new(),
+            files: mark.files,
+            pieces: mark.pieces,
+            total: mark.total,
+            max: u64::MAX,
+            failed: None,
+        })
+    }
+
+    /// Writes everything so far, for [`RecipeWriter::go_on`]; `None` where it is given up.
+    pub fn mark(&mut self) -> io::Result<Option<RecipeMark>> {
+        self.flush();
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
+        let Some(steps) = self.steps.take() else {
+            return Ok(None);
+        };
+        let frames = steps.finish()?;
+        let mark = RecipeMark {
+            bytes: frames.bytes,
+            files: self.files,
+            pieces: self.pieces,
+            total: self.total,
+        };
+        self.steps = Some(DeflateEncoder::new(frames, LEVEL));
+        Ok(Some(mark))
     }
 
     /// Bounds the file's bytes from now on.
@@ -270,7 +324,7 @@ pub struct Saved {
 /// Reads a recipe.
 pub struct RecipeReader {
     saved: HashMap<u64, Vec<Saved>>,
-    steps: BufReader<DeflateDecoder<Pieces>>,
+    steps: BufReader<Streams>,
     files: u64,
 }
 
@@ -310,7 +364,7 @@ impl RecipeReader {
         };
         Ok(RecipeReader {
             saved,
-            steps: BufReader::with_capacity(CHUNK, DeflateDecoder::new(pieces)),
+            steps: BufReader::with_capacity(CHUNK, Streams(Some(decoder(BufReader::new(pieces))))),
             files: 0,
         })
     }
@@ -363,6 +417,30 @@ impl RecipeReader {
         let mut bytes = vec![0; length];
         self.steps.read_exact(&mut bytes)?;
         Ok(bytes)
+    }
+}
+
+/// Deflate streams, one after the other.
+struct Streams(Option<DeflateDecoder<BufReader<Pieces>>>);
+
+fn decoder(from: BufReader<Pieces>) -> DeflateDecoder<BufReader<Pieces>> {
+    DeflateDecoder::new(from)
+}
+
+impl Read for Streams {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while let Some(mut stream) = self.0.take() {
+            let got = stream.read(buffer)?;
+            if got > 0 || buffer.is_empty() {
+                self.0 = Some(stream);
+                return Ok(got);
+            }
+            let mut rest = stream.into_inner();
+            if !rest.fill_buf()?.is_empty() {
+                self.0 = Some(decoder(rest));
+            }
+        }
+        Ok(0)
     }
 }
 
@@ -421,18 +499,24 @@ pub fn verify(file: &File) -> io::Result<bool> {
         Err(e) => return Err(e),
     }
     let end = file.metadata()?.len() - 32;
+    let hash = hash_of(file, end)?;
+    let mut digest = [0; 32];
+    read_at(file, &mut digest, end)?;
+    Ok(digest[..] == hash.finalize()[..])
+}
+
+/// Of the first bytes.
+fn hash_of(file: &File, bytes: u64) -> io::Result<Sha256> {
     let mut hash = Sha256::new();
     let mut buffer = vec![0; CHUNK];
     let mut at = 0;
-    while at < end {
-        let want = buffer.len().min(usize::try_from(end - at).unwrap_or(usize::MAX));
+    while at < bytes {
+        let want = buffer.len().min(usize::try_from(bytes - at).unwrap_or(usize::MAX));
         read_at(file, &mut buffer[..want], at)?;
         hash.update(&buffer[..want]);
         at += want as u64;
     }
-    let mut digest = [0; 32];
-    read_at(file, &mut digest, end)?;
-    Ok(digest[..] == hash.finalize()[..])
+    Ok(hash)
 }
 
 fn frame_at(file: &File, at: u64) -> io::Result<(u8, u64)> {
@@ -531,6 +615,47 @@ mod tests {
         }
         file.set_len(bytes - 1).unwrap();
         assert!(!verify(&file).unwrap());
+    }
+
+    #[test]
+    fn writing_is_gone_on_with_from_a_mark() {
+        let text = |n: u32| format!("header {n} ").repeat(100);
+        let write = |writer: &mut RecipeWriter, n: u32| {
+            writer.raw(text(n).as_bytes());
+            writer.file(format!("f{n}").as_bytes(), n.into());
+            writer.part(0, n.into());
+        };
+        let file = scratch("marks");
+        let mut writer = RecipeWriter::new(file.try_clone().unwrap());
+        write(&mut writer, 1);
+        writer.save(1, &mut |at| Ok((at == 0).then(|| (0, b"1".to_vec()))));
+        let mark = writer.mark().unwrap().unwrap();
+        // What comes after the mark is lost with its writer, twice.
+        write(&mut writer, 7);
+        drop(writer);
+        let mut writer = RecipeWriter::go_on(file.try_clone().unwrap(), &mark).unwrap();
+        write(&mut writer, 8);
+        drop(writer);
+        let mut writer = RecipeWriter::go_on(file.try_clone().unwrap(), &mark).unwrap();
+        write(&mut writer, 2);
+        writer.mark().unwrap();
+        write(&mut writer, 3);
+        writer.finish().unwrap();
+        assert!(verify(&file).unwrap());
+        let total = (1..=3).map(|n| text(n).len() as u64 + u64::from(n)).sum();
+        assert_eq!(archive_bytes(&file).unwrap(), Some(total));
+        let mut reader = RecipeReader::new(file.try_clone().unwrap()).unwrap();
+        for n in 1..=3 {
+            assert_eq!(reader.next_step().unwrap(), Some(Step::Raw(text(n).into_bytes())));
+            let path = format!("f{n}").into_bytes();
+            let inode = n.into();
+            assert_eq!(reader.next_step().unwrap(), Some(Step::File { path, inode }));
+            assert_eq!(reader.saved(inode).is_some(), n == 1);
+            assert_eq!(reader.next_step().unwrap(), Some(Step::Part(0, n.into())));
+        }
+        assert_eq!(reader.next_step().unwrap(), None);
+        file.set_len(mark.bytes - 1).unwrap();
+        assert!(RecipeWriter::go_on(file, &mark).is_err());
     }
 
     #[test]

@@ -422,3 +422,69 @@ fn hostile_archives_are_refused_and_leave_nothing() {
     let loaded = world.cmd("load -q").stdin(good).ok();
     assert_eq!(loaded, "Loaded image: docker.io/library/a:1");
 }
+
+#[test]
+fn what_buildah_makes_goes_through_unchanged() {
+    let scene = match Scene::new(Who::Root) {
+        Ok(scene) => scene,
+        Err(reason) => skip!("{reason}"),
+    };
+    let scratch = Scratch::new("buildah");
+    let buildah = |words: &[&str]| {
+        let base = Cmd::new("buildah").arg("--root").arg(scratch.join("root"));
+        let base = base
+            .arg("--runroot")
+            .arg(scratch.join("run"))
+            .args(["--storage-driver", "vfs"]);
+        base.env("HOME", scratch.path()).args(words)
+    };
+    if Cmd::new("which").arg("buildah").run().code != 0 {
+        skip!("buildah is not installed");
+    }
+    let from = scratch.folder("from");
+    fs::create_dir_all(from.join("a/b")).unwrap();
+    fs::write(from.join("a/b/file"), vec![3; 100_000]).unwrap();
+    fs::hard_link(from.join("a/b/file"), from.join("a/link")).unwrap();
+    fs::write(from.join("a-rather-long-name-".repeat(12)), "long").unwrap();
+    std::os::unix::fs::symlink("a/b", from.join("soft")).unwrap();
+    let begun = buildah(&["from", "scratch"]).run();
+    if begun.code != 0 {
+        skip!("buildah cannot work here: {}", begun.stderr);
+    }
+    let container = begun.stdout.trim().to_owned();
+    buildah(&["copy", &container, from.to_str().unwrap(), "/"]).ok();
+    buildah(&["config", "--cmd", "/a", "--label", "x=y", &container]).ok();
+    for (format, transport) in [("oci", "oci-archive"), ("docker", "docker-archive")] {
+        let path = scratch.join(transport);
+        let place = format!("{transport}:{}:{NAME}", path.display());
+        buildah(&["commit", "-q", "--format", format, &container, &place]).ok();
+        let id = skopeo_id(&format!("{transport}:{}", path.display()));
+        assert_eq!(scene.world.cmd("pull -q").arg(&place).ok(), id, "{transport}");
+        let saved = scene.folder.join("saved");
+        scene
+            .world
+            .cmd("save -q --format docker-archive -o")
+            .arg(&saved)
+            .arg(&id)
+            .ok();
+        assert_eq!(
+            skopeo_id(&format!("docker-archive:{}", saved.display())),
+            id,
+            "{transport}"
+        );
+        // The very archives: they are called by their diff ids.
+        let mut ours: Vec<String> = members(&fs::read(&saved).unwrap())
+            .into_iter()
+            .map(|(name, digest)| format!("{name} {digest}"))
+            .collect();
+        ours.retain(|line| line.contains(".tar "));
+        assert!(!ours.is_empty());
+        for line in ours {
+            let (name, digest) = line.split_once(".tar ").unwrap();
+            assert_eq!(format!("sha256:{name}"), digest);
+        }
+        scene.world.cmd("rmi -f").arg(&id).ok();
+        scene.world.cmd("system check").ok();
+    }
+    buildah(&["rm", &container]).ok();
+}
