@@ -137,6 +137,7 @@ fn other(engine: &Engine, verb: &Verb, env: Vec<String>, given: verbs::Given) ->
         Verb::ImageTree(args) => verbs::tree(engine, args),
         Verb::ImagePrune(args) => verbs::image_prune(engine, args),
         Verb::ListTags(args) => verbs::list_tags(engine, args),
+        Verb::Search(args) => verbs::search(engine, args),
         Verb::Login(args) => verbs::login(engine, args),
         Verb::Logout(args) => verbs::logout(engine, args),
         Verb::Info(args) => verbs::info(engine, args),

@@ -24,6 +24,13 @@ impl Engine {
             reference: reference.clone(),
         })
     }
+
+    /// The repositories of a registry that have `text` in their names, at most `limit`.
+    pub fn search(&self, registry: &str, text: &str, limit: usize, reach: &Reach) -> Result<Vec<String>, EngineError> {
+        let client = Client::new(self.reaching(registry, reach)?);
+        let found = runtime()?.block_on(client.catalog(registry, limit, &|name: &str| name.contains(text)));
+        Ok(found?)
+    }
 }
 
 impl Remote {

@@ -1,10 +1,12 @@
-//! The tags of a repository (OCI distribution specification, "Listing Tags"), page by page.
+//! Lists of a registry, page by page: the tags of a repository (OCI distribution specification, "Listing Tags"), and the
+//! repositories of a registry, where it tells (`/v2/_catalog`, of the specification's ancestor).
 
 use hyper::StatusCode;
 use serde::Deserialize;
 
 use super::Client;
 use super::error::RegistryError;
+use super::repository::Endpoint;
 use super::retry::Tries;
 use super::transport::Outgoing;
 use crate::types::bounds::{TAG_PAGE_BYTES, TAG_PAGES, TAGS};
@@ -15,6 +17,7 @@ use crate::types::reference::Reference;
 struct Page {
     /// Go writes none as null.
     tags: Option<Vec<String>>,
+    repositories: Option<Vec<String>>,
 }
 
 impl Client {
@@ -22,41 +25,79 @@ impl Client {
     pub async fn tags(&self, reference: &Reference) -> Result<Vec<String>, RegistryError> {
         let repository = self.repository(reference)?;
         let endpoint = &repository.endpoints[repository.endpoints.len() - 1];
+        let path = format!("/v2/{}/tags/list", endpoint.path);
+        let what = format!("the tags of `{}`", endpoint.path);
+        let mut tags = Vec::new();
+        self.pages(endpoint, path, &what, &mut |page| {
+            tags.extend(page.tags.unwrap_or_default());
+            tags.len() <= TAGS
+        })
+        .await?;
+        Ok(tags)
+    }
+
+    /// The repositories of a registry (`host[:port]`) that `fits`, at most `limit`.
+    pub async fn catalog(
+        &self,
+        registry: &str,
+        limit: usize,
+        fits: &(dyn Fn(&str) -> bool + Sync),
+    ) -> Result<Vec<String>, RegistryError> {
+        let endpoint = Endpoint::registry_itself(registry, self.inner.registries.insecure(registry));
+        let mut found = Vec::new();
+        let listed = self
+            .pages(
+                &endpoint,
+                format!("/v2/_catalog?n={}", limit.clamp(1, 1000)),
+                "its repositories",
+                &mut |page| {
+                    let all = page.repositories.unwrap_or_default();
+                    found.extend(all.into_iter().filter(|name| fits(name)));
+                    found.len() < limit
+                },
+            )
+            .await;
+        found.truncate(limit);
+        match listed {
+            // Enough.
+            Err(RegistryError::Protocol { .. }) if found.len() == limit => Ok(found),
+            other => other.map(|()| found),
+        }
+    }
+
+    /// Goes through all pages of a list, until `take` wants no more, which is an error: `what` is too long.
+    async fn pages(
+        &self,
+        endpoint: &Endpoint,
+        mut path: String,
+        what: &str,
+        take: &mut (dyn FnMut(Page) -> bool + Send),
+    ) -> Result<(), RegistryError> {
         let protocol = |detail: String| RegistryError::Protocol {
             host: endpoint.registry().to_owned(),
             detail,
         };
-        let mut tags = Vec::new();
-        let mut path = format!("/v2/{}/tags/list", endpoint.path);
         for _ in 0..TAG_PAGES {
             let mut tries = Tries::new(self.inner.transport.limits());
             let (page, next) = loop {
-                match self.page(endpoint, &path).await {
+                match self.page(endpoint, &path, what).await {
                     Ok(page) => break page,
                     Err(error) => tries.next(error).await?,
                 }
             };
-            tags.extend(page.tags.unwrap_or_default());
-            if tags.len() > TAGS {
-                return Err(protocol(format!("`{}` has more than {TAGS} tags", endpoint.path)));
+            if !take(page) {
+                return Err(protocol(format!("{what} are more than {TAGS}")));
             }
             match next {
                 Some(next) if next != path => path = next,
-                _ => return Ok(tags),
+                _ => return Ok(()),
             }
         }
-        Err(protocol(format!(
-            "the tags of `{}` have more than {TAG_PAGES} pages",
-            endpoint.path
-        )))
+        Err(protocol(format!("{what} have more than {TAG_PAGES} pages")))
     }
 
     /// One page, and the path of the next one.
-    async fn page(
-        &self,
-        endpoint: &super::repository::Endpoint,
-        path: &str,
-    ) -> Result<(Page, Option<String>), RegistryError> {
+    async fn page(&self, endpoint: &Endpoint, path: &str, what: &str) -> Result<(Page, Option<String>), RegistryError> {
         let host = || endpoint.registry().to_owned();
         let mut reply = self
             .inner
@@ -65,7 +106,7 @@ impl Client {
         if reply.head.status != StatusCode::OK {
             return Err(RegistryError::Protocol {
                 host: host(),
-                detail: format!("it answered {} to a request for tags", reply.head.status.as_u16()),
+                detail: format!("it answered {} to a request for {what}", reply.head.status.as_u16()),
             });
         }
         let next = reply.header("link").and_then(|text| next_path(text, path));
@@ -75,12 +116,12 @@ impl Client {
             .await?
             .ok_or_else(|| RegistryError::TooLarge {
                 host: host(),
-                what: format!("tags of {}", endpoint.path),
+                what: what.to_owned(),
                 limit: TAG_PAGE_BYTES as u64,
             })?;
         let page = read::json(&body).map_err(|error| RegistryError::Protocol {
             host: host(),
-            detail: format!("its list of tags: {error}"),
+            detail: format!("{what}: {error}"),
         })?;
         Ok((page, next))
     }

@@ -18,7 +18,7 @@ pub use image::{
     TagArgs, TreeArgs, UntagArgs,
 };
 pub use parse::{Parsed, parse};
-pub use registry::{ListTagsArgs, LoginArgs, LogoutArgs};
+pub use registry::{ListTagsArgs, LoginArgs, LogoutArgs, SearchArgs};
 pub use system::{SystemCheckArgs, SystemDfArgs, SystemPruneArgs};
 pub use transfer::{CommitArgs, CopyArgs, DeleteArgs, ImportArgs, LoadArgs, PushArgs, SaveArgs};
 
@@ -139,6 +139,8 @@ verbs! {
         ImagePrune(ImagePruneArgs) = "image-prune" => |verb| verb.hide(true).override_usage("dunlin image prune [OPTIONS]"),
         /// List the tags of a repository in its registry
         ListTags(ListTagsArgs) = "list-tags",
+        /// Look for images in a registry
+        Search(SearchArgs) = "search",
         /// Log in to a registry
         Login(LoginArgs) = "login",
         /// Forget the password for a registry

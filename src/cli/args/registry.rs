@@ -64,3 +64,29 @@ pub struct ListTagsArgs {
     #[arg(value_name = "NAME")]
     pub name: String,
 }
+
+/// `search`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  dunlin search registry.example/web\n  dunlin search registry.example/\n  \
+                  dunlin search --list-tags registry.example/team/web"
+)]
+pub struct SearchArgs {
+    #[command(flatten)]
+    pub registry: RegistryArgs,
+    /// At most so many of each registry
+    #[arg(long, default_value = "25", value_name = "NUMBER")]
+    pub limit: usize,
+    /// The tags of the repository instead
+    #[arg(long)]
+    pub list_tags: bool,
+    /// `json`, `table …`, or a template over Index, Name, Description, Tag
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<String>,
+    /// Taken for podman's sake: names are never cut
+    #[arg(long)]
+    pub no_trunc: bool,
+    /// [REGISTRY/]PART OF A NAME; without a registry all of `unqualified-search-registries`
+    #[arg(value_name = "TERM")]
+    pub term: String,
+}

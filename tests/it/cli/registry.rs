@@ -307,3 +307,66 @@ fn a_registry_is_asked_about_an_image_as_skopeo_asks() {
         .fails(125)
         .says(&["denied", "dunlin login"]);
 }
+
+#[test]
+fn search_finds_repositories_where_a_registry_tells() {
+    let world = match World::new(Who::Ranges) {
+        Ok(world) => world,
+        Err(reason) => skip!("{reason}"),
+    };
+    let (registry, certs) = guarded(&world);
+    let host = registry.host();
+    let busybox = Index::busybox(Format::Oci);
+    for name in ["many/a", "many/b", "many/c"] {
+        registry.push(name, "1", &busybox);
+    }
+    registry.push("team/web", "1", &busybox);
+    registry.push("team/web", "2", &busybox);
+    let search = |words: &str, term: &str| {
+        let cmd = world.at(&format!("search {words}"), &certs, &format!("{host}/{term}"));
+        cmd.env("HOME", world.folder("nobody"))
+    };
+    search("--creds device:pass:word", "nothing").expect_lines(&["NAME DESCRIPTION"]);
+    search("--creds device:pass:word", "team/").expect_lines(&[
+        "NAME DESCRIPTION",
+        &format!("{host}/team/app"),
+        &format!("{host}/team/web"),
+    ]);
+    // Two at a time: more than one page is asked for.
+    let some = search("--creds device:pass:word --limit 2 --format {{.Name}}", "web").ok();
+    assert_eq!(some, format!("{host}/team/web\n"));
+    let some = search("--creds device:pass:word --limit 2 --format {{.Name}}", "").ok();
+    assert_eq!(some, format!("{host}/many/a\n{host}/many/b\n"));
+    let all = search("--creds device:pass:word --format {{.Name}}", "").ok();
+    assert_eq!(all.lines().count(), 5, "{all}");
+    let tags = search("--creds device:pass:word --list-tags --format {{.Tag}}", "team/web").ok();
+    let mut tags: Vec<&str> = tags.lines().collect();
+    tags.sort_unstable();
+    assert_eq!(tags, ["1", "2"]);
+    search("", "team").fails(125).says(&["denied"]);
+    world.cmd("search web").fails(125).says(&["names no registry"]);
+    // Names without a registry are looked for in those that are configured, one that fails is told.
+    let file = world.folder("conf").join("registries.conf");
+    fs::write(
+        &file,
+        format!("unqualified-search-registries = ['127.0.0.1:1', '{host}']"),
+    )
+    .unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+    let out = world
+        .cmd("search --tls-verify=false --creds device:pass:word --format {{.Index}}|{{.Name}} web")
+        .env("CONTAINERS_REGISTRIES_CONF", &file)
+        .run()
+        .expect(0)
+        .says(&["warning: ", "127.0.0.1:1"]);
+    assert_eq!(out.stdout, format!("{host}|{host}/team/web\n"));
+}
+
+impl Cmd {
+    /// Succeeds with these lines, whatever the space between their words.
+    fn expect_lines(self, lines: &[&str]) {
+        let out = self.ok();
+        let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert_eq!(out.lines().map(words).collect::<Vec<_>>(), lines, "{out}");
+    }
+}
