@@ -383,7 +383,7 @@ fn hostile_archives_are_refused_and_leave_nothing() {
     let many = (0..17_000)
         .fold(Tree::new(), |tree, n| tree.file(&format!("f{n}"), 0o644, ""))
         .finish();
-    let bomb = pack(&vec![0; 300 << 20], Compression::Gzip, false).bytes;
+    let bomb = pack(&vec![0; 300 << 20], Compression::Zstd, false).bytes;
     let table: [(&str, Vec<u8>, &str); 10] = [
         (
             "other layer",
