@@ -1,7 +1,7 @@
 //! The real hands: what the deployer needs, done by the engine.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use crate::disk::durable;
 use crate::engine::filter::Filter;
@@ -9,7 +9,7 @@ use crate::engine::options::{CreateOptions, HealthOptions};
 use crate::engine::pull::Reach;
 use crate::engine::view::ContainerView;
 use crate::engine::{Engine, EngineError};
-use crate::image::pull::Progress;
+use crate::image::pull::{Holds, Progress};
 use crate::registry::names::Meaning;
 use crate::store::{ImageRecord, StoreError};
 use crate::types::app::{App, parse_volume};
@@ -30,13 +30,19 @@ const PIN: &str = "apps";
 pub struct EngineHands {
     engine: Arc<Engine>,
     watcher: Watcher,
+    /// Images that are pulled and not pinned yet.
+    holds: Holds,
 }
 
 impl EngineHands {
     /// Hands over this engine; starts the thread that listens to containers.
     pub fn new(engine: Arc<Engine>) -> io::Result<EngineHands> {
         let watcher = Watcher::start(Arc::clone(&engine))?;
-        Ok(EngineHands { engine, watcher })
+        Ok(EngineHands {
+            engine,
+            watcher,
+            holds: Holds::default(),
+        })
     }
 
     fn view(&self, id: &ContainerId) -> Result<Option<ContainerView>, Failure> {
@@ -100,7 +106,11 @@ impl Hands for EngineHands {
                         let _ = sender.send(sum.bytes());
                     }
                 };
-                let image = self.engine.pull(&reference, &Reach::default(), &mut tell);
+                let reach = Reach {
+                    holds: Some(self.holds.clone()),
+                    ..Reach::default()
+                };
+                let image = self.engine.pull(&reference, &reach, &mut tell);
                 image.map(|image| (image, sum.bytes()))
             });
             for bytes in receiver {
@@ -126,7 +136,10 @@ impl Hands for EngineHands {
         let kept = here.iter().filter(|image| images.contains(&image.manifest));
         let ids: Vec<Digest> = kept.map(|image| image.id).collect();
         let pinned = self.engine.store().pin(PIN, &ids);
-        pinned.map_err(|e| failure(&EngineError::Store(e)))
+        pinned.map_err(|e| failure(&EngineError::Store(e)))?;
+        // What is not pinned now is not wanted any more.
+        self.holds.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        Ok(())
     }
 
     fn create(&self, app: &App, image: &Digest, name: &str) -> Result<Container, Failure> {

@@ -1,7 +1,7 @@
 //! Locks between processes: a lock is a value that functions take; the kernel frees it when its holder dies.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -49,6 +49,21 @@ impl Lock {
             std::thread::sleep(pause.min(left));
             pause = (pause * 2).min(Duration::from_millis(100));
         }
+    }
+
+    /// Whether the file that is locked is still the one at `path`.
+    pub fn is_at(&self, path: &Path) -> bool {
+        use std::os::unix::fs::MetadataExt as _;
+        let id = |data: std::fs::Metadata| (data.dev(), data.ino());
+        match (self.file.metadata(), std::fs::metadata(path)) {
+            (Ok(held), Ok(there)) => id(held) == id(there),
+            _ => false,
+        }
+    }
+
+    /// The descriptor that holds the lock; whoever has a copy of it holds the lock too.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 
     /// Takes the lock if it is free.

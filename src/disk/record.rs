@@ -166,6 +166,8 @@ pub mod kinds {
     pub const HOLD: u16 = 19;
     /// The keeper's control groups.
     pub const KEEPER: u16 = 19;
+    /// How far a layer in flight is.
+    pub const MARK: u16 = 20;
 }
 
 impl Record for crate::types::container::ContainerRecord {

@@ -200,7 +200,7 @@ impl Engine {
             }
         }
         if remedies.contains(&Remedy::Sweep) {
-            sweep::sweep(self.store(), workers)?;
+            sweep::sweep(self.store(), workers, false)?;
         }
         if remedies.contains(&Remedy::Collect) {
             match self.store().tidy() {

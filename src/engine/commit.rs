@@ -41,7 +41,7 @@ impl Engine {
         }
         say(&mut config, words, "")?;
         let workers: Arc<dyn Workers> = Arc::new(self.workers()?);
-        self.sweep_store(&*workers)?;
+        self.sweep_store(&*workers, false)?;
         let options = self.pull_options(&Reach::default());
         let archive = NewArchive::read(self.store(), &options, input)?;
         self.put_together(&workers, None, archive, config, name, progress)
@@ -75,7 +75,7 @@ impl Engine {
         as_it_runs(&mut config, &record.spec);
         say(&mut config, words, &record.spec.args.join(" "))?;
         let workers: Arc<dyn Workers> = Arc::new(self.workers()?);
-        self.sweep_store(&*workers)?;
+        self.sweep_store(&*workers, false)?;
         let options = self.pull_options(&Reach::default());
         let paused = pause && view.status == Status::Running;
         if paused && let Err(error) = self.pause(typed) {

@@ -80,7 +80,7 @@ pub struct VolumeUse {
 pub struct Usage {
     /// Images, newest first.
     pub images: Vec<ImageUse>,
-    /// Bytes of all images, each layer counted once.
+    /// Bytes of all images, each layer counted once, with layers that a pull has begun.
     pub images_bytes: u64,
     /// Bytes of images that no container uses and no pin keeps, without the layers that others need.
     pub images_reclaimable: u64,
@@ -116,7 +116,10 @@ impl Engine {
         pruned: &mut Pruned,
     ) -> Result<(), EngineError> {
         let workers = self.workers()?;
-        self.sweep_store(&workers)?;
+        // Layers that a pull might go on with are used by nothing.
+        let parts = self.part_bytes()?;
+        self.sweep_store(&workers, true)?;
+        pruned.bytes += parts.saturating_sub(self.part_bytes()?);
         let collected = {
             // No container appears on an image while it goes.
             let _lock = IndexLock::take(self.layout())?;
@@ -192,9 +195,10 @@ impl Engine {
                 needed.extend(own_layers(image));
             }
         }
-        usage.images_bytes = sizes.values().map(|(bytes, _)| bytes).sum();
+        let parts = self.part_bytes()?;
+        usage.images_bytes = sizes.values().map(|(bytes, _)| bytes).sum::<u64>() + parts;
         let free = sizes.iter().filter(|(key, _)| !needed.contains(key));
-        usage.images_reclaimable = free.map(|(_, (bytes, _))| bytes).sum();
+        usage.images_reclaimable = free.map(|(_, (bytes, _))| bytes).sum::<u64>() + parts;
         for image in images {
             let (mut layers, mut shared, mut unique) = (0, 0, 0);
             for key in own_layers(&image) {
@@ -233,6 +237,11 @@ impl Engine {
             })
             .collect();
         Ok(usage)
+    }
+
+    /// Bytes of layers that were begun and not finished.
+    fn part_bytes(&self) -> Result<u64, EngineError> {
+        Ok(self.store().parts()?.iter().map(|part| part.mark.bytes).sum())
     }
 
     fn layer_bytes(&self, key: &Digest) -> u64 {

@@ -6,7 +6,7 @@ use crate::config::auth::Credential;
 use crate::config::folders::Folders;
 use crate::config::policy::Policy;
 use crate::config::registries::Registries;
-use crate::image::pull::{self, Progress, PullOptions};
+use crate::image::pull::{self, Holds, Progress, PullOptions};
 use crate::image::worker::Workers;
 use crate::registry::names::{self, Meaning};
 use crate::registry::{Client, Settings as ClientSettings};
@@ -32,6 +32,8 @@ pub struct Reach {
     pub tls_verify: Option<bool>,
     /// Instead of the usual policy.json.
     pub signature_policy: Option<PathBuf>,
+    /// What keeps pulled images until they are pinned.
+    pub holds: Option<Holds>,
 }
 
 impl Engine {
@@ -59,7 +61,7 @@ impl Engine {
     ) -> Result<ImageRecord, EngineError> {
         let client = self.client(reference, reach)?;
         let workers: Arc<dyn Workers> = Arc::new(self.workers()?);
-        self.sweep_store(&*workers)?;
+        self.sweep_store(&*workers, false)?;
         let options = PullOptions {
             policy: Arc::new(self.policy(reach)?),
             ..self.pull_options(reach)
@@ -98,8 +100,9 @@ impl Engine {
         Ok(runtime()?.block_on(fetched)?)
     }
 
-    pub(super) fn sweep_store(&self, workers: &dyn Workers) -> Result<(), EngineError> {
-        if let Err(error) = crate::image::sweep::sweep(self.store(), workers) {
+    /// Removes what dead processes left; with `all` also what could be gone on with.
+    pub(super) fn sweep_store(&self, workers: &dyn Workers, all: bool) -> Result<(), EngineError> {
+        if let Err(error) = crate::image::sweep::sweep(self.store(), workers, all) {
             crate::warn!("left over from an interrupted pull: {error}");
         }
         Ok(())
@@ -113,6 +116,7 @@ impl Engine {
             reserve: reserve.map_or(standard.reserve, |reserve| reserve.0),
             program: standard.program,
             policy: standard.policy,
+            holds: reach.holds.clone(),
         }
     }
 

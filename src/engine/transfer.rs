@@ -86,7 +86,7 @@ impl Engine {
         progress: &mut (dyn FnMut(Progress) + Send),
     ) -> Result<Vec<ImageRecord>, EngineError> {
         let workers: Arc<dyn Workers> = Arc::new(self.workers()?);
-        self.sweep_store(&*workers)?;
+        self.sweep_store(&*workers, false)?;
         let options = self.pull_options(&Reach::default());
         let policy = self.policy(&Reach::default())?;
         let files = match input {
@@ -111,7 +111,7 @@ impl Engine {
         progress: &mut (dyn FnMut(Progress) + Send),
     ) -> Result<ImageRecord, EngineError> {
         let workers: Arc<dyn Workers> = Arc::new(self.workers()?);
-        self.sweep_store(&*workers)?;
+        self.sweep_store(&*workers, false)?;
         let options = self.pull_options(reach);
         let policy = self.policy(reach)?;
         let layout = match input {

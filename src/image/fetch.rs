@@ -3,25 +3,26 @@
 //! The network side is asynchronous; from the decoder on a thread of its own does blocking work, and it alone decides what becomes of the
 //! layer's folder: into the store when both sides agree, removed in every other case.
 
-use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sha2::{Digest as _, Sha256};
+use sha2::Digest as _;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::unix::pipe;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot, watch};
 
-use super::decode::Format;
-use super::files::Part;
-use super::line::{Ends, Line};
+use super::course::{Course, Found};
+use super::decode::{Format, Point};
+use super::intake::{Intake, Spool};
+use super::line::{self, Begin, Ends, Fed, Line};
 use super::pull::{LayerError, Progress, Source};
+use super::sweep;
 use super::unpack::{Limits, UnpackError};
 use super::worker::{WorkerError, Workers};
-use crate::registry::{BlobStream, Descriptor};
-use crate::store::{LAYER_LOCK_PAUSE, LayerKey, LayerLock, Staging, Store};
+use crate::registry::Descriptor;
+use crate::store::{LAYER_LOCK_PAUSE, LayerKey, LayerLock, LayerStage, Staging, Store};
 use crate::types::bounds;
 use crate::types::digest::Digest;
 
@@ -30,6 +31,7 @@ pub(super) struct Context {
     pub(super) store: Store,
     pub(super) workers: Arc<dyn Workers>,
     pub(super) source: Source,
+    #[expect(dead_code, reason = "keeps what is counted on from garbage collection")]
     pub(super) staging: Staging,
     pub(super) program: PathBuf,
     pub(super) reserve: u64,
@@ -182,11 +184,62 @@ async fn fetch(
     slot: SemaphorePermit<'_>,
     lock: LayerLock,
 ) -> Result<LayerKey, LayerError> {
-    let mut blob = Blob::open(&context.source, &wanted.blob)?;
-    let mut hash = Sha256::new();
-    let start = blob.start(&mut hash).await?;
-    let (limits, by_disk) = limits(context, wanted.blob.size)?;
-    let (line, input) = Line::start(context, wanted, limits, Format::of(&start), lock)?;
+    let lock = Arc::new(lock);
+    let mut slot = Some(slot);
+    let stage = context.store.part(&wanted.diff);
+    let mut found = match context.source {
+        Source::Registry { .. } => Found::read(&stage, &wanted.blob.digest, wanted.blob.size),
+        Source::Layout(_) => None,
+    };
+    loop {
+        let goes_on = found.is_some();
+        match attempt(context, wanted, ladder, &mut slot, &lock, found.take()).await {
+            // What was kept may have been damaged, or the registry has something else under the same name now.
+            Err(error) if goes_on && error.is_of_content() => {
+                crate::debug!("layer `{}`: {error}; it is begun anew", wanted.blob.digest);
+            }
+            done => return done,
+        }
+    }
+}
+
+/// Fetches a layer from where an earlier process left it, or from its beginning.
+async fn attempt(
+    context: &Arc<Context>,
+    wanted: &Wanted,
+    ladder: &Ladder,
+    slot: &mut Option<SemaphorePermit<'_>>,
+    lock: &Arc<LayerLock>,
+    found: Option<Found>,
+) -> Result<LayerKey, LayerError> {
+    let mut intake = Intake::open(context, wanted, found.as_ref())?;
+    let format = match &found {
+        Some(found) => found.format,
+        None => Format::of(intake.start().await?),
+    };
+    let (mut limits, by_disk) = limits(context, wanted.blob.size)?;
+    // What is there already was taken from the free space before.
+    limits.bytes += found
+        .as_ref()
+        .and_then(|found| found.stream.as_ref())
+        .map_or(0, |stream| stream.bytes);
+    let stage = prepare(context, wanted, found.as_ref()).await?;
+    let course = matches!(context.source, Source::Registry { .. })
+        .then(|| Arc::new(Course::new(stage.clone(), wanted.blob.digest, format, found.as_ref())));
+    if course.as_ref().is_some_and(|course| course.is_spooled()) {
+        intake.spool = Some(Spool::open(&stage, found.as_ref().map_or(0, |found| found.fetched))?);
+    }
+    intake.course = course.clone();
+    let stream = found.and_then(|found| found.stream);
+    let point = stream.as_ref().map(|stream| stream.point.clone());
+    let begin = Begin {
+        format,
+        limits,
+        stage,
+        stream,
+        course,
+    };
+    let (line, input) = Line::start(context, wanted, begin, lock)?;
     let (leans_sender, leans) = oneshot::channel();
     let (verdict, verdict_receiver) = oneshot::channel();
     let ends = Ends {
@@ -197,15 +250,15 @@ async fn fetch(
     let fed = tokio::select! {
         biased;
         () = ladder.given_up(wanted.index) => Err(LayerError::GivenUp),
-        fed = feed(context, wanted, &mut blob, &start, hash, input) => fed,
+        fed = feed(context, wanted, &mut intake, point, input) => fed,
     };
     let fed = match fed {
         Ok(()) => {
             // The compressed bytes are right; the line may commit once its own side is too.
-            let _ = verdict.send(());
+            let _ = verdict.send(Fed::Right);
             if let Ok(answer) = leans.await {
                 // A slot is for fetching; held here it could be the one that a lower layer waits for.
-                drop(slot);
+                drop(slot.take());
                 let below = ladder.below(wanted.index).await;
                 below.map(|below| drop(answer.send(below)))
             } else {
@@ -213,7 +266,12 @@ async fn fetch(
             }
         }
         Err(error) => {
-            drop(verdict);
+            match &error {
+                LayerError::GivenUp => drop(verdict),
+                LayerError::Registry(source) if source.is_of_content() => drop(verdict.send(Fed::Wrong)),
+                LayerError::Registry(_) => drop(verdict.send(Fed::Broken)),
+                _ => drop(verdict.send(Fed::Wrong)),
+            }
             Err(error)
         }
     };
@@ -231,13 +289,31 @@ async fn fetch(
     }
 }
 
+/// The layer's folder: as it was left, or empty.
+async fn prepare(context: &Arc<Context>, wanted: &Wanted, found: Option<&Found>) -> Result<LayerStage, LayerError> {
+    let stage = context.store.part(&wanted.diff);
+    let spooled = match found {
+        Some(Found { stream: Some(_), .. }) => return Ok(stage),
+        found => found.is_some(),
+    };
+    if stage.is_there() {
+        let (context, stage) = (context.clone(), stage.clone());
+        let removed = tokio::task::spawn_blocking(move || match spooled {
+            // The spool stays.
+            true => drop(sweep::remove_layer(&*context.workers, stage.dir())),
+            false => line::dispose(&*context.workers, &stage),
+        });
+        let _ = removed.await;
+    }
+    Ok(context.store.stage_layer(&wanted.diff)?)
+}
+
 /// Feeds the decoder and checks the compressed bytes.
 async fn feed(
     context: &Context,
     wanted: &Wanted,
-    blob: &mut Blob,
-    start: &[u8],
-    mut hash: Sha256,
+    intake: &mut Intake,
+    point: Option<Point>,
     input: OwnedFd,
 ) -> Result<(), LayerError> {
     let failed = |source| LayerError::Helper {
@@ -245,16 +321,20 @@ async fn feed(
         source,
     };
     let mut input = Some(pipe::Sender::from_owned_fd(input).map_err(failed)?);
-    let mut fetched = 0;
+    if let (Some(point), Some(pipe)) = (&point, &mut input) {
+        pipe.write_all(&point.encode()).await.map_err(failed)?;
+    }
+    let known = point.map_or(0, |point| point.at);
     let mut broken = None;
-    let mut next = Some(hyper::body::Bytes::copy_from_slice(start));
-    while let Some(chunk) = next {
-        fetched += chunk.len() as u64;
+    while let Some(chunk) = intake.next().await? {
+        // The hash is behind the decoder where both go on.
+        let skip = known.saturating_sub(intake.fetched - chunk.len() as u64);
+        let skip = usize::try_from(skip).map_or(chunk.len(), |skip| skip.min(chunk.len()));
         if let Some(pipe) = &mut input
-            && let Err(error) = pipe.write_all(&chunk).await
+            && let Err(error) = pipe.write_all(&chunk[skip..]).await
         {
             // Wrong bytes often break what is behind before they are all there; a little more tells which it was.
-            if wanted.blob.size - fetched > bounds::BLAME_BYTES {
+            if wanted.blob.size - intake.fetched > bounds::BLAME_BYTES {
                 return Err(failed(error));
             }
             broken = Some(error);
@@ -263,13 +343,9 @@ async fn feed(
         // Progress is only news: a slow reader does not hold up the pull.
         let _ = context
             .progress
-            .try_send(Progress::Fetched(wanted.blob.digest, fetched));
-        next = blob.next().await?;
-        if let Some(chunk) = &next {
-            hash.update(chunk);
-        }
+            .try_send(Progress::Fetched(wanted.blob.digest, intake.fetched));
     }
-    let got = Digest::from_bytes(hash.finalize().into());
+    let got = Digest::from_bytes(intake.hash.clone().finalize().into());
     if got != wanted.blob.digest {
         return Err(LayerError::Digest { got });
     }
@@ -293,48 +369,4 @@ fn limits(context: &Context, compressed: u64) -> Result<(Limits, bool), LayerErr
         entries: bounds::LAYER_ENTRIES,
     };
     Ok((limits, free < allowed))
-}
-
-/// The bytes of a blob, from wherever the image is.
-enum Blob {
-    Registry(Box<BlobStream>),
-    File { part: Part, buffer: Vec<u8> },
-}
-
-impl Blob {
-    fn open(source: &Source, blob: &Descriptor) -> Result<Blob, LayerError> {
-        match source {
-            Source::Registry { client, repository } => Ok(Blob::Registry(Box::new(client.blob(repository, blob, 0)))),
-            Source::Layout(layout) => Ok(Blob::File {
-                part: layout.blob(blob)?,
-                buffer: vec![0; bounds::DECODE_BUFFER_BYTES],
-            }),
-        }
-    }
-
-    async fn next(&mut self) -> Result<Option<hyper::body::Bytes>, LayerError> {
-        match self {
-            Blob::Registry(stream) => stream.next().await.map_err(|e| LayerError::Registry(Box::new(e))),
-            Blob::File { part, buffer } => {
-                // Local files are quick, and the pipe behind gives others their turn.
-                let got = part.read(buffer);
-                let got = got.map_err(|source| LayerError::Helper {
-                    action: "read the blob",
-                    source,
-                })?;
-                Ok((got > 0).then(|| hyper::body::Bytes::copy_from_slice(&buffer[..got])))
-            }
-        }
-    }
-
-    /// The first bytes, enough to know the format.
-    async fn start(&mut self, hash: &mut Sha256) -> Result<Vec<u8>, LayerError> {
-        let mut start = Vec::new();
-        while start.len() < Format::MAGIC_BYTES {
-            let Some(chunk) = self.next().await? else { break };
-            hash.update(&chunk);
-            start.extend_from_slice(&chunk);
-        }
-        Ok(start)
-    }
 }

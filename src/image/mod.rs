@@ -3,10 +3,12 @@
 
 pub mod check;
 pub mod copy;
+mod course;
 pub mod decode;
 mod diff;
 mod fetch;
 pub mod files;
+mod intake;
 pub mod layout;
 mod line;
 pub mod load;

@@ -5,7 +5,7 @@
 //! are those that another process is fetching. A pull of an unchanged tag is one request.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -18,7 +18,7 @@ use super::unpack::UnpackError;
 use super::worker::{WorkerError, Workers};
 use crate::config::policy::Policy;
 use crate::registry::{self, Descriptor, RegistryError, Repository};
-use crate::store::{ImageRecord, LayerKey, NewImage, RefRecord, Store, StoreError, chain_ids};
+use crate::store::{ImageRecord, LayerKey, NewImage, RefRecord, Staging, Store, StoreError, chain_ids};
 use crate::types::bounds;
 use crate::types::deployment::Reason;
 use crate::types::digest::Digest;
@@ -39,7 +39,12 @@ pub struct PullOptions {
     pub program: PathBuf,
     /// What may come in.
     pub policy: Arc<Policy>,
+    /// Where to put what keeps the image from garbage collection until something pins it; nothing keeps it otherwise.
+    pub holds: Option<Holds>,
 }
+
+/// Images that are kept until something pins them, at the latest until this process ends.
+pub type Holds = Arc<Mutex<Vec<(Digest, Staging)>>>;
 
 impl Default for PullOptions {
     fn default() -> PullOptions {
@@ -48,6 +53,7 @@ impl Default for PullOptions {
             reserve: bounds::DISK_RESERVE_BYTES,
             program: PathBuf::from("/proc/self/exe"),
             policy: Arc::default(),
+            holds: None,
         }
     }
 }
@@ -67,7 +73,7 @@ pub enum Progress {
     Done(Digest),
 }
 
-/// Why a pull failed. Nothing of it is left.
+/// Why a pull failed. Nothing of it is left but, where the way to the registry broke, layers that the next pull goes on with.
 #[derive(Debug, thiserror::Error)]
 pub enum PullError {
     /// The registry, or the way to it.
@@ -228,9 +234,26 @@ impl LayerError {
         matches!(self, LayerError::Below | LayerError::GivenUp)
     }
 
+    /// Failures that other bytes than the right ones may have caused.
+    pub(super) fn is_of_content(&self) -> bool {
+        match self {
+            LayerError::Registry(source) => source.is_of_content(),
+            LayerError::Digest { .. } | LayerError::DiffId { .. } | LayerError::Decode(_) => true,
+            LayerError::Worker(error) => !error.is_full(),
+            LayerError::Helper { source, .. } => !is_full(source),
+            _ => false,
+        }
+    }
+
+    /// Failures after which the next pull goes on where this one was: the way to the registry, not what came.
+    fn is_passing(&self) -> bool {
+        matches!(self, LayerError::Registry(source) if !source.is_of_content())
+    }
+
     fn code(&self) -> Reason {
         match self {
             LayerError::Registry(source) => source.code(),
+            LayerError::Helper { source, .. } if is_full(source) => Reason::Disk,
             LayerError::Full { .. } => Reason::Disk,
             LayerError::Worker(error) if error.is_full() => Reason::Disk,
             LayerError::Store(StoreError::Disk(error)) if error.is_full() => Reason::Disk,
@@ -243,6 +266,10 @@ impl LayerError {
             LayerError::Worker(_) | LayerError::Below | LayerError::GivenUp => Reason::Internal,
         }
     }
+}
+
+fn is_full(error: &std::io::Error) -> bool {
+    error.raw_os_error().is_some_and(crate::sys::fs::is_full)
 }
 
 impl PullError {
@@ -310,7 +337,15 @@ pub async fn pull(
             digests: &[known.manifest, known.resolved],
         };
         trust::admit(&options.policy, client, &candidate).await?;
-        return Ok(image);
+        let in_store = |source| PullError::Store {
+            name: name.clone(),
+            source,
+        };
+        hold(store, image.id, options).map_err(in_store)?;
+        // It may have been removed just before.
+        if store.image(&image.id).map_err(in_store)?.is_some() {
+            return Ok(image);
+        }
     }
     let found = describe(client, reference, options).await.map_err(failed)?;
     trusted(client, &found, reference, options).await?;
@@ -508,6 +543,7 @@ pub(super) async fn take(
     progress(Progress::Layers(
         found.layers.iter().map(|layer| (layer.digest, layer.size)).collect(),
     ));
+    hold(store, found.config_digest, options).map_err(in_store)?;
     // Whoever collects garbage may be a moment faster than the hold that keeps layers from it.
     for _ in 0..3 {
         let layers = fetch_layers(store, workers, &found, &plan, name, options, progress).await?;
@@ -524,6 +560,19 @@ pub(super) async fn take(
         }
     }
     Err(PullError::Vanished { name: name.to_owned() })
+}
+
+/// Keeps the image of this id, there or to come, as the options say.
+fn hold(store: &Store, id: Digest, options: &PullOptions) -> Result<(), StoreError> {
+    if let Some(holds) = &options.holds {
+        let staging = store.stage(&[], &[id])?;
+        let mut holds = holds.lock().unwrap_or_else(PoisonError::into_inner);
+        if holds.len() >= bounds::PULL_HOLDS {
+            holds.remove(0);
+        }
+        holds.push((id, staging));
+    }
+    Ok(())
 }
 
 async fn fetch_layers(
@@ -592,11 +641,31 @@ async fn fetch_layers(
         }
     }
     if let Some(failure) = failure {
+        let passing = matches!(&failure, PullError::Layer { source, .. } if source.is_passing());
+        if !passing {
+            give_back(store, workers, &plan.diffs).await;
+        }
         return Err(failure);
     }
     keys.into_iter()
         .collect::<Option<Vec<_>>>()
         .ok_or_else(|| PullError::Vanished { name: name.to_owned() })
+}
+
+/// Removes what a pull that can come to nothing has begun.
+async fn give_back(store: &Store, workers: &Arc<dyn Workers>, diffs: &[Digest]) {
+    let (store, workers, diffs) = (store.clone(), workers.clone(), diffs.to_vec());
+    let removed = tokio::task::spawn_blocking(move || {
+        for diff in diffs {
+            let stage = store.part(&diff);
+            if stage.is_there()
+                && let Ok(Some(_lock)) = store.try_lock_layer(&diff)
+            {
+                super::line::dispose(&*workers, &stage);
+            }
+        }
+    });
+    let _ = removed.await;
 }
 
 /// Refuses early what cannot fit: unpacked layers are larger than compressed ones.

@@ -29,11 +29,11 @@ pub enum SweepError {
     },
 }
 
-/// Deletes what dead processes left in the store; returns how many trees. Cheap when there is nothing; to be called when a process
-/// begins to change the store.
-pub fn sweep(store: &Store, workers: &dyn Workers) -> Result<usize, SweepError> {
+/// Deletes what dead processes left in the store, but for layers that can be gone on with, unless `all`; returns how many trees. Cheap
+/// when there is nothing; to be called when a process begins to change the store.
+pub fn sweep(store: &Store, workers: &dyn Workers, all: bool) -> Result<usize, SweepError> {
     let mut removed = 0;
-    for area in store.abandoned()? {
+    for area in store.abandoned(all)? {
         for tree in area.trees() {
             remove_layer(workers, &area.dir().join(tree))?;
             removed += 1;

@@ -8,12 +8,15 @@
 //! | direction | packet | descriptors |
 //! |---|---|---|
 //! | to | [`Order`] with a [`Job`] | as the job says |
+//! | from | [`Reply::Mark`] (unpack with marks only, any number) | |
+//! | from | [`Reply::Unmarked`] (unpack with marks only, at most once) | |
+//! | to | [`Parents`], empty: the marks are gone | |
 //! | from | [`Reply::Leans`] (unpack only, at most once) | |
 //! | to | [`Parents`] | |
 //! | from | any other [`Reply`] | |
 //!
 //! then the worker ends. When the other side is gone, a removal goes on to its end; everything else is given up, and what it wrote is
-//! removed.
+//! removed, unless marks were asked for: then it stays, for whoever goes on with it.
 
 use std::fs::File;
 use std::io;
@@ -27,7 +30,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::image::sums::{self, Compared, Finding};
 use crate::image::tree;
-use crate::image::unpack::{Limits, Owners, Stats, UnpackError, Unpacker};
+use crate::image::unpack::{Limits, Owners, Said, Say, Stats, UnpackError, Unpacker};
 use crate::image::{diff, recipe};
 use crate::sys::landlock::Access;
 use crate::sys::sandbox::{self, Profile};
@@ -35,16 +38,20 @@ use crate::sys::{fs, socket};
 use crate::types::bounds;
 
 /// Version of the packets.
-pub const VERSION: u8 = 3;
+pub const VERSION: u8 = 4;
 
 /// What a worker does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Job {
-    /// Unpacks a layer. Descriptors: the empty directory for it, the pipe that the archive comes from, the directory of all
-    /// layers, and the empty files for its sums and its recipe, where they are wanted. All is on the device when the reply comes.
+    /// Unpacks a layer. Descriptors: the directory for it, the pipe that the archive comes from, the directory of all layers, with
+    /// marks the layer's journal and its lock, and the files for its sums and its recipe, where they are wanted. All is on the device
+    /// when the reply comes.
     Unpack {
         /// How much it may be.
         limits: Limits,
+        /// Whether [`Reply::Mark`]s are wanted: the state in the mark to go on from, or nothing, when the directory and the journal are
+        /// empty.
+        marks: Option<Vec<u8>>,
     },
     /// Removes everything in a directory, not the directory itself. Descriptor: the directory.
     Empty,
@@ -81,6 +88,17 @@ pub struct Parents(pub Vec<String>);
 /// What the worker says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
+    /// The layer is so far, and could be gone on with from here.
+    Mark {
+        /// Bytes of the archive that were taken.
+        taken: u64,
+        /// Bytes on disk so far, each file rounded up to 4 KiB.
+        bytes: u64,
+        /// For [`Job::Unpack`].
+        state: Vec<u8>,
+    },
+    /// No mark of this layer may be used any more: send an empty [`Parents`] once they are gone.
+    Unmarked,
     /// The archive is read, and the layer leans on those below it: send [`Parents`] once they are there.
     Leans,
     /// The layer is complete and on the device.
@@ -223,9 +241,18 @@ impl Worker {
 
     /// Waits for the next reply; failures are errors.
     pub fn reply(&mut self) -> Result<Reply, WorkerError> {
+        self.reply_while(&|| false)
+    }
+
+    /// Waits for the next reply, for ever as long as `busy` says that the worker has something to do.
+    pub fn reply_while(&mut self, busy: &dyn Fn() -> bool) -> Result<Reply, WorkerError> {
         let timeout = Duration::from_millis(bounds::WORKER_REPLY_MS);
-        let ready =
-            socket::wait_readable(self.control.as_fd(), timeout).map_err(WorkerError::os("wait for a worker"))?;
+        let wait =
+            || socket::wait_readable(self.control.as_fd(), timeout).map_err(WorkerError::os("wait for a worker"));
+        let mut ready = wait()?;
+        while !ready && busy() {
+            ready = wait()?;
+        }
         if !ready {
             return Err(WorkerError::Died {
                 why: format!("nothing came for {} s", timeout.as_secs()),
@@ -345,15 +372,28 @@ fn work(control: &OwnedFd, order: Order, fds: Vec<OwnedFd>) -> Result<Reply, Wor
     let owners = Owners::of_this_process().map_err(WorkerError::os("read the own id map"))?;
     let mut fds = fds.into_iter();
     match order.job {
-        Job::Unpack { limits } => {
+        Job::Unpack { limits, marks } => {
             let (Some(root), Some(input), Some(layers)) = (fds.next(), fds.next(), fds.next()) else {
                 return Err(malformed("unpack needs three descriptors"));
             };
             let root = open(&root)?;
             shut_in(&[(root.as_fd(), Access::Write), (layers.as_fd(), Access::Read)])?;
+            let mut unpacker = Unpacker::new(root.try_clone().map_err(WorkerError::os("unpack"))?, owners, limits);
+            let keep = marks.is_some();
+            // Held as long as this process may write into the directory.
+            let mut _lock = None;
+            if keep {
+                let journal = fds
+                    .next()
+                    .map(File::from)
+                    .ok_or_else(|| malformed("a journal is missing"))?;
+                _lock = fds.next();
+                unpacker.keep_journal(journal, say(control)?);
+            }
+            let state = marks.filter(|state| !state.is_empty());
             let files = (fds.next().map(File::from), fds.next().map(File::from));
-            let done = unpack(control, &root, input, &layers, files, limits, owners);
-            if done.is_err() {
+            let done = unpack(control, unpacker, state, &root, input, &layers, files);
+            if done.is_err() && !keep {
                 // The error that matters is the first one.
                 let _ = tree::remove_contents(&root);
             }
@@ -426,22 +466,40 @@ fn shut_in(trees: &[(BorrowedFd, Access)]) -> Result<(), WorkerError> {
         .map_err(WorkerError::os("enter the sandbox"))
 }
 
+/// Passes on how far a layer is.
+fn say(control: &OwnedFd) -> Result<Say, WorkerError> {
+    let control = control.try_clone().map_err(WorkerError::os("unpack"))?;
+    Ok(Box::new(move |said| match said {
+        Said::Mark { taken, bytes, state } => send(control.as_fd(), &Reply::Mark { taken, bytes, state }, &[]),
+        Said::Over => {
+            send(control.as_fd(), &Reply::Unmarked, &[])?;
+            let mut buffer = [0; 64];
+            let gone = wait(&control, bounds::WORKER_REPLY_MS, "hear that the marks are gone");
+            gone.map_err(io::Error::other)?;
+            match socket::recv(control.as_fd(), &mut buffer)? {
+                0 => Err(io::ErrorKind::UnexpectedEof.into()),
+                _ => Ok(()),
+            }
+        }
+    }))
+}
+
 fn unpack(
     control: &OwnedFd,
+    mut unpacker: Unpacker,
+    state: Option<Vec<u8>>,
     root: &OwnedFd,
     input: OwnedFd,
     layers: &OwnedFd,
     (sums, recipe): (Option<File>, Option<File>),
-    limits: Limits,
-    owners: Owners,
 ) -> Result<Reply, WorkerError> {
-    let dir = root.try_clone().map_err(WorkerError::os("unpack"))?;
-    let mut unpacker = Unpacker::new(dir, owners, limits);
     if sums.is_some() {
         unpacker.keep_digests();
     }
-    if let Some(recipe) = recipe {
-        unpacker.keep_recipe(recipe);
+    match (state, recipe) {
+        (Some(state), recipe) => unpacker.go_on(&state, recipe)?,
+        (None, Some(recipe)) => unpacker.keep_recipe(recipe),
+        (None, None) => {}
     }
     unpacker.unpack(Patient(File::from(input)))?;
     if unpacker.leans() {

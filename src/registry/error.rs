@@ -208,6 +208,11 @@ pub enum RegistryError {
 }
 
 impl RegistryError {
+    /// Whether the registry has something else than what was asked for, and will have again.
+    pub fn is_of_content(&self) -> bool {
+        matches!(self, Self::Digest { .. } | Self::Length { .. })
+    }
+
     /// The kind of this failure, in the words of the fleet protocol: `auth`, `image_missing`, `no_arch`, `net`, `verify` or, for
     /// the device's own files, `internal`.
     pub fn code(&self) -> Reason {

@@ -78,11 +78,13 @@ impl Store {
         self.prune_if(&|image| all || image.names.is_empty())
     }
 
-    /// Removes the images without a pin that `unwanted` says yes to, then whatever nothing needs any more.
+    /// Removes the images without a pin, and not held by a pull, that `unwanted` says yes to, then whatever nothing needs any more.
     pub fn prune_if(&self, unwanted: &dyn Fn(&ImageRecord) -> bool) -> Result<Collected, StoreError> {
         let staging = self.stage(&[], &[])?;
         let _lock = self.exclusive()?;
-        let pinned: BTreeSet<Digest> = self.pins()?.into_iter().flat_map(|(_, images)| images).collect();
+        let mut pinned: BTreeSet<Digest> = self.pins()?.into_iter().flat_map(|(_, images)| images).collect();
+        // Just pulled, and about to be pinned.
+        pinned.extend(self.held()?.blobs);
         let mut collected = Collected::nothing(staging);
         for image in self.images()? {
             if pinned.contains(&image.id) || !unwanted(&image) {

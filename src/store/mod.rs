@@ -18,7 +18,12 @@
 //!   tmp/S/                   a staging area: what one process has in flight
 //!   tmp/S.lock               held (flock) as long as that process lives; free means that tmp/S is garbage
 //!   tmp/S/hold               layers that the pull in flight counts on: kept by garbage collection
-//!   tmp/lock-HEX             held by whoever is making that layer; others wait for it
+//!   tmp/lock-HEX             held by whoever is making that layer, workers included; others wait for it
+//!   tmp/part-HEX/            the layer of this diff id, in flight or to be gone on with
+//!   tmp/part-HEX/layer/      what becomes layers/HEX
+//!   tmp/part-HEX/mark        how far it is ([`Mark`]), good until the machine stops; `synced` the same on the device
+//!   tmp/part-HEX/journal     what is in its tree (see `image::unpack`); of what comes after the mark nothing is used
+//!   tmp/part-HEX/spool       its compressed bytes so far, where the decoder's state cannot be kept
 //! ```
 //!
 //! A layer is named by its diff id. One that leans on those below it (a hard link to their files, a directory without an
@@ -33,6 +38,7 @@
 mod collect;
 mod find;
 mod layer;
+mod part;
 pub mod recipe;
 mod record;
 mod staging;
@@ -52,9 +58,10 @@ use crate::types::read;
 use crate::types::reference::Reference;
 pub use collect::Collected;
 pub use layer::{LayerKey, chain_ids};
+pub use part::{LayerLock, LayerStage, Mark, Part};
 use record::{Format, ImageData, PinData};
 pub use record::{ImageRecord, LayerRecord, RefRecord, RootDir};
-pub use staging::{Abandoned, LAYER_LOCK_PAUSE, LayerLock, LayerStage, NewLayer, Staging};
+pub use staging::{Abandoned, LAYER_LOCK_PAUSE, NewLayer, Staging};
 pub use sums::{Sum, SumsReader, SumsWriter, What};
 pub use survey::{Fault, Remedy, Survey};
 
@@ -148,7 +155,12 @@ impl Store {
             durable::create_dirs(&dir)?;
         }
         let format = layout.data().join("format");
-        if records::read_optional::<Format>(&format)?.is_none() {
+        let known = match records::read_optional::<Format>(&format) {
+            // Nothing else depends on it: a check tells, and mends it.
+            Err(DiskError::Damaged { .. } | DiskError::TooLarge { .. }) => true,
+            other => other?.is_some(),
+        };
+        if !known {
             records::write(
                 &format,
                 &Format {
@@ -186,6 +198,11 @@ impl Store {
         let layers = self.layout.layers();
         let space = crate::sys::fs::open_dir(&layers).and_then(crate::sys::fs::space);
         Ok(space.map_err(DiskError::io("measure", &layers))?.bytes)
+    }
+
+    /// Ids that trees belong to, where they are not the caller's.
+    fn tree_owner(&self) -> Option<(u32, u32)> {
+        self.owner
     }
 
     fn check_owner(&self) -> Result<(), StoreError> {

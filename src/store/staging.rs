@@ -1,17 +1,15 @@
 //! What one process has in flight: a folder below `tmp` whose lock says that the process lives.
 
-use std::fs::File;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::layer::LayerKey;
+use super::part::{self, LayerLock, LayerStage};
 use super::record::{Hold, LayerRecord};
 use super::{Store, StoreError, list};
 use crate::disk::lock::{Lock, Mode};
 use crate::disk::{DiskError, durable, record as records};
-use crate::sys::fs;
 use crate::types::digest::Digest;
 
 /// A staging area. Dropped, it is removed as far as plain files go; trees in it are for a worker ([`Store::abandoned`]).
@@ -20,43 +18,6 @@ pub struct Staging {
     dir: PathBuf,
     lock_path: PathBuf,
     _lock: Lock,
-    next: AtomicU32,
-}
-
-/// A layer being unpacked in a staging area.
-#[derive(Debug)]
-pub struct LayerStage {
-    /// `tmp/S/N`: holds the record, the sums, the recipe and the tree.
-    dir: PathBuf,
-}
-
-impl LayerStage {
-    /// The empty folder for the tree.
-    pub fn tree(&self) -> PathBuf {
-        self.dir.join("diff")
-    }
-
-    /// Makes the file for the tree's sums.
-    pub fn create_sums(&self) -> Result<File, StoreError> {
-        self.create("sums")
-    }
-
-    /// Makes the file for the recipe of the layer's archive.
-    pub fn create_recipe(&self) -> Result<File, StoreError> {
-        self.create("recipe")
-    }
-
-    fn create(&self, name: &str) -> Result<File, StoreError> {
-        use std::os::unix::fs::OpenOptionsExt as _;
-        let path = self.dir.join(name);
-        let made = File::options().write(true).create_new(true).mode(0o600).open(&path);
-        Ok(made.map_err(DiskError::io("create", &path))?)
-    }
-
-    /// The folder that is renamed into place, to be removed by a worker when it is not.
-    pub fn dir(&self) -> &Path {
-        &self.dir
-    }
 }
 
 impl Staging {
@@ -104,29 +65,12 @@ impl Store {
                 dir,
                 lock_path,
                 _lock: lock,
-                next: AtomicU32::new(0),
             });
         }
     }
 
-    /// Makes an empty folder for a layer.
-    pub fn stage_layer(&self, staging: &Staging) -> Result<LayerStage, StoreError> {
-        let number = staging.next.fetch_add(1, Ordering::Relaxed);
-        let dir = staging.dir.join(number.to_string());
-        let tree = dir.join("diff");
-        for folder in [&dir, &tree] {
-            std::fs::create_dir(folder).map_err(DiskError::io("create folder", folder))?;
-            self.open_for_trees(folder)?;
-        }
-        if let Some((uid, gid)) = self.owner {
-            let chown = fs::open_dir(&tree).and_then(|dir| fs::chown_fd(&dir, uid, gid));
-            chown.map_err(DiskError::io("give to the store's namespace", &tree))?;
-        }
-        Ok(LayerStage { dir })
-    }
-
     /// Folders of a store whose trees belong to others may be passed through.
-    fn open_for_trees(&self, dir: &Path) -> Result<(), StoreError> {
+    pub(super) fn open_for_trees(&self, dir: &Path) -> Result<(), StoreError> {
         let mode = if self.owner.is_some() || dir.ends_with("diff") {
             0o755
         } else {
@@ -134,15 +78,6 @@ impl Store {
         };
         let set = std::fs::set_permissions(dir, std::fs::Permissions::from_mode(mode));
         Ok(set.map_err(DiskError::io("set the mode of", dir))?)
-    }
-
-    /// Waits until nobody else makes the layer of this digest, then keeps others from it. `None` while somebody does.
-    pub fn try_lock_layer(&self, digest: &Digest) -> Result<Option<LayerLock>, StoreError> {
-        let path = self.layout().tmp().join(format!("lock-{}", digest.hex()));
-        let Some(lock) = Lock::try_take(&path, Mode::Exclusive)? else {
-            return Ok(None);
-        };
-        Ok(Some(LayerLock { path, _lock: lock }))
     }
 
     /// Puts a finished layer, whose tree is on the device, in its place. Where another process was faster its layer stays and
@@ -159,13 +94,14 @@ impl Store {
             alias,
             ..layer.record()
         };
-        records::write(&stage.dir.join("record"), &record)?;
-        match std::fs::rename(&stage.dir, &place) {
+        records::write(&stage.dir().join("record"), &record)?;
+        match std::fs::rename(stage.dir(), &place) {
             Ok(()) => {}
             Err(_) if self.layer(&layer.key)?.is_some() => return Ok((key, false)),
-            Err(e) => return Err(DiskError::io("rename", &stage.dir)(e).into()),
+            Err(e) => return Err(DiskError::io("rename", stage.dir())(e).into()),
         }
         durable::sync_parent(&place)?;
+        stage.remove_rest();
         Ok((key, true))
     }
 
@@ -191,15 +127,18 @@ impl Store {
         Err(DiskError::io("link", &self.aliases())(std::io::ErrorKind::AlreadyExists.into()).into())
     }
 
-    /// Staging areas of processes that are gone, with the trees that are left in them, for a worker to remove. Each is
-    /// locked until the value is dropped, which removes what is empty by then.
-    pub fn abandoned(&self) -> Result<Vec<Abandoned>, StoreError> {
+    /// Staging areas of processes that are gone, with the trees that are left in them, for a worker to remove, and parts of layers that
+    /// nobody can go on with or that were kept for long enough; with `all` every part that nobody works on. Each is locked until the
+    /// value is dropped, which removes what is empty by then.
+    pub fn abandoned(&self, all: bool) -> Result<Vec<Abandoned>, StoreError> {
         let tmp = self.layout().tmp();
-        let mut found = Vec::new();
+        let mut found = self.abandoned_parts(all)?;
         for name in list(&tmp)? {
             let dir = tmp.join(&name);
+            if name.starts_with("part-") {
+                continue;
+            }
             if let Some(digest) = name.strip_prefix("lock-").and_then(|hex| Digest::from_hex(hex).ok()) {
-                // Free locks are only files; who opens one now and finds it gone merely does work twice.
                 drop(self.try_lock_layer(&digest)?);
                 continue;
             }
@@ -213,8 +152,7 @@ impl Store {
             };
             found.push(Abandoned {
                 dir: tmp.join(name.trim_end_matches(".lock")),
-                lock_path,
-                _lock: lock,
+                held: Held::Area(lock_path, lock),
             });
         }
         Ok(found)
@@ -278,25 +216,20 @@ impl NewLayer {
     }
 }
 
-/// The right to make one layer; freed when dropped.
-#[derive(Debug)]
-pub struct LayerLock {
-    path: PathBuf,
-    _lock: Lock,
-}
-
-impl Drop for LayerLock {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
-    }
-}
-
-/// A staging area whose process is gone.
+/// Something of a process that is gone.
 #[derive(Debug)]
 pub struct Abandoned {
-    dir: PathBuf,
-    lock_path: PathBuf,
-    _lock: Lock,
+    pub(super) dir: PathBuf,
+    pub(super) held: Held,
+}
+
+/// What keeps others from it.
+#[derive(Debug)]
+pub(super) enum Held {
+    /// The lock of a staging area.
+    Area(PathBuf, #[expect(dead_code, reason = "held until it is dropped")] Lock),
+    /// The right to make the layer.
+    Part(#[expect(dead_code, reason = "held until it is dropped")] LayerLock),
 }
 
 impl Abandoned {
@@ -307,21 +240,30 @@ impl Abandoned {
 
     /// Names of the trees in it.
     pub fn trees(&self) -> Vec<String> {
-        list(&self.dir)
-            .unwrap_or_default()
-            .into_iter()
-            .filter(|name| name != "hold")
-            .collect()
+        let names = list(&self.dir).unwrap_or_default().into_iter();
+        match self.held {
+            Held::Area(..) => names.filter(|name| name != "hold").collect(),
+            Held::Part(_) => names.filter(|name| name == "layer").collect(),
+        }
     }
 }
 
 impl Drop for Abandoned {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(self.dir.join("hold"));
-        if matches!(std::fs::remove_dir(&self.dir), Err(e) if e.kind() != std::io::ErrorKind::NotFound) {
-            return;
+        match &self.held {
+            Held::Area(lock_path, _) => {
+                // The hold, and what its writing left when it was cut off.
+                for entry in std::fs::read_dir(&self.dir).into_iter().flatten().flatten() {
+                    let _ = std::fs::remove_file(entry.path());
+                }
+                if matches!(std::fs::remove_dir(&self.dir), Err(e) if e.kind() != std::io::ErrorKind::NotFound) {
+                    return;
+                }
+                let _ = std::fs::remove_file(lock_path);
+            }
+            // A tree that is still there keeps its folder.
+            Held::Part(_) => part::remove_rest(&self.dir),
         }
-        let _ = std::fs::remove_file(&self.lock_path);
     }
 }
 

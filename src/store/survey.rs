@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use super::record::{ImageData, PinData, RefRecord};
+use super::record::{Format, ImageData, PinData, RefRecord};
 use super::{Store, StoreError, list};
 use crate::disk::{DiskError, durable, record as records};
 use crate::types::digest::Digest;
@@ -66,6 +66,11 @@ impl Store {
         {
             // Nobody adds or removes meanwhile, so that what looks unfinished is left over.
             let _lock = self.exclusive()?;
+            let format = self.layout().data().join("format");
+            if let Err(error) = records::read_optional::<Format>(&format) {
+                let remedy = unless_newer(&error, Remedy::Remove(format));
+                survey.add("the record of the store's format", error.to_string(), remedy);
+            }
             let all_known = self.survey_images(&mut survey)?;
             self.survey_layers(&mut survey)?;
             self.survey_names(&mut survey)?;
@@ -75,7 +80,7 @@ impl Store {
             }
             self.survey_unfinished(&mut survey)?;
         }
-        for area in self.abandoned()? {
+        for area in self.abandoned(false)? {
             if !area.trees().is_empty() {
                 survey.add(
                     shown(area.dir()),

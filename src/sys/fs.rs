@@ -115,6 +115,13 @@ pub fn open_file_at(dir: impl AsFd, name: &[u8]) -> io::Result<File> {
     Ok(openat2(dir, name, flags, resolve)?.into())
 }
 
+/// Opens the regular file `name` in `dir` for writing behind what it has.
+pub fn write_file_at(dir: impl AsFd, name: &[u8]) -> io::Result<File> {
+    let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_XDEV;
+    let flags = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    Ok(openat2(dir, name, flags, resolve)?.into())
+}
+
 /// Makes the file `name` in `dir`, which must not exist, for writing.
 pub fn create_file_at(dir: impl AsFd, name: &[u8], mode: u32) -> io::Result<File> {
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;

@@ -9,6 +9,7 @@ pub mod errno;
 pub mod event;
 pub mod footprint;
 pub mod fs;
+pub mod inflate;
 pub mod landlock;
 pub mod mount;
 pub mod netlink;

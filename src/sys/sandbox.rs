@@ -20,8 +20,11 @@ pub enum Profile {
     Tree,
 }
 
-/// Bytes of address space, by far more than either profile's bounded buffers need.
-const MEMORY_BYTES: u64 = 512 << 20;
+/// Bytes of address space, more than either profile's bounded buffers need: the largest are the names of a directory with as many
+/// entries as a layer may have.
+pub const MEMORY_BYTES: u64 = 320 << 20;
+/// Seconds of processor time: by far more than the largest layer needs on the slowest device.
+const CPU_SECONDS: u64 = 8 * 3600;
 /// Open files: a way of directories, and what is in hand.
 const FILES: u64 = 1024;
 
@@ -36,6 +39,7 @@ pub fn enter(profile: Profile, trees: &[(BorrowedFd, Access)]) -> io::Result<boo
     process::set_dumpable(false)?;
     process::set_limit(libc::RLIMIT_CORE as u32, 0, 0)?;
     lower(libc::RLIMIT_AS as u32, MEMORY_BYTES)?;
+    lower(libc::RLIMIT_CPU as u32, CPU_SECONDS)?;
     lower(libc::RLIMIT_NOFILE as u32, FILES)?;
     drop_caps(profile)?;
     let locked = landlock::restrict(trees)?;

@@ -178,6 +178,23 @@ pub const LAYER_STALL_MS: u64 = 600_000;
 pub const WORKER_REPLY_MS: u64 = 1_800_000;
 /// Bytes of compressed input that a decoder holds.
 pub const DECODE_BUFFER_BYTES: usize = 64 << 10;
+/// Bytes of a layer, compressed and not, between two places from which it can be gone on with: what a kill costs.
+pub const CHECKPOINT_BYTES: u64 = 128 << 10;
+/// Compressed bytes of a layer between two such places that are on the device: what a power cut costs, with what comes while the
+/// device is written.
+pub const CHECKPOINT_SYNC_BYTES: u64 = 4 << 20;
+/// Compressed bytes beyond the last place on the device at which a layer waits for the device.
+pub const CHECKPOINT_WAIT_BYTES: u64 = 6 << 20;
+/// Bytes of what a worker says about its state; a layer that needs more cannot be gone on with there.
+pub const CHECKPOINT_STATE_BYTES: usize = 48 << 10;
+/// Images that are kept between their pull and their first use: those of one set of apps, and of the one that it replaces.
+pub const PULL_HOLDS: usize = 2 * APPS;
+/// Layers that were begun and not finished which are kept to be gone on with; the oldest go first.
+pub const PARTS: usize = 32;
+/// Bytes of all those layers.
+pub const PARTS_BYTES: u64 = 8 << 30;
+/// Milliseconds that one is kept: a week.
+pub const PART_LIFE_MS: u64 = 7 * 86_400_000;
 /// Largest zstd window, as a power of two: 8 MiB, what level 19 and all common tools use; larger ones are refused by name.
 pub const ZSTD_WINDOW_LOG: u32 = 23;
 /// Entries that `tmpcopyup` copies into one tmpfs (it lives in the container's memory), or `copy` into a new volume.
@@ -194,8 +211,8 @@ pub const READY_S: u64 = 60;
 pub const LAYERS_IN_FLIGHT: usize = 3;
 /// Milliseconds that a layer which another process is pulling is waited for.
 pub const LAYER_BUSY_MS: u64 = 3_600_000;
-/// Bytes of the pipes between the helpers of a pull (the kernel's default for unprivileged users ends at 1 MiB).
-pub const PIPE_BYTES: usize = 1 << 20;
+/// Bytes of the pipes between the helpers of a pull: what is in them is fetched again after a kill.
+pub const PIPE_BYTES: usize = 256 << 10;
 /// Bytes of the disk that a pull leaves free, unless told otherwise.
 pub const DISK_RESERVE_BYTES: u64 = 64 << 20;
 /// Progress events of a pull that wait for whoever shows them.

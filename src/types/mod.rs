@@ -7,6 +7,7 @@ pub mod container;
 pub mod deployment;
 pub mod digest;
 pub mod document;
+pub mod hash;
 pub mod health;
 pub mod idmap;
 pub mod ids;

@@ -68,6 +68,7 @@ pub fn reach(platform: Option<Platform>, registry: &RegistryArgs) -> Reach {
         cert_dir: registry.cert_dir.clone(),
         tls_verify: registry.tls_verify,
         signature_policy: registry.signature_policy.clone(),
+        ..Reach::default()
     }
 }
 

@@ -214,12 +214,12 @@ pub fn copy(settings: &Settings, args: &CopyArgs) -> Result<u8, Failure> {
         policy: Policy::default(),
     };
     let end = |creds: &Option<String>, cert_dir: &Option<PathBuf>, tls_verify| Reach {
-        platform: None,
         authfile: args.authfile.clone(),
         creds: creds.clone(),
         cert_dir: cert_dir.clone(),
         tls_verify,
         signature_policy: args.signature_policy.clone(),
+        ..Reach::default()
     };
     let from = end(&args.src_creds, &args.src_cert_dir, args.src_tls_verify);
     let to = end(&args.dest_creds, &args.dest_cert_dir, args.dest_tls_verify);

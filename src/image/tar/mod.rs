@@ -188,6 +188,16 @@ impl<R: Read> Archive<R> {
         self.at
     }
 
+    /// Goes on with an archive of which `at` bytes were taken, with what [`Archive::rest`] said there.
+    pub fn go_on(&mut self, at: u64, left: u64, padding: u64) {
+        (self.at, self.left, self.padding) = (at, left, padding);
+    }
+
+    /// Bytes of the current entry that are still to come, and of the padding after them.
+    pub fn rest(&self) -> (u64, u64) {
+        (self.left, self.padding)
+    }
+
     /// The next entry; what the last one left unread is skipped. After the end marker the rest is read and dropped, since
     /// the digest covers it.
     pub fn next_entry(&mut self) -> Result<Option<Entry>, TarError> {

@@ -11,6 +11,7 @@
 //! layers are there.
 
 mod error;
+mod marks;
 mod owners;
 mod path;
 mod settle;
@@ -35,6 +36,8 @@ use crate::sys::fs;
 use crate::types::bounds;
 use crate::types::digest::Digest;
 pub use error::UnpackError;
+use marks::{Open, Place};
+pub use marks::{Said, Say};
 pub(crate) use owners::OWNER_XATTR;
 pub use owners::Owners;
 use path::{Clean, Meaning, join};
@@ -91,6 +94,8 @@ pub struct Unpacker {
     digests: Option<Digests>,
     /// How the archive is made again, where that is wanted.
     recipe: Option<Recipe>,
+    /// Where to go on in the archive.
+    place: Option<Place>,
 }
 
 impl Unpacker {
@@ -106,6 +111,7 @@ impl Unpacker {
             links_bytes: 0,
             digests: None,
             recipe: None,
+            place: None,
         }
     }
 
@@ -137,7 +143,15 @@ impl Unpacker {
         if let Some(recipe) = &self.recipe {
             archive.keep_recipe(recipe.clone());
         }
-        while let Some(entry) = archive.next_entry()? {
+        if let Some(place) = self.place.take() {
+            archive.go_on(place.at, place.left, place.padding);
+            if let Some(open) = place.file {
+                self.rest_of_file(&mut archive, open)?;
+            }
+        }
+        loop {
+            self.mark(&archive, None)?;
+            let Some(entry) = archive.next_entry()? else { break };
             self.stats.entries += 1;
             if self.stats.entries > self.limits.entries {
                 return Err(UnpackError::Entries {
@@ -239,7 +253,11 @@ impl Unpacker {
                 fs::set_xattr(&dir, OPAQUE_XATTR, b"y").map_err(failed)
             }
             Ok(_) => Ok(()),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => fs::whiteout_at(self.walk.dir(), name).map_err(failed),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                fs::whiteout_at(self.walk.dir(), name).map_err(failed)?;
+                self.walk.made(name);
+                Ok(())
+            }
             Err(e) => Err(failed(e)),
         }
     }
@@ -247,7 +265,11 @@ impl Unpacker {
     fn dir(&mut self, clean: &Clean, name: &[u8], entry: &Entry) -> Result<(), UnpackError> {
         let failed = |e: io::Error| os(entry, "make the directory", &e);
         let mut hidden = false;
-        if let Err(e) = fs::mkdir_at(self.walk.dir(), name, 0o700) {
+        let made = fs::mkdir_at(self.walk.dir(), name, 0o700);
+        if made.is_ok() {
+            self.walk.made(name);
+        }
+        if let Err(e) = made {
             let there = fs::stat_at(self.walk.dir(), name).map_err(|_| failed(e))?;
             if there.kind != fs::Kind::Dir {
                 hidden = there.is_whiteout();
@@ -279,6 +301,7 @@ impl Unpacker {
             other => other,
         };
         let file = file.map_err(|e| os(entry, "make the file", &e))?;
+        self.walk.made(name);
         let whole = [Segment {
             offset: 0,
             len: entry.size,
@@ -295,15 +318,32 @@ impl Unpacker {
             }
             _ => false,
         };
-        let digest = self.write(archive, &file, segments, entry, by_path)?;
+        let hash = (self.digests.is_some() && entry.sparse.is_none()).then(Sha256::new);
+        let digest = self.write(archive, &file, &Open::new(name, entry, by_path), entry, hash)?;
+        self.end_file(&file, entry, digest)
+    }
+
+    /// Goes on with a file that another worker began.
+    fn rest_of_file<R: Read>(&mut self, archive: &mut Archive<R>, open: Open) -> Result<(), UnpackError> {
+        let entry = open.entry();
+        let file = open
+            .open(&self.walk)
+            .map_err(|e| os(&entry, "go on with the file", &e))?;
+        let hash = open.hash().filter(|_| self.digests.is_some());
+        let digest = self.write(archive, &file, &open, &entry, hash)?;
+        self.end_file(&file, &entry, digest)
+    }
+
+    fn end_file(&mut self, file: &File, entry: &Entry, digest: Option<Digest>) -> Result<(), UnpackError> {
         if self.digests.is_some() {
+            let made = fs::stat_fd(file).map_err(|e| os(entry, "examine it", &e))?;
             self.note(made.id.1, digest);
         }
         if entry.sparse.is_some() {
             file.set_len(entry.size).map_err(|e| os(entry, "set its size", &e))?;
         }
-        self.attributes(&file, entry)?;
-        fs::set_time_fd(&file, entry.mtime).map_err(|e| os(entry, "set its time", &e))
+        self.attributes(file, entry)?;
+        fs::set_time_fd(file, entry.mtime).map_err(|e| os(entry, "set its time", &e))
     }
 
     /// Writes the entry's bytes, once each, and returns their digest where it is wanted and they are the whole file. Large files go to the device while they are written and leave the page cache,
@@ -312,18 +352,21 @@ impl Unpacker {
         &mut self,
         archive: &mut Archive<R>,
         mut file: &File,
-        segments: &[Segment],
+        open: &Open,
         entry: &Entry,
-        by_path: bool,
+        mut hash: Option<Sha256>,
     ) -> Result<Option<Digest>, UnpackError> {
-        let mut hash = (self.digests.is_some() && entry.sparse.is_none()).then(Sha256::new);
+        let whole = [Segment {
+            offset: open.offset,
+            len: entry.size.saturating_sub(open.offset),
+        }];
         let window = bounds::WRITE_BEHIND_BYTES;
-        let mut flushed = 0;
-        for segment in segments {
+        let mut flushed = open.offset;
+        for segment in entry.sparse.as_deref().unwrap_or(&whole) {
             let mut offset = segment.offset;
             let end = segment.offset + segment.len;
             while offset < end {
-                let chunk = match by_path {
+                let chunk = match open.by_path {
                     true => archive.content(end - offset)?,
                     false => archive.data(end - offset)?,
                 };
@@ -345,6 +388,9 @@ impl Unpacker {
                         fs::drop_cache(file, before, window);
                     }
                     flushed += window;
+                }
+                if entry.sparse.is_none() {
+                    self.mark(archive, Some((open, offset, hash.as_ref())))?;
                 }
             }
         }
@@ -392,12 +438,16 @@ impl Unpacker {
             }
             other => other,
         };
-        made.map_err(|e| os(entry, "make the hard link", &e))
+        made.map_err(|e| os(entry, "make the hard link", &e))?;
+        self.walk.made(name);
+        Ok(())
     }
 
     /// Keeps a hard link whose target must be in a lower layer.
     fn postpone(&mut self, clean: &Clean, target: &Clean, entry: &Entry) -> Result<(), UnpackError> {
-        if let Some((_, name)) = clean.split() {
+        if let Some((_, name)) = clean.split()
+            && fs::stat_at(self.walk.dir(), name).is_ok()
+        {
             self.clear(name, entry)?;
         }
         let (path, target) = (join(&clean.parts), join(&target.parts));
@@ -433,6 +483,7 @@ impl Unpacker {
             other => other,
         };
         made.map_err(|e| os(entry, "make it", &e))?;
+        self.walk.made(name);
         self.stats.xattrs += entry.xattrs.len() as u64;
         self.refuse_xattrs(entry)?;
         let dir = self.walk.dir();
@@ -495,6 +546,7 @@ impl Unpacker {
 
     /// Removes what an earlier entry left at `name` of the current directory.
     fn clear(&mut self, name: &[u8], entry: &Entry) -> Result<(), UnpackError> {
+        self.walk.untold().map_err(|e| os(entry, "replace what is there", &e))?;
         if let Some(recipe) = &self.recipe {
             let freed = recipe::save(recipe, self.walk.dir(), name, 0);
             let freed = freed.map_err(|e| os(entry, "keep what it replaces", &e))?;

@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::error::UnpackError;
+use super::marks::Journal;
 use super::path::{is_below, join};
 use crate::image::tar::shown;
 use crate::sys::fs::{self, Time};
@@ -27,6 +28,8 @@ pub(super) struct Walk {
     implicit_bytes: usize,
     /// Whether owners can be set here.
     chown: bool,
+    /// What is made, where that is wanted.
+    pub(super) journal: Option<Journal>,
 }
 
 struct Level {
@@ -46,7 +49,49 @@ impl Walk {
             implicit: BTreeSet::new(),
             implicit_bytes: 0,
             chown,
+            journal: None,
         }
+    }
+
+    /// Takes up a way that another walk was on.
+    pub(super) fn restore(
+        &mut self,
+        levels: impl Iterator<Item = (Vec<u8>, Time)>,
+        implicit: Vec<Vec<u8>>,
+    ) -> io::Result<()> {
+        for (name, mtime) in levels {
+            let dir = fs::open_dir_at(self.dir(), &name)?;
+            self.push(&name, dir, mtime);
+        }
+        self.implicit_bytes = implicit.iter().map(Vec::len).sum();
+        self.implicit = implicit.into_iter().collect();
+        Ok(())
+    }
+
+    /// The way: names, and the times to be set.
+    pub(super) fn levels(&self) -> impl Iterator<Item = (&[u8], Time)> {
+        self.levels.iter().map(|level| (level.name.as_slice(), level.mtime))
+    }
+
+    /// The path of the last directory.
+    fn way(&self) -> Vec<u8> {
+        let parts: Vec<&[u8]> = self.levels.iter().map(|level| level.name.as_slice()).collect();
+        join(&parts)
+    }
+
+    /// Notes that `name` was made in the last directory.
+    pub(super) fn made(&mut self, name: &[u8]) {
+        if self.journal.is_some() {
+            let path = self.path(name);
+            if let Some(journal) = &mut self.journal {
+                journal.made(&path);
+            }
+        }
+    }
+
+    /// Something that the journal cannot tell is about to happen.
+    pub(super) fn untold(&mut self) -> io::Result<()> {
+        self.journal.as_mut().map_or(Ok(()), Journal::end)
     }
 
     pub(super) fn root(&self) -> BorrowedFd<'_> {
@@ -107,8 +152,12 @@ impl Walk {
     /// Sets times back down to the first `keep` directories of the way.
     pub(super) fn leave(&mut self, keep: usize) -> Result<(), UnpackError> {
         while self.levels.len() > keep {
+            let path = self.journal.is_some().then(|| self.way());
             let Some(level) = self.levels.pop() else { break };
             fs::set_time_fd(&level.dir, level.mtime).map_err(|e| UnpackError::os(&level.name, "set its time", &e))?;
+            if let (Some(journal), Some(path)) = (&mut self.journal, path) {
+                journal.left(&path, level.mtime);
+            }
         }
         Ok(())
     }
@@ -173,12 +222,14 @@ impl Walk {
                 through: shown(&path),
             };
             let dir = fs::open_dir_beneath(&self.root, &path).map_err(|_| through())?;
+            self.untold().map_err(|e| UnpackError::os(&path, "follow it", &e))?;
             let meta = fs::stat_fd(&dir).map_err(|e| UnpackError::os(&path, "examine it", &e))?;
             return Ok((dir, meta.mtime));
         }
         if meta.is_whiteout() {
             // Hidden below and made anew in the same layer: a directory that shows nothing of those below.
-            fs::unlink_at(self.dir(), name).map_err(|e| UnpackError::os(&path, "replace its whiteout", &e))?;
+            let removed = self.untold().and_then(|()| fs::unlink_at(self.dir(), name));
+            removed.map_err(|e| UnpackError::os(&path, "replace its whiteout", &e))?;
             return Ok((self.make(parts, name, entry, true)?, Time::default()));
         }
         if meta.kind == fs::Kind::Dir {
@@ -194,6 +245,7 @@ impl Walk {
         let path = join(parts);
         let failed = |e: io::Error| UnpackError::os(&path, "make the directory", &e);
         fs::mkdir_at(self.dir(), name, IMPLICIT_MODE).map_err(failed)?;
+        self.made(name);
         let dir = fs::open_dir_at(self.dir(), name).map_err(failed)?;
         // A set-group-id parent would have passed on its group and its bit.
         if self.chown {

@@ -15,6 +15,7 @@
 
 mod binary;
 mod descriptors;
+mod helpers;
 mod identity;
 mod joining;
 mod procfs;

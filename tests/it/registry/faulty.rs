@@ -29,7 +29,12 @@ pub struct Told {
     chunked: bool,
     /// Wait before the head.
     wait: Duration,
+    /// Wait after each 4 KiB of the body.
+    pace: Duration,
 }
+
+/// What went over the wire of a body: the request's path, and bytes.
+pub type Served = Arc<Mutex<Vec<(String, usize)>>>;
 
 type Handler = dyn Fn(&Asked, usize) -> Told + Send + Sync;
 
@@ -39,6 +44,7 @@ pub struct Faulty {
     asked: Arc<Mutex<Vec<Asked>>>,
     connections: Arc<AtomicUsize>,
     over: Arc<AtomicBool>,
+    served: Served,
 }
 
 impl Asked {
@@ -64,6 +70,7 @@ impl Told {
             stall: None,
             chunked: false,
             wait: Duration::ZERO,
+            pace: Duration::ZERO,
         }
     }
 
@@ -97,6 +104,11 @@ impl Told {
         self
     }
 
+    pub fn pace(mut self, pause: Duration) -> Told {
+        self.pace = pause;
+        self
+    }
+
     pub fn wait(mut self, time: Duration) -> Told {
         self.wait = time;
         self
@@ -111,17 +123,20 @@ impl Faulty {
             asked: Arc::default(),
             connections: Arc::default(),
             over: Arc::default(),
+            served: Arc::default(),
         };
         let handler: Arc<Handler> = Arc::new(handler);
         let (asked, connections, over) = (server.asked.clone(), server.connections.clone(), server.over.clone());
+        let served = server.served.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 if over.load(Ordering::Relaxed) {
                     break;
                 }
                 let (handler, asked, connections) = (handler.clone(), asked.clone(), connections.clone());
+                let served = served.clone();
                 // A client that goes away in the middle is part of the tests.
-                std::thread::spawn(move || drop(serve(&stream.unwrap(), &*handler, &asked, &connections)));
+                std::thread::spawn(move || drop(serve(&stream.unwrap(), &*handler, &asked, &connections, &served)));
             }
         });
         server
@@ -140,6 +155,16 @@ impl Faulty {
     /// Requests whose path contains `part`.
     pub fn count(&self, part: &str) -> usize {
         self.asked().iter().filter(|asked| asked.path.contains(part)).count()
+    }
+
+    /// Bytes of bodies that were sent for paths that contain `part`.
+    pub fn served(&self, part: &str) -> usize {
+        let served = self.served.lock().unwrap();
+        served
+            .iter()
+            .filter(|(path, _)| path.contains(part))
+            .map(|(_, bytes)| bytes)
+            .sum()
     }
 
     /// Connections on which at least one request came.
@@ -161,6 +186,7 @@ fn serve(
     handler: &Handler,
     all: &Mutex<Vec<Asked>>,
     connections: &AtomicUsize,
+    served: &Served,
 ) -> std::io::Result<()> {
     // Head and body are two writes: without this the second waits for the other side's acknowledgement.
     stream.set_nodelay(true)?;
@@ -187,7 +213,7 @@ fn serve(
             all.len() - 1
         };
         let told = handler(&asked, number);
-        if !answer(stream, &asked, &told)? {
+        if !answer(stream, &asked, &told, served)? {
             return Ok(());
         }
     }
@@ -219,7 +245,7 @@ fn read_request(reader: &mut impl BufRead) -> std::io::Result<Asked> {
 }
 
 /// Whether the connection may be used again.
-fn answer(mut stream: &TcpStream, asked: &Asked, told: &Told) -> std::io::Result<bool> {
+fn answer(mut stream: &TcpStream, asked: &Asked, told: &Told, served: &Served) -> std::io::Result<bool> {
     std::thread::sleep(told.wait);
     let mut head = format!("HTTP/1.1 {} Told\r\n", told.status);
     for (name, value) in &told.headers {
@@ -240,6 +266,11 @@ fn answer(mut stream: &TcpStream, asked: &Asked, told: &Told) -> std::io::Result
         return Ok(true);
     }
     let end = told.cut.or(told.stall).unwrap_or(told.body.len()).min(told.body.len());
+    let place = {
+        let mut served = served.lock().unwrap();
+        served.push((asked.path.clone(), 0));
+        served.len() - 1
+    };
     for part in told.body[..end].chunks(4096) {
         if told.chunked {
             write!(stream, "{:x}\r\n", part.len())?;
@@ -247,6 +278,10 @@ fn answer(mut stream: &TcpStream, asked: &Asked, told: &Told) -> std::io::Result
         stream.write_all(part)?;
         if told.chunked {
             stream.write_all(b"\r\n")?;
+        }
+        served.lock().unwrap()[place].1 += part.len();
+        if !told.pace.is_zero() {
+            std::thread::sleep(told.pace);
         }
     }
     if told.stall.is_some() {

@@ -2,7 +2,8 @@
 
 mod access;
 mod faults;
-mod faulty;
+pub mod faulty;
+pub mod proxy;
 mod real;
 mod tags;
 
