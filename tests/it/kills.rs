@@ -93,7 +93,7 @@ fn the_store_is_sound_after_every_kill() {
             _ => (None, pull),
         };
         let mut child = start_with(&place, name, action);
-        std::thread::sleep(Duration::from_micros(chance.below(takes.as_micros() as u64)));
+        std::thread::sleep(Duration::from_micros(chance.below(takes.as_micros() as u64 * 2 / 3)));
         if child.try_wait().unwrap().is_none() {
             killed += 1;
             pulls += u64::from(action.is_none());

@@ -242,12 +242,13 @@ fn a_killed_pull_goes_on_where_it_was_and_comes_out_the_same() {
     let image = image();
     let (registry, name) = registry_with(&image);
     let (_, want) = calm(&name);
-    let server = slow(&registry, 4 << 20);
+    // Slowly: what waits in sockets because this machine is busy is not what is measured here.
+    let server = slow(&registry, 2 << 20);
     let place = Place::new();
     let seed = std::process::id();
     println!("seed {seed}");
     let waits = (0..12u32)
-        .map(|n| Duration::from_millis(350 + u64::from((seed.wrapping_mul(n + 1).wrapping_mul(2_654_435_761)) >> 23)));
+        .map(|n| Duration::from_millis(700 + u64::from((seed.wrapping_mul(n + 1).wrapping_mul(2_654_435_761)) >> 23)));
     let (record, killed) = pull_with_kills(&place, &server, waits);
     assert!(killed > 3, "only {killed} were killed");
     assert_same(&place, &record, &want, "killed");
