@@ -283,7 +283,11 @@ async fn attempt(
     };
     match (fed, done) {
         // The line broke first, and the feed only noticed that nobody takes its bytes.
-        (Err(LayerError::Helper { .. }), Err(error)) if !matches!(error, LayerError::GivenUp) => Err(error),
+        (Err(fed @ LayerError::Helper { .. }), Err(error))
+            if !fed.is_full() && !matches!(error, LayerError::GivenUp) =>
+        {
+            Err(error)
+        }
         (Err(error), _) => Err(error),
         (Ok(()), done) => done,
     }

@@ -245,6 +245,11 @@ impl LayerError {
         }
     }
 
+    /// Whether the disk was full for one of the helpers.
+    pub(super) fn is_full(&self) -> bool {
+        matches!(self, LayerError::Helper { source, .. } if is_full(source))
+    }
+
     /// Failures after which the next pull goes on where this one was: the way to the registry, not what came.
     fn is_passing(&self) -> bool {
         matches!(self, LayerError::Registry(source) if !source.is_of_content())

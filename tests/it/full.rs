@@ -79,7 +79,14 @@ fn fills_the_disk_that_it_is_given() {
     assert!(mounted.success(), "{data}");
     let log = Path::new(&merged).join("log");
     fs::write(&log, vec![b'-'; 1 << 20]).unwrap();
-    let mut container = Command::new("chroot")
+    struct Container(std::process::Child);
+    impl Drop for Container {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+    let container = Command::new("chroot")
         .args([
             &merged,
             "/bin/sh",
@@ -88,6 +95,7 @@ fn fills_the_disk_that_it_is_given() {
         ])
         .spawn()
         .unwrap();
+    let mut container = Container(container);
     let whole = free(disk);
     let mut refused = std::collections::BTreeSet::new();
     let mut fits = false;
@@ -136,7 +144,7 @@ fn fills_the_disk_that_it_is_given() {
             }
         }
         assert!(
-            container.try_wait().unwrap().is_none(),
+            container.0.try_wait().unwrap().is_none(),
             "with {room} bytes: the container has ended"
         );
         fs::remove_file(ballast).unwrap();
@@ -152,8 +160,6 @@ fn fills_the_disk_that_it_is_given() {
     }
     assert_eq!(sweep(&store, &*workers, true).unwrap(), 0);
     assert!(free(disk) < whole);
-    container.kill().unwrap();
-    container.wait().unwrap();
 }
 
 #[test]
