@@ -79,7 +79,7 @@ fn the_store_is_sound_after_every_kill() {
     let since = Instant::now();
     assert!(start_with(&place, &names[0], Some("prune")).wait().unwrap().success());
     let prune = since.elapsed();
-    let kills = number("DUNLIN_KILLS", 200);
+    let kills = number("DUNLIN_KILLS", 60);
     let mut chance = Chance::of_environment();
     let (mut killed, mut tried, mut pulls) = (0, 0, 0);
     while killed < kills {

@@ -334,9 +334,9 @@ fn search_finds_repositories_where_a_registry_tells() {
     ]);
     // Two at a time: more than one page is asked for.
     let some = search("--creds device:pass:word --limit 2 --format {{.Name}}", "web").ok();
-    assert_eq!(some, format!("{host}/team/web\n"));
+    assert_eq!(some, format!("{host}/team/web"));
     let some = search("--creds device:pass:word --limit 2 --format {{.Name}}", "").ok();
-    assert_eq!(some, format!("{host}/many/a\n{host}/many/b\n"));
+    assert_eq!(some, format!("{host}/many/a\n{host}/many/b"));
     let all = search("--creds device:pass:word --format {{.Name}}", "").ok();
     assert_eq!(all.lines().count(), 5, "{all}");
     let tags = search("--creds device:pass:word --list-tags --format {{.Tag}}", "team/web").ok();
