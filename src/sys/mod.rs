@@ -22,3 +22,5 @@ pub mod seal;
 pub mod seccomp;
 pub mod socket;
 pub mod tty;
+#[cfg(all(target_env = "musl", panic = "abort"))]
+mod unwind;
