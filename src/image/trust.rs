@@ -45,16 +45,9 @@ pub struct Candidate<'a> {
 pub fn admit_layout(policy: &Policy, layout: &Layout, tag: Option<&str>) -> Result<(), PullError> {
     let (transport, path) = layout.place();
     let rules = policy.of_path(transport, path, tag);
-    let file = "it comes from a file, which has no signatures that could be checked";
-    each(
-        policy,
-        &rules,
-        &format!("{transport}:{}", path.display()),
-        |rule| match rule {
-            Rule::Signed(_) => Some(file.to_owned()),
-            _ => None,
-        },
-    )
+    let why = "it comes from a file, which has no signatures that could be checked";
+    let name = format!("{transport}:{}", path.display());
+    each(policy, &rules, &name, |_| Some(why.to_owned()))
 }
 
 /// Whether the policy refuses a reference whatever is signed: told before anything is asked of a registry.
@@ -64,11 +57,12 @@ pub fn refused_at_once(policy: &Policy, reference: &Reference) -> Result<(), Pul
     })
 }
 
+/// Refuses by the first rule that is not fulfilled; `signed` says in what way one of signatures is not.
 fn each(
     policy: &Policy,
     rules: &Rules<'_>,
     name: &str,
-    mut signed: impl FnMut(&Rule) -> Option<String>,
+    signed: impl Fn(&Signed) -> Option<String>,
 ) -> Result<(), PullError> {
     for (number, rule) in rules.rules.iter().enumerate() {
         let why = match rule {
@@ -77,45 +71,36 @@ fn each(
             Rule::NotOffered(name) => Some(format!(
                 "`{name}` cannot be checked here; use `sigstoreSigned` with keys"
             )),
-            Rule::Signed(_) => signed(rule),
+            Rule::Signed(rule) => signed(rule),
         };
         if let Some(why) = why {
-            return Err(refused(policy, rules, number, name, why));
+            return Err(PullError::Refused {
+                name: name.to_owned(),
+                policy: policy.path.clone().unwrap_or_default(),
+                rule: format!("{}[{number}]", rules.place),
+                kind: rule.name().to_owned(),
+                why,
+            });
         }
     }
     Ok(())
 }
 
-fn refused(policy: &Policy, rules: &Rules<'_>, number: usize, name: &str, why: String) -> PullError {
-    PullError::Refused {
-        name: name.to_owned(),
-        policy: policy.path.clone().unwrap_or_default(),
-        rule: format!("{}[{number}]", rules.place),
-        kind: rules.rules[number].name().to_owned(),
-        why,
-    }
-}
-
-/// Whether the policy lets an image of a registry in; asks for its signatures where rules need them.
+/// Whether the policy lets an image of a registry in that [`refused_at_once`] has let pass; asks for its signatures where rules
+/// need them.
 pub async fn admit(policy: &Policy, client: &Client, candidate: &Candidate<'_>) -> Result<(), PullError> {
     let name = candidate.reference.to_string();
     let rules = policy.of_reference(candidate.reference);
-    refused_at_once(policy, candidate.reference)?;
-    if !rules.rules.iter().any(|rule| matches!(rule, Rule::Signed(_))) {
-        return Ok(());
-    }
-    let signatures = fetch(client, candidate).await.map_err(|source| PullError::Registry {
-        name: name.clone(),
-        source: Box::new(source),
-    })?;
-    for (number, rule) in rules.rules.iter().enumerate() {
-        if let Rule::Signed(signed) = rule
-            && let Err(why) = is_signed(signed, candidate, &signatures)
-        {
-            return Err(refused(policy, &rules, number, &name, why));
-        }
-    }
-    Ok(())
+    let signatures = match rules.rules.iter().any(|rule| matches!(rule, Rule::Signed(_))) {
+        true => fetch(client, candidate).await.map_err(|source| PullError::Registry {
+            name: name.clone(),
+            source: Box::new(source),
+        })?,
+        false => Vec::new(),
+    };
+    each(policy, &rules, &name, |rule| {
+        is_signed(rule, candidate, &signatures).err()
+    })
 }
 
 /// One signature: the manifest that it is attached to, what is signed, and by what.

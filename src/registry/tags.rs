@@ -33,7 +33,13 @@ impl Client {
             tags.len() <= TAGS
         })
         .await?;
-        Ok(tags)
+        match tags.len() {
+            0..=TAGS => Ok(tags),
+            _ => Err(RegistryError::Protocol {
+                host: endpoint.registry().to_owned(),
+                detail: format!("{what} are more than {TAGS}"),
+            }),
+        }
     }
 
     /// The repositories of a registry (`host[:port]`) that `fits`, at most `limit`.
@@ -45,27 +51,18 @@ impl Client {
     ) -> Result<Vec<String>, RegistryError> {
         let endpoint = Endpoint::registry_itself(registry, self.inner.registries.insecure(registry));
         let mut found = Vec::new();
-        let listed = self
-            .pages(
-                &endpoint,
-                format!("/v2/_catalog?n={}", limit.clamp(1, 1000)),
-                "its repositories",
-                &mut |page| {
-                    let all = page.repositories.unwrap_or_default();
-                    found.extend(all.into_iter().filter(|name| fits(name)));
-                    found.len() < limit
-                },
-            )
-            .await;
+        let path = format!("/v2/_catalog?n={}", limit.clamp(1, 1000));
+        self.pages(&endpoint, path, "its repositories", &mut |page| {
+            let all = page.repositories.unwrap_or_default();
+            found.extend(all.into_iter().filter(|name| fits(name)));
+            found.len() < limit
+        })
+        .await?;
         found.truncate(limit);
-        match listed {
-            // Enough.
-            Err(RegistryError::Protocol { .. }) if found.len() == limit => Ok(found),
-            other => other.map(|()| found),
-        }
+        Ok(found)
     }
 
-    /// Goes through all pages of a list, until `take` wants no more, which is an error: `what` is too long.
+    /// Goes through the pages of a list, which is called `what`, to the last one or until `take` wants no more.
     async fn pages(
         &self,
         endpoint: &Endpoint,
@@ -85,11 +82,9 @@ impl Client {
                     Err(error) => tries.next(error).await?,
                 }
             };
-            if !take(page) {
-                return Err(protocol(format!("{what} are more than {TAGS}")));
-            }
+            let more = take(page);
             match next {
-                Some(next) if next != path => path = next,
+                Some(next) if more && next != path => path = next,
                 _ => return Ok(()),
             }
         }

@@ -163,7 +163,7 @@ impl FromStr for Named {
         }
         let tag = tag.map(str::to_owned);
         let registry = match name.split_once('/') {
-            Some((host, path)) if host.contains(['.', ':']) || host == "localhost" => Some((host, path)),
+            Some((host, path)) if is_host(host) => Some((host, path)),
             _ => None,
         };
         let repository = registry.map_or(name, |(_, path)| path);
@@ -228,6 +228,11 @@ fn is_component(part: &str) -> bool {
     }
     let mut separators = bytes.split(|&b| word(b)).filter(|s| !s.is_empty());
     separators.all(|s| matches!(s, b"." | b"_" | b"__") || s.iter().all(|&b| b == b'-'))
+}
+
+/// Whether the first component of what was typed means a registry: it has a dot or a port, or is this machine.
+pub fn is_host(component: &str) -> bool {
+    component.contains(['.', ':']) || component == "localhost"
 }
 
 fn is_registry(host: &str) -> bool {

@@ -6,6 +6,7 @@ use super::super::listing::Listing;
 use super::print;
 use super::pull::reach;
 use crate::engine::{Engine, EngineError};
+use crate::types::reference::is_host;
 use serde_json::{Value, json};
 
 pub fn search(engine: &Engine, args: &SearchArgs) -> Result<u8, Failure> {
@@ -18,10 +19,8 @@ pub fn search(engine: &Engine, args: &SearchArgs) -> Result<u8, Failure> {
         let rows = tags.into_iter().take(args.limit).map(row).collect();
         return show(vec![("NAME", "Name"), ("TAG", "Tag")], rows, args);
     }
-    // A registry has a dot or a port in its name, or is this machine.
-    let is_registry = |name: &str| name.contains(['.', ':']) || name == "localhost";
     let (registries, text) = match term.split_once('/') {
-        Some((registry, text)) if is_registry(registry) => (vec![registry.to_owned()], text),
+        Some((registry, text)) if is_host(registry) => (vec![registry.to_owned()], text),
         _ => (engine.registries()?.search().to_vec(), term),
     };
     if registries.is_empty() {
