@@ -77,7 +77,7 @@ impl Identity {
                 name
             }
         };
-        let id = read_line("/proc/sys/kernel/random/boot_id");
+        let id = clock::boot_id().to_owned();
         if id.is_empty() {
             return Err(IdentityError::Kernel("the kernel tells no boot id".into()));
         }

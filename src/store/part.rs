@@ -17,7 +17,7 @@ use super::{Store, StoreError, list};
 use crate::disk::lock::{Lock, Mode};
 use crate::disk::record::{Record, kinds};
 use crate::disk::{DiskError, durable, record as records};
-use crate::sys::fs;
+use crate::sys::{clock, fs};
 use crate::types::bounds;
 use crate::types::digest::Digest;
 
@@ -142,7 +142,7 @@ impl LayerStage {
 
     /// Notes how far it is, until the machine stops.
     pub fn write_mark(&self, mark: Mark) -> Result<(), StoreError> {
-        let boot = boot();
+        let boot = clock::boot_id().to_owned();
         Ok(records::write_volatile(
             &self.part.join("mark"),
             &Mark { boot, ..mark },
@@ -190,7 +190,8 @@ fn create(path: &Path, empty: bool) -> Result<File, StoreError> {
 /// The mark that is furthest among those that are good.
 fn read_mark(part: &Path) -> Option<Mark> {
     let read = |name| records::read::<Mark>(&part.join(name)).ok();
-    let boot = boot();
+    // Nothing is good for a boot that is not known.
+    let boot = clock::boot_id();
     let volatile = read("mark").filter(|mark| !boot.is_empty() && mark.boot == boot);
     let synced = read("synced").filter(|mark| mark.boot.is_empty());
     match (volatile, synced) {
@@ -198,12 +199,6 @@ fn read_mark(part: &Path) -> Option<Mark> {
         (Some(volatile), _) => Some(volatile),
         (None, synced) => synced,
     }
-}
-
-/// This boot of the machine; empty when it is not known, so that nothing is good for it.
-fn boot() -> String {
-    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
-    id.map(|id| id.trim().to_owned()).unwrap_or_default()
 }
 
 impl Store {

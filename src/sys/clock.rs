@@ -1,6 +1,7 @@
-//! Whether the kernel's clock is synchronised (adjtimex(2)), and random bytes.
+//! Whether the kernel's clock is synchronised (adjtimex(2)), which boot this is, and random bytes.
 
 use std::io;
+use std::sync::OnceLock;
 
 /// Whether something keeps the clock in step with the world: the kernel's STA_UNSYNC flag is off.
 pub fn is_synchronised() -> bool {
@@ -9,6 +10,15 @@ pub fn is_synchronised() -> bool {
     // SAFETY: `query` is a valid, writable `timex`; with modes 0 the kernel only fills it in.
     let state = unsafe { libc::adjtimex(&raw mut query) };
     state >= 0 && state != libc::TIME_ERROR && query.status & libc::STA_UNSYNC == 0
+}
+
+/// The id of this boot of the machine, read once; empty where the kernel does not tell.
+pub fn boot_id() -> &'static str {
+    static ID: OnceLock<String> = OnceLock::new();
+    ID.get_or_init(|| {
+        let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        id.trim().to_owned()
+    })
 }
 
 /// Fills `bytes` from the kernel's random number generator.
