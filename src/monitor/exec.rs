@@ -158,6 +158,7 @@ impl Monitor {
             launch::exec(config, group, target, request, theirs, talk)
         })
         .map_err(|error| failed("prepare an exec", error))?;
+        self.children.starter(starter.pid);
         let stdio = Stdio::new(&self.epoll, Owner::Exec(index), request.tty.is_some(), ends)
             .map_err(|error| failed("relay an exec", error))?;
         self.execs.last = self.execs.last.wrapping_add(1).max(1);
@@ -196,14 +197,7 @@ impl Monitor {
         {
             return self.exec_failed(index, Refusal::new(format!("relay the exec's terminal: {error}")));
         }
-        exec.ended = match process::try_wait(pidfd.as_fd()) {
-            Ok(ended) => ended,
-            Err(_) => self
-                .strays
-                .iter()
-                .find(|(stray, _)| *stray == pid)
-                .map(|(_, ended)| *ended),
-        };
+        exec.ended = self.children.ended_already(pid, pidfd.as_fd());
         exec.process = Some((pid, pidfd));
         let (number, whose) = (exec.number, exec.whose);
         let client = match whose {

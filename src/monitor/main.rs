@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
+use super::children::Children;
 use super::clients::{Clients, Role};
 use super::exec::Execs;
 use super::life::{Input, Life};
@@ -19,7 +20,7 @@ use crate::disk::lock::{Lock, Mode};
 use crate::disk::record;
 use crate::runtime::cgroup::Handle;
 use crate::sys::event::{self, Epoll, Interest, Ready, SignalFd};
-use crate::sys::process::{self, Ended};
+use crate::sys::process;
 use crate::sys::{footprint, socket};
 use crate::types::bounds::EXECS;
 use crate::types::container::{ExitRecord, MonitorState, ProcessId};
@@ -28,8 +29,6 @@ use crate::types::time::{Mono, Unix};
 
 /// Place of the container's own starter among the starters; those of execs come before it.
 pub(super) const MAIN_STARTER: usize = EXECS;
-/// Children that ended before anybody knew them.
-const STRAYS: usize = 16;
 /// Descriptors handled in one round.
 const ROUND: usize = 32;
 /// Name of the lock in a container's run directory.
@@ -72,7 +71,7 @@ pub(super) struct Monitor {
     pub(super) execs: Execs,
     pub(super) prober: Option<Prober>,
     pub(super) memory: MemoryEvents,
-    pub(super) strays: heapless::Deque<(i32, Ended), STRAYS>,
+    pub(super) children: Children,
     /// For what processes say.
     pub(super) scratch: Box<[u8]>,
     /// For what clients say.
@@ -156,7 +155,7 @@ impl Monitor {
             execs: Execs::new(),
             prober: config.health.as_ref().map(|health| Prober::new(health, now)),
             memory: MemoryEvents::none(),
-            strays: heapless::Deque::new(),
+            children: Children::default(),
             scratch: vec![0; wire::FRAME_BYTES].into_boxed_slice(),
             inbox: vec![0; wire::PACKET_BYTES].into_boxed_slice(),
             over: false,
@@ -296,16 +295,12 @@ impl Monitor {
             let main = self.run.process.as_ref().is_some_and(|(process, _)| process.pid == pid);
             if main && self.run.ran {
                 self.run_ended(ended, now);
-            } else if !self.exec_reaped(pid, ended, now) && (self.run.starter.is_some() || self.execs.is_starting()) {
-                if self.strays.is_full() {
-                    self.strays.pop_front();
-                }
-                // There is room now.
-                let _ = self.strays.push_back((pid, ended));
+            } else if !self.exec_reaped(pid, ended, now) {
+                self.children.ended(pid, ended);
             }
         }
         if self.run.starter.is_none() && !self.execs.is_starting() {
-            self.strays.clear();
+            self.children.forget();
         }
     }
 

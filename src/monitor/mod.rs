@@ -1,6 +1,7 @@
 //! The monitor: parent of one container's first process. It keeps output in bounded logs and the exit status on disk,
 //! relays stdio, runs execs and health probes, restarts what no app owns, and tells who listens.
 
+mod children;
 pub mod client;
 mod clients;
 mod exec;

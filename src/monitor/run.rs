@@ -131,6 +131,7 @@ impl Monitor {
             launch::create(config, group, theirs, talk)
         })
         .map_err(|error| failed("prepare a run", error))?;
+        self.children.starter(starter.pid);
         self.run.starter = Some(starter);
         self.run.stdio = Stdio::new(&self.epoll, Owner::Main, terminal, ends)
             .map_err(|error| failed("relay the container's stdio", error))?;
@@ -194,12 +195,7 @@ impl Monitor {
             return;
         };
         let pid = process.pid;
-        let ended = process::try_wait(pidfd.as_fd()).unwrap_or_else(|_| {
-            self.strays
-                .iter()
-                .find(|(stray, _)| *stray == pid)
-                .map(|(_, ended)| *ended)
-        });
+        let ended = self.children.ended_already(pid, pidfd.as_fd());
         self.run.ran = true;
         self.trim_soon(now);
         self.act_on(Input::Started, now);

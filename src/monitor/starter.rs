@@ -49,6 +49,8 @@ pub enum Report {
 /// The monitor's side.
 #[derive(Debug)]
 pub struct Starter {
+    /// Its number.
+    pub pid: i32,
     pidfd: OwnedFd,
     socket: OwnedFd,
     /// When it has taken too long.
@@ -75,6 +77,7 @@ impl Starter {
             Cloned::Parent(child) => {
                 epoll.add(ours.as_fd(), Token::Starter(index).into(), Interest::READ)?;
                 Ok(Starter {
+                    pid: child.pid,
                     pidfd: child.pidfd,
                     socket: ours,
                     deadline,
