@@ -16,6 +16,18 @@ use crate::fixture::scratch::Scratch;
 use crate::fixture::vm::{HOST, Vm, make_disk};
 use crate::skip;
 
+/// In the guest: says now and then what every program waits for, so that a test which runs out of time tells why.
+const WITNESS: &str = r#"
+    (while sleep 50; do
+        echo "after $(cut -d ' ' -f 1 /proc/uptime) s:"
+        for p in /proc/[0-9]*; do
+            [ -s $p/maps ] || continue
+            echo "$(cut -d ' ' -f 1-4 $p/stat) wchan $(cat $p/wchan) syscall $(cut -d ' ' -f 1-3 $p/syscall)"
+            for t in $p/task/*; do echo "  ${t##*/} $(cat $t/wchan) $(cat $t/syscall | cut -d ' ' -f 1-3)"; done
+        done
+    done) 2>/dev/null &
+"#;
+
 /// Runs in the guest: `IMAGE` stands for the image's name there.
 const LIMITS: &str = r#"
     set -e
@@ -141,12 +153,13 @@ fn takes_updates(arch: Arch) {
         "[device]\nname='vm'\n[mqtt]\nurl='mqtt://{HOST}:{}'\ninsecure=true\n",
         broker.port()
     );
-    let running = vm.text("/etc/agent.toml", settings(&registry, &mqtt)).start(
-        "as dunlin mkdir -m 700 /home/dunlin/store /tmp/drun
+    let running = vm.text("/etc/agent.toml", settings(&registry, &mqtt)).start(&format!(
+        "{WITNESS}
+         as dunlin mkdir -m 700 /home/dunlin/store /tmp/drun
          delegated dunlin keeper --root /home/dunlin/store --runroot /tmp/drun --unit &
          for _ in $(seq 100); do [ -S /tmp/drun/keeper.sock ] && break; usleep 100000; done
          as dunlin dunlin --root /home/dunlin/store --runroot /tmp/drun --config /etc/agent.toml agent",
-    );
+    ));
     let publish = |generation: u64, apps: Value| {
         let document = json!({
             "audience": "d/vm", "generation": generation, "activity": format!("act-{generation}"),
