@@ -90,14 +90,22 @@ fn machine_layers() -> Vec<Layer> {
             }
         }
     }
-    let mut files = files.into_iter().enumerate();
+    let mut files = files.into_iter();
     (0..LAYERS)
         .map(|number| {
             let (mut tree, mut size, mut rounded) = (Tree::new(), 0, 0);
+            let mut folders = HashSet::new();
             while size < LAYER {
-                let Some((index, path)) = files.next() else { break };
+                let Some(path) = files.next() else { break };
                 let Ok(content) = fs::read(&path) else { continue };
-                tree = tree.file(&format!("layer{number}/{}/{index}", index % 50), 0o644, &content);
+                let name = format!("layer{number}{}", path.display());
+                let above: Vec<&Path> = Path::new(&name).ancestors().skip(1).collect();
+                for folder in above.iter().rev().filter(|folder| !folder.as_os_str().is_empty()) {
+                    if folders.insert(folder.to_path_buf()) {
+                        tree = tree.dir(folder.to_str().unwrap());
+                    }
+                }
+                tree = tree.file(&name, 0o644, &content);
                 size += content.len();
                 rounded += content.len().next_multiple_of(4096) as u64;
             }
