@@ -18,8 +18,14 @@ pub fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
     match args.next().as_deref() {
         Some("keeper") => dunlin::keeper::main(&std::env::args_os().skip(2).collect::<Vec<_>>()).into(),
-        Some("worker") => with_descriptor(args, dunlin::image::worker::main),
-        Some("decode") => dunlin::image::decode::main(&args.collect::<Vec<_>>()).into(),
+        Some("worker") => {
+            alloc::begin();
+            with_descriptor(args, dunlin::image::worker::main)
+        }
+        Some("decode") => {
+            alloc::begin();
+            dunlin::image::decode::main(&args.collect::<Vec<_>>()).into()
+        }
         Some("runtime") => runtime::main_once_sealed(std::env::args_os().skip(2), alloc::begin).into(),
         Some("monitor") => with_descriptor(args, dunlin::monitor::main),
         _ => {

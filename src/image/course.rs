@@ -40,17 +40,20 @@ struct State {
 #[derive(Clone, Serialize, Deserialize)]
 pub(super) struct Stream {
     /// Hash of the blob's bytes that were fetched.
+    #[serde(with = "serde_bytes")]
     hash: Vec<u8>,
     /// Where the decoder goes on.
     pub(super) point: Point,
     /// Bytes of the archive that it has made until there, and their hash.
     pub(super) made: u64,
+    #[serde(with = "serde_bytes")]
     made_hash: Vec<u8>,
     /// Bytes of the archive that the worker has taken.
     pub(super) taken: u64,
     /// Bytes on disk so far.
     pub(super) bytes: u64,
     /// What the worker knows.
+    #[serde(with = "serde_bytes")]
     pub(super) state: Vec<u8>,
 }
 

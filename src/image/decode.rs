@@ -118,6 +118,7 @@ pub struct Point {
     /// Bytes of that, modulo 2^32.
     pub length: u32,
     /// Its last 32 KiB.
+    #[serde(with = "serde_bytes")]
     pub window: Vec<u8>,
 }
 

@@ -18,23 +18,31 @@ use crate::types::digest::Digest;
 /// Blocks of a file that may have holes.
 const BLOCK: u64 = 4096;
 
-/// Digests of files as their bytes streamed by, by inode.
+/// What is known of files since they were made, by inode.
 #[derive(Debug, Default)]
 pub struct Digests {
-    all: Vec<(u64, Option<Digest>)>,
+    all: Vec<(u64, Known)>,
     full: bool,
 }
 
+/// What is known of a file since it was made.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Known {
+    /// Of its content; `None` where that is to be read back.
+    pub digest: Option<Digest>,
+    /// It certainly has no extended attributes.
+    pub bare: bool,
+}
+
 impl Digests {
-    /// The file with this inode has this content; `None` where that is to be read back. The last word counts: inodes are
-    /// used again when an archive replaces its own files.
-    pub fn note(&mut self, inode: u64, digest: Option<Digest>) {
+    /// About the file with this inode. The last word counts: inodes are used again when an archive replaces its own files.
+    pub fn note(&mut self, inode: u64, known: Known) {
         if self.all.len() >= bounds::SUMS_FILES {
             self.full = true;
             self.all = Vec::new();
         }
         if !self.full {
-            self.all.push((inode, digest));
+            self.all.push((inode, known));
         }
     }
 
@@ -42,10 +50,10 @@ impl Digests {
         self.all.sort_by_key(|(inode, _)| *inode);
     }
 
-    fn of(&self, inode: u64) -> Option<Digest> {
+    fn of(&self, inode: u64) -> Option<Known> {
         let end = self.all.partition_point(|(one, _)| *one <= inode);
-        let (found, digest) = self.all.get(end.checked_sub(1)?)?;
-        digest.filter(|_| *found == inode)
+        let (found, known) = self.all.get(end.checked_sub(1)?)?;
+        (*found == inode).then_some(*known)
     }
 }
 
@@ -55,15 +63,20 @@ pub fn record(root: &OwnedFd, mut digests: Digests, out: &File) -> io::Result<u6
     digests.settle();
     let mut writer = SumsWriter::new(BufWriter::with_capacity(64 << 10, out))?;
     walk(root, &mut |seen| {
-        let what = match seen.kind() {
-            Some(what) => what,
-            None => match digests.of(seen.meta.id.1) {
-                Some(digest) => What::File(seen.meta.size, digest),
-                None => What::Blocks(seen.meta.size, blocks_digest(seen.file()?, &mut |_| Ok(()))?),
-            },
+        let (what, bare) = match seen.kind() {
+            Some(what) => (what, false),
+            None => {
+                let known = digests.of(seen.meta.id.1).unwrap_or_default();
+                let what = match known.digest {
+                    Some(digest) => What::File(seen.meta.size, digest),
+                    None => What::Blocks(seen.meta.size, blocks_digest(seen.file()?, &mut |_| Ok(()))?),
+                };
+                (what, known.bare)
+            }
         };
         if writer.bytes() < bounds::SUMS_BYTES - 1024 {
-            writer.add(&seen.sum(what)?)?;
+            let xattrs = if bare { None } else { seen.xattrs()? };
+            writer.add(&seen.sum(what, xattrs)?)?;
         }
         Ok(true)
     })?;
@@ -312,17 +325,20 @@ impl Seen<'_> {
         }
     }
 
-    fn sum(&self, what: What) -> io::Result<Sum> {
-        let xattrs = match (self.dir, self.meta.kind) {
-            (Some(dir), _) => xattrs(dir)?,
+    fn xattrs(&self) -> io::Result<Option<[u8; 16]>> {
+        match (self.dir, self.meta.kind) {
+            (Some(dir), _) => xattrs(dir),
             (None, Kind::File) => match self.file() {
-                Ok(file) => xattrs(&file)?,
+                Ok(file) => xattrs(&file),
                 // Only where one id without powers is all there is; nobody else can read the file then either.
-                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => None,
-                Err(e) => return Err(e),
+                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(None),
+                Err(e) => Err(e),
             },
-            _ => None,
-        };
+            _ => Ok(None),
+        }
+    }
+
+    fn sum(&self, what: What, xattrs: Option<[u8; 16]>) -> io::Result<Sum> {
         Ok(Sum {
             depth: u16::try_from(self.path.len()).map_err(io::Error::other)?,
             name: self.path.last().cloned().unwrap_or_default(),
@@ -356,7 +372,7 @@ impl Seen<'_> {
             wrongs.push(Wrong::Kind);
             return Ok(());
         }
-        let have = self.sum(want.what)?;
+        let have = self.sum(want.what, self.xattrs()?)?;
         // Links have no mode of their own.
         if have.mode != want.mode && !matches!(want.what, What::Symlink(_)) {
             wrongs.push(Wrong::Mode {

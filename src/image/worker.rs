@@ -34,7 +34,7 @@ use crate::image::unpack::{Limits, Owners, Said, Say, Stats, UnpackError, Unpack
 use crate::image::{diff, recipe};
 use crate::sys::landlock::Access;
 use crate::sys::sandbox::{self, Profile};
-use crate::sys::{fs, socket};
+use crate::sys::{fs, process, socket};
 use crate::types::bounds;
 
 /// Version of the packets.
@@ -51,6 +51,7 @@ pub enum Job {
         limits: Limits,
         /// Whether [`Reply::Mark`]s are wanted: the state in the mark to go on from, or nothing, when the directory and the journal are
         /// empty.
+        #[serde(with = "serde_bytes")]
         marks: Option<Vec<u8>>,
     },
     /// Removes everything in a directory, not the directory itself. Descriptor: the directory.
@@ -95,6 +96,7 @@ pub enum Reply {
         /// Bytes on disk so far, each file rounded up to 4 KiB.
         bytes: u64,
         /// For [`Job::Unpack`].
+        #[serde(with = "serde_bytes")]
         state: Vec<u8>,
     },
     /// No mark of this layer may be used any more: send an empty [`Parents`] once they are gone.
@@ -331,6 +333,8 @@ pub fn copy(workers: &dyn Workers, all: BorrowedFd, layers: Vec<String>, to: Bor
 
 /// The role: works on the order that comes over `control`, then returns the exit status.
 pub fn main(control: OwnedFd) -> u8 {
+    // Files get the modes that they are made with.
+    process::set_umask(0);
     serve(&control)
 }
 

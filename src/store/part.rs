@@ -33,6 +33,7 @@ pub struct Mark {
     /// Whether the compressed bytes are in the spool.
     pub spooled: bool,
     /// What its decoder and its worker need to go on.
+    #[serde(with = "serde_bytes")]
     pub state: Vec<u8>,
     /// The boot in which it is good; empty when everything it speaks of is on the device.
     pub boot: String,

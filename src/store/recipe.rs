@@ -48,6 +48,8 @@ const TAIL_BYTES: u64 = 5 + 8 + 32;
 const CHUNK: usize = 64 << 10;
 /// Pieces of replaced files; their places are held in memory by whoever follows the recipe.
 const PIECES: u32 = 64 << 10;
+/// The block that ends a deflate stream: stored, empty, the last one (RFC 1951, 3.2.4).
+const LAST_BLOCK: [u8; 5] = [1, 0, 0, 0xff, 0xff];
 /// Headers repeat each other: little effort is enough.
 const LEVEL: Compression = Compression::new(2);
 
@@ -119,11 +121,12 @@ impl RecipeWriter {
         let hash = hash_of(&out, mark.bytes)?;
         out.set_len(mark.bytes)?;
         out.seek(io::SeekFrom::Start(mark.bytes))?;
-        let frames = Frames {
+        let mut frames = Frames {
             out,
             hash,
             bytes: mark.bytes,
         };
+        frames.frame(STEPS, &LAST_BLOCK)?;
         Ok(RecipeWriter {
             steps: Some(DeflateEncoder::new(frames, LEVEL)),
             raw: Vec::new(),
@@ -141,18 +144,17 @@ impl RecipeWriter {
         if let Some(error) = self.failed.take() {
             return Err(error);
         }
-        let Some(steps) = self.steps.take() else {
+        let Some(steps) = &mut self.steps else {
             return Ok(None);
         };
-        let frames = steps.finish()?;
-        let mark = RecipeMark {
-            bytes: frames.bytes,
+        // What follows belongs to the same stream: a new one for every mark would cost more than all its steps.
+        steps.flush()?;
+        Ok(Some(RecipeMark {
+            bytes: steps.get_ref().bytes,
             files: self.files,
             pieces: self.pieces,
             total: self.total,
-        };
-        self.steps = Some(DeflateEncoder::new(frames, LEVEL));
-        Ok(Some(mark))
+        }))
     }
 
     /// Bounds the file's bytes from now on.

@@ -180,6 +180,8 @@ pub const WORKER_REPLY_MS: u64 = 1_800_000;
 pub const DECODE_BUFFER_BYTES: usize = 64 << 10;
 /// Bytes of a layer, compressed and not, between two places from which it can be gone on with: what a kill costs.
 pub const CHECKPOINT_BYTES: u64 = 128 << 10;
+/// Bytes of a layer's archive between two words of its worker about how far it is.
+pub const CHECKPOINT_ARCHIVE_BYTES: u64 = 256 << 10;
 /// Compressed bytes of a layer between two such places that are on the device: what a power cut costs, with what comes while the
 /// device is written.
 pub const CHECKPOINT_SYNC_BYTES: u64 = 4 << 20;

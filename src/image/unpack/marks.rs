@@ -68,7 +68,7 @@ impl Journal {
             file,
             buffer: Vec::new(),
             length: 0,
-            next: bounds::CHECKPOINT_BYTES,
+            next: bounds::CHECKPOINT_ARCHIVE_BYTES,
             over: false,
             say,
         }
@@ -225,7 +225,7 @@ impl Unpacker {
         let known = Known::read(&journal.file, state.journal).map_err(failed)?;
         journal.file.set_len(state.journal).map_err(failed)?;
         journal.length = state.journal;
-        journal.next = state.place.at + bounds::CHECKPOINT_BYTES;
+        journal.next = state.place.at + bounds::CHECKPOINT_ARCHIVE_BYTES;
         let root = self.walk.root().try_clone_to_owned().map_err(failed)?;
         known.clean(&root, &mut Vec::new()).map_err(failed)?;
         let levels = state.levels.into_iter().map(|(name, mtime)| (name, time(mtime)));
@@ -233,6 +233,8 @@ impl Unpacker {
         self.links_bytes = state.links.iter().map(|(path, target)| path.len() + target.len()).sum();
         self.links = state.links;
         self.stats = state.stats;
+        // Nobody has noted whether.
+        self.acls = true;
         self.place = Some(state.place);
         self.recipe = match (recipe, state.recipe) {
             (Some(file), Some(mark)) => {
@@ -294,7 +296,7 @@ impl Unpacker {
         let Some(journal) = self.walk.journal.as_mut() else {
             return Ok(());
         };
-        journal.next = at + bounds::CHECKPOINT_BYTES;
+        journal.next = at + bounds::CHECKPOINT_ARCHIVE_BYTES;
         let Some(state) = state.filter(|state| state.len() <= bounds::CHECKPOINT_STATE_BYTES) else {
             return Ok(());
         };

@@ -41,7 +41,7 @@ pub use marks::{Said, Say};
 pub(crate) use owners::OWNER_XATTR;
 pub use owners::Owners;
 use path::{Clean, Meaning, join};
-use sums::Digests;
+use sums::{Digests, Known};
 pub(crate) use walk::OPAQUE_XATTR;
 use walk::Walk;
 
@@ -90,6 +90,8 @@ pub struct Unpacker {
     /// Hard links whose target is not in this layer: (path, target).
     links: Vec<(Vec<u8>, Vec<u8>)>,
     links_bytes: usize,
+    /// A directory may hand access control lists on to what is made in it.
+    acls: bool,
     /// Digests of files, where they are wanted.
     digests: Option<Digests>,
     /// How the archive is made again, where that is wanted.
@@ -109,6 +111,7 @@ impl Unpacker {
             stats: Stats::default(),
             links: Vec::new(),
             links_bytes: 0,
+            acls: false,
             digests: None,
             recipe: None,
             place: None,
@@ -227,7 +230,7 @@ impl Unpacker {
             .root()
             .try_clone_to_owned()
             .map_err(|e| os(entry, "open it", &e))?;
-        self.attributes(&root, entry)?;
+        self.attributes(&root, entry, None)?;
         self.stats.root = Some(RootDir {
             mode: entry.mode,
             uid: entry.uid,
@@ -278,7 +281,7 @@ impl Unpacker {
             }
         }
         let dir = fs::open_dir_at(self.walk.dir(), name).map_err(failed)?;
-        self.attributes(&dir, entry)?;
+        self.attributes(&dir, entry, None)?;
         if hidden {
             fs::set_xattr(&dir, OPAQUE_XATTR, b"y").map_err(failed)?;
         }
@@ -293,10 +296,15 @@ impl Unpacker {
             .as_ref()
             .map_or(entry.size, |map| map.iter().map(|s| s.len).sum());
         self.charge(stored, &entry.path)?;
-        let file = match fs::create_file_at(self.walk.dir(), name, 0o600) {
+        // With its mode at once where that cannot be in the way of the writing; what makes a program of its owner's comes after that.
+        let mode = match self.owners {
+            Owners::Mapped(_) => entry.mode & 0o777,
+            Owners::Single => 0o600,
+        };
+        let file = match fs::create_file_at(self.walk.dir(), name, mode) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
                 self.clear(name, entry)?;
-                fs::create_file_at(self.walk.dir(), name, 0o600)
+                fs::create_file_at(self.walk.dir(), name, mode)
             }
             other => other,
         };
@@ -320,7 +328,7 @@ impl Unpacker {
         };
         let hash = (self.digests.is_some() && entry.sparse.is_none()).then(Sha256::new);
         let digest = self.write(archive, &file, &Open::new(name, entry, by_path), entry, hash)?;
-        self.end_file(&file, entry, digest)
+        self.end_file(&file, &made, entry, digest)
     }
 
     /// Goes on with a file that another worker began.
@@ -330,19 +338,27 @@ impl Unpacker {
             .open(&self.walk)
             .map_err(|e| os(&entry, "go on with the file", &e))?;
         let hash = open.hash().filter(|_| self.digests.is_some());
+        let made = fs::stat_fd(&file).map_err(|e| os(&entry, "examine it", &e))?;
         let digest = self.write(archive, &file, &open, &entry, hash)?;
-        self.end_file(&file, &entry, digest)
+        self.end_file(&file, &made, &entry, digest)
     }
 
-    fn end_file(&mut self, file: &File, entry: &Entry, digest: Option<Digest>) -> Result<(), UnpackError> {
-        if self.digests.is_some() {
-            let made = fs::stat_fd(file).map_err(|e| os(entry, "examine it", &e))?;
-            self.note(made.id.1, digest);
-        }
+    /// `made` is what the file was before its content came.
+    fn end_file(
+        &mut self,
+        file: &File,
+        made: &fs::Meta,
+        entry: &Entry,
+        digest: Option<Digest>,
+    ) -> Result<(), UnpackError> {
+        let bare = entry.xattrs.is_empty()
+            && !self.acls
+            && (self.owners != Owners::Single || (entry.uid, entry.gid) == (0, 0));
+        self.note(made.id.1, Known { digest, bare });
         if entry.sparse.is_some() {
             file.set_len(entry.size).map_err(|e| os(entry, "set its size", &e))?;
         }
-        self.attributes(file, entry)?;
+        self.attributes(file, entry, Some(made))?;
         fs::set_time_fd(file, entry.mtime).map_err(|e| os(entry, "set its time", &e))
     }
 
@@ -397,10 +413,10 @@ impl Unpacker {
         Ok(hash.map(|hash| Digest::from_bytes(hash.finalize().into())))
     }
 
-    /// Remembers the content of the file with this inode, just made; `None`: to be read back.
-    fn note(&mut self, inode: u64, digest: Option<Digest>) {
+    /// Remembers what is known of the file with this inode, just made.
+    fn note(&mut self, inode: u64, known: Known) {
         if let Some(digests) = &mut self.digests {
-            digests.note(inode, digest);
+            digests.note(inode, known);
         }
     }
 
@@ -496,9 +512,11 @@ impl Unpacker {
         fs::set_time_at(dir, name, entry.mtime).map_err(|e| os(entry, "set its time", &e))
     }
 
-    /// Owner, attributes and mode, in this order: a change of owner takes set-user-id bits and capabilities away.
-    fn attributes(&mut self, fd: &impl AsFd, entry: &Entry) -> Result<(), UnpackError> {
+    /// Owner, attributes and mode, in this order: a change of owner takes set-user-id bits and capabilities away. What `have` has already
+    /// is left alone.
+    fn attributes(&mut self, fd: &impl AsFd, entry: &Entry, have: Option<&fs::Meta>) -> Result<(), UnpackError> {
         match self.owners {
+            Owners::Mapped(_) if have.is_some_and(|have| (have.uid, have.gid) == (entry.uid, entry.gid)) => {}
             Owners::Mapped(_) => {
                 fs::chown_fd(fd, entry.uid, entry.gid).map_err(|e| os(entry, "set its owner", &e))?;
             }
@@ -515,13 +533,18 @@ impl Unpacker {
                     &name[..],
                     b"security.capability" | b"system.posix_acl_access" | b"system.posix_acl_default"
                 );
+            self.acls |= name == b"system.posix_acl_default";
             match kept.then(|| fs::set_xattr(fd, name, value)) {
                 None => self.stats.xattrs += 1,
                 Some(Err(e)) if fs::is_unsupported(&e) => self.stats.xattrs += 1,
                 Some(set) => set.map_err(|e| os(entry, &format!("set attribute `{}`", shown(name)), &e))?,
             }
         }
-        fs::chmod_fd(fd, entry.mode).map_err(|e| os(entry, "set its mode", &e))
+        match have {
+            // Access control lists are another way to say a mode.
+            Some(have) if have.mode == entry.mode && entry.xattrs.is_empty() => Ok(()),
+            _ => fs::chmod_fd(fd, entry.mode).map_err(|e| os(entry, "set its mode", &e)),
+        }
     }
 
     fn refuse_xattrs(&self, entry: &Entry) -> Result<(), UnpackError> {

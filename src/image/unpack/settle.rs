@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use super::error::UnpackError;
 use super::path::Clean;
 use super::walk::OPAQUE_XATTR;
-use super::{Owners, Unpacker};
+use super::{Known, Owners, Unpacker};
 use crate::image::tar::shown;
 use crate::image::tree;
 use crate::sys::fs::{self, Kind, Meta};
@@ -75,7 +75,7 @@ impl Unpacker {
                 tree::copy_node(&found.dir, &found.name, &found.meta, to, target_name, chown).map_err(failed)?;
                 if found.meta.kind == Kind::File {
                     let made = fs::stat_at(self.walk.dir(), target_name).map_err(failed)?;
-                    self.note(made.id.1, None);
+                    self.note(made.id.1, Known::default());
                 }
             }
         }
