@@ -97,7 +97,7 @@ impl Line {
             let (Some(input), Some(output)) = (decoder.stdin.take(), decoder.stdout.take()) else {
                 return Err(LayerError::GivenUp);
             };
-            fs::grow_pipe(&input, bounds::PIPE_BYTES);
+            fs::grow_pipe(&input, bounds::FEED_PIPE_BYTES);
             fs::grow_pipe(&output, bounds::PIPE_BYTES);
             Ok((
                 worker,

@@ -179,7 +179,7 @@ pub const WORKER_REPLY_MS: u64 = 1_800_000;
 /// Bytes of compressed input that a decoder holds.
 pub const DECODE_BUFFER_BYTES: usize = 64 << 10;
 /// Bytes of a layer, compressed and not, between two places from which it can be gone on with: what a kill costs.
-pub const CHECKPOINT_BYTES: u64 = 128 << 10;
+pub const CHECKPOINT_BYTES: u64 = 256 << 10;
 /// Bytes of a layer's archive between two words of its worker about how far it is.
 pub const CHECKPOINT_ARCHIVE_BYTES: u64 = 256 << 10;
 /// Compressed bytes of a layer between two such places that are on the device: what a power cut costs, with what comes while the
@@ -215,6 +215,8 @@ pub const LAYERS_IN_FLIGHT: usize = 3;
 pub const LAYER_BUSY_MS: u64 = 3_600_000;
 /// Bytes of the pipes between the helpers of a pull: what is in them is fetched again after a kill.
 pub const PIPE_BYTES: usize = 256 << 10;
+/// Bytes of the pipe with what is still compressed.
+pub const FEED_PIPE_BYTES: usize = 128 << 10;
 /// Bytes of the disk that a pull leaves free, unless told otherwise.
 pub const DISK_RESERVE_BYTES: u64 = 64 << 20;
 /// Progress events of a pull that wait for whoever shows them.
