@@ -16,6 +16,7 @@ use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
@@ -41,16 +42,18 @@ impl Guarded {
         let pki = Pki::new(&scratch.join("pki"));
         let mut registry = Registry::plain();
         registry.push_image("app", "1", image);
-        let port = registry.port();
+        // Known once it has been started again.
+        let port = Arc::new(AtomicU16::new(0));
         let harm: Arc<Mutex<Arc<Harm>>> = Arc::new(Mutex::new(Arc::new(|asked, _, pass| pass(asked))));
         let seen: Arc<Mutex<BTreeMap<String, usize>>> = Arc::default();
         let signer = pki.server("tokens");
         let server = Faulty::start_tls(&pki.server("proxy"), {
-            let (harm, seen) = (harm.clone(), seen.clone());
+            let (harm, seen, port) = (harm.clone(), seen.clone(), port.clone());
             move |asked, _| {
                 if asked.path.starts_with("/token?") {
                     return token(asked, &signer);
                 }
+                let port = port.load(Ordering::Relaxed);
                 if !asked.path.contains("/blobs/") {
                     return pass(port, asked);
                 }
@@ -65,6 +68,7 @@ impl Guarded {
             }
         });
         registry.want_tokens(format!("https://{}/token", server.host()), pki.ca());
+        port.store(registry.port(), Ordering::Relaxed);
         let guarded = Guarded {
             server,
             scratch,
