@@ -40,11 +40,16 @@ fuzz_target!(init: seeds::write("kept"), |data: &[u8]| {
     }
 });
 
-/// A scratch folder; everything else is out of reach.
-fn folder() -> &'static Path {
-    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-    FOLDER.get_or_init(|| {
-        let base = if Path::new("/dev/shm").is_dir() { "/dev/shm" } else { "/tmp" };
+/// A scratch folder, and the ids of this process; everything else is out of reach.
+fn field() -> &'static (PathBuf, Owners) {
+    static FIELD: OnceLock<(PathBuf, Owners)> = OnceLock::new();
+    FIELD.get_or_init(|| {
+        let owners = Owners::of_this_process().expect("/proc is mounted");
+        let base = if Path::new("/dev/shm").is_dir() {
+            "/dev/shm"
+        } else {
+            "/tmp"
+        };
         let folder = Path::new(base).join(format!("dunlin-fuzz-kept-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&folder);
         std::fs::create_dir_all(folder.join("root")).expect("memory for a folder");
@@ -58,13 +63,22 @@ fn folder() -> &'static Path {
             (corpus.as_fd(), landlock::Access::Write),
         ];
         landlock::restrict(&rules).expect("landlock, or a kernel without it");
-        folder
+        (folder, owners)
     })
+}
+
+fn folder() -> &'static Path {
+    &field().0
 }
 
 fn file(name: &str, bytes: &[u8]) -> File {
     let path = folder().join(name);
-    let file = File::options().read(true).write(true).create(true).truncate(true).open(path);
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(path);
     let file = file.expect("memory for a file");
     file.write_all_at(bytes, 0).expect("memory for a file");
     file
@@ -84,7 +98,10 @@ fn mark(data: &[u8]) {
     for bytes in [data, &whole] {
         if let Ok(mark) = record::decode::<Mark>(bytes, path) {
             assert!(mark.state.len() <= bytes.len());
-            assert_eq!(record::decode::<Mark>(&record::encode(&mark), path).expect("its own"), mark);
+            assert_eq!(
+                record::decode::<Mark>(&record::encode(&mark), path).expect("its own"),
+                mark
+            );
         }
     }
 }
@@ -204,7 +221,9 @@ fn written_recipe(data: &[u8]) {
                 want.push(Step::Part(number, len));
             }
             3 => {
-                writer.save(number, &mut |at| Ok((at == 0).then(|| (u64::from(*a), rest.to_vec()))));
+                writer.save(number, &mut |at| {
+                    Ok((at == 0 && !rest.is_empty()).then(|| (u64::from(*a), rest.to_vec())))
+                });
                 saves += 1;
             }
             _ => {
@@ -238,7 +257,9 @@ fn written_recipe(data: &[u8]) {
 
 /// A worker's state, a journal and the rest of an archive: two lengths, then the three.
 fn unpacker(data: &[u8]) {
-    let Some((head, rest)) = data.split_first_chunk::<4>() else { return };
+    let Some((head, rest)) = data.split_first_chunk::<4>() else {
+        return;
+    };
     let length = |a: u8, b: u8, max: usize| usize::from(u16::from_le_bytes([a, b])).min(max);
     let (state, rest) = rest.split_at(length(head[0], head[1], rest.len()));
     let (journal, rest) = rest.split_at(length(head[2], head[3], rest.len()));
@@ -246,9 +267,7 @@ fn unpacker(data: &[u8]) {
     std::fs::create_dir(path.join("d")).expect("memory");
     std::fs::write(path.join("d/open"), "some content").expect("memory");
     let root = fs::open_dir(&path).expect("its own folder");
-    static OWNERS: OnceLock<Owners> = OnceLock::new();
-    let owners = OWNERS.get_or_init(|| Owners::of_this_process().expect("/proc is mounted"));
-    let mut unpacker = Unpacker::new(root.try_clone().expect("descriptors"), owners.clone(), LIMITS);
+    let mut unpacker = Unpacker::new(root.try_clone().expect("descriptors"), field().1.clone(), LIMITS);
     // Archives are too short here for marks of their own.
     unpacker.keep_journal(file("journal", journal), Box::new(|_| Ok(())));
     if unpacker.go_on(state, Some(file("begun", b"DUNR\x01\0\0\0"))).is_ok() && unpacker.unpack(rest).is_ok() {

@@ -219,8 +219,21 @@ fn kept() -> Vec<Vec<u8>> {
         boot: "boot".to_owned(),
     };
     // Numbers and flags, no links, one directory on the way, a journal of 18 bytes, a recipe of 8, and a file that is being written.
-    let mut state = vec![2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, b'd', 2, 3, 18, 1, 8, 0, 0, 0, 0];
-    state.extend([&[5, 3, 1, 4][..], b"open", &[6], b"d/open", &[164, 3, 0, 0, 10, 0, 0, 0, 5], &hash, &[0]].concat());
+    let mut state = vec![
+        2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, b'd', 2, 3, 18, 1, 8, 0, 0, 0, 0,
+    ];
+    state.extend(
+        [
+            &[5, 3, 1, 4][..],
+            b"open",
+            &[6],
+            b"d/open",
+            &[164, 3, 0, 0, 10, 0, 0, 0, 5],
+            &hash,
+            &[0],
+        ]
+        .concat(),
+    );
     let mut journal = Vec::new();
     for path in ["d", "d/open"] {
         let name = path.bytes().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
@@ -239,7 +252,11 @@ fn kept() -> Vec<Vec<u8>> {
         [&[1], &streamed[..]].concat(),
         [&[2], &recipe[..]].concat(),
         [&[2], &recipe[8..recipe.len() - 45]].concat(),
-        [&[3], b"\x00\x05aa\x01\x07ab\x02\x03ab\x03\x07ab\x04\x00aa\x01\x07ab\x02\x00aa".as_slice()].concat(),
+        [
+            &[3],
+            b"\x00\x05aa\x01\x07ab\x02\x03ab\x03\x07ab\x04\x00aa\x01\x07ab\x02\x00aa".as_slice(),
+        ]
+        .concat(),
         [&[4], &lengths[..], &state, &journal, &rest].concat(),
         [&[5], &place[..]].concat(),
     ]
