@@ -137,7 +137,7 @@ fn point(data: &[u8]) {
 
 /// A recipe as it lies on the disk; one that begins as one gets an end, too.
 fn any_recipe(data: &[u8]) {
-    let total = 1u64 << 20;
+    let total = 1u64 << 14;
     let end = [&[0, 8, 0, 0, 0][..], &total.to_le_bytes()].concat();
     let mended = [b"DUNR\x01\0\0\0", data, &end, &[0; 32]].concat();
     for bytes in [data, &mended] {
