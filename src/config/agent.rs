@@ -89,6 +89,12 @@ pub struct Registry {
     pub policy: Option<PathBuf>,
     /// Layers fetched at once.
     pub parallel: Option<u32>,
+    /// Bytes per second of all layers together; no bound when nothing is said.
+    pub rate: Option<Bytes>,
+    /// The longest wait for an answer, and for the next byte of one.
+    pub timeout: Option<Span>,
+    /// Tries of one request; of a layer, tries in a row without progress.
+    pub attempts: Option<u32>,
 }
 
 /// The broker.
@@ -230,6 +236,20 @@ impl Settings {
         check(
             self.registry.parallel.is_none_or(|n| (1..=16).contains(&n)),
             "`registry.parallel` must be 1 to 16",
+        );
+        check(
+            self.registry.rate.is_none_or(|rate| rate.0 >= 1024),
+            "`registry.rate` must be at least 1K",
+        );
+        check(
+            self.registry
+                .timeout
+                .is_none_or(|timeout| (1_000..=3_600_000).contains(&timeout.ms())),
+            "`registry.timeout` must be 1s to 1h",
+        );
+        check(
+            self.registry.attempts.is_none_or(|n| (1..=100).contains(&n)),
+            "`registry.attempts` must be 1 to 100",
         );
         check(
             (1..=1000).contains(&self.apps.pull_attempts),

@@ -10,7 +10,7 @@ use super::folders::Folders;
 use crate::disk::{DiskError, durable};
 use crate::types::bounds::{ECOSYSTEM_FILE_BYTES, POLICY_KEYS};
 use crate::types::read::{self, Malformed};
-use crate::types::reference::Reference;
+use crate::types::reference::{Reference, full_path};
 use crate::types::{base64, digest::Digest};
 
 /// The host's file, for all who have none of their own.
@@ -246,9 +246,9 @@ fn normal(name: &str) -> String {
         .strip_prefix("index.")
         .filter(|rest| rest.starts_with("docker.io/"))
         .unwrap_or(name);
-    match name.strip_prefix("docker.io/") {
-        Some(path) if !path.contains('/') => format!("docker.io/library/{path}"),
-        _ => name.to_owned(),
+    match name.split_once('/') {
+        Some((registry, path)) => format!("{registry}/{}", full_path(registry, path)),
+        None => name.to_owned(),
     }
 }
 

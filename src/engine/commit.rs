@@ -42,7 +42,7 @@ impl Engine {
         say(&mut config, words, "")?;
         let workers: Arc<dyn Workers> = Arc::new(self.workers()?);
         self.sweep_store(&*workers, false)?;
-        let options = self.pull_options(&Reach::default());
+        let options = self.plain_options(&Reach::default());
         let archive = NewArchive::read(self.store(), &options, input)?;
         self.put_together(&workers, None, archive, config, name, progress)
     }
@@ -76,7 +76,7 @@ impl Engine {
         say(&mut config, words, &record.spec.args.join(" "))?;
         let workers: Arc<dyn Workers> = Arc::new(self.workers()?);
         self.sweep_store(&*workers, false)?;
-        let options = self.pull_options(&Reach::default());
+        let options = self.plain_options(&Reach::default());
         let paused = pause && view.status == Status::Running;
         if paused && let Err(error) = self.pause(typed) {
             crate::warn!("`{}` goes on while it is read: {error}", record.name);
@@ -99,7 +99,7 @@ impl Engine {
         progress: &mut (dyn FnMut(Progress) + Send),
     ) -> Result<ImageRecord, EngineError> {
         let name = name.map(images::new_name).transpose()?;
-        let options = self.pull_options(&Reach::default());
+        let options = self.plain_options(&Reach::default());
         let whole = make::Whole { base, archive, config };
         let made = make::make(self.store(), workers, whole, name.as_ref(), &options, progress);
         Ok(runtime()?.block_on(made)?)

@@ -2,7 +2,7 @@
 
 use super::index::{self, IndexLock};
 use super::view::ContainerView;
-use super::{Engine, EngineError, usage, volume};
+use super::{Engine, EngineError, volume};
 use crate::disk::DiskError;
 use crate::engine::filter::Filter;
 use crate::image::sweep;
@@ -170,7 +170,7 @@ impl Engine {
                 volume::take_away(self.layout(), &found.name)?
             };
             if let Some(gone) = gone {
-                pruned.bytes += usage::tree_bytes(&gone);
+                pruned.bytes += self.tree_bytes(&gone);
                 self.remove_tree(&gone)?;
                 pruned.volumes.push(found.name);
             }
@@ -200,14 +200,13 @@ impl Engine {
         let free = sizes.iter().filter(|(key, _)| !needed.contains(key));
         usage.images_reclaimable = free.map(|(_, (bytes, _))| bytes).sum::<u64>() + parts;
         for image in images {
-            let (mut layers, mut shared, mut unique) = (0, 0, 0);
+            let (mut shared, mut unique) = (0, 0);
             for key in own_layers(&image) {
                 let (bytes, users) = sizes.get(&key).copied().unwrap_or_default();
-                layers += bytes;
                 *(if users > 1 { &mut shared } else { &mut unique }) += bytes;
             }
             // Configuration and manifest are its own.
-            let blobs = image.size.saturating_sub(layers);
+            let blobs = self.store().blob_bytes(&image);
             usage.images_bytes += blobs;
             if !used.contains(&image.id) {
                 usage.images_reclaimable += blobs;
@@ -224,7 +223,7 @@ impl Engine {
         for found in volume::all(self.layout())? {
             usage.volumes.push(VolumeUse {
                 links: links.get(&found.name).copied().unwrap_or(0),
-                bytes: usage::tree_bytes(&volume::data(self.layout(), &found.name)),
+                bytes: self.tree_bytes(&volume::data(self.layout(), &found.name)),
                 name: found.name,
             });
         }

@@ -62,10 +62,7 @@ impl Engine {
         let client = self.client(reference, reach)?;
         let workers: Arc<dyn Workers> = Arc::new(self.workers()?);
         self.sweep_store(&*workers, false)?;
-        let options = PullOptions {
-            policy: Arc::new(self.policy(reach)?),
-            ..self.pull_options(reach)
-        };
+        let options = self.pull_options(reach)?;
         let image = runtime()?.block_on(pull::pull(
             self.store(),
             &client,
@@ -75,11 +72,6 @@ impl Engine {
             progress,
         ));
         Ok(image?)
-    }
-
-    /// What policy.json says: the one that is named, the settings', the user's, or the host's.
-    pub(super) fn policy(&self, reach: &Reach) -> Result<Policy, EngineError> {
-        policy(self.settings(), reach)
     }
 
     /// Fetches what is missing of an image from where it came; `reference` names it by its digest.
@@ -94,7 +86,7 @@ impl Engine {
         };
         let client = self.client(reference, &reach)?;
         let workers: Arc<dyn Workers> = Arc::new(self.workers()?);
-        let options = self.pull_options(&reach);
+        let options = self.plain_options(&reach);
         let mut silent = |_| ();
         let fetched = pull::refetch(self.store(), &client, &workers, reference, &options, &mut silent);
         Ok(runtime()?.block_on(fetched)?)
@@ -108,12 +100,23 @@ impl Engine {
         Ok(())
     }
 
-    pub(super) fn pull_options(&self, reach: &Reach) -> PullOptions {
+    /// For what comes from elsewhere.
+    pub(super) fn pull_options(&self, reach: &Reach) -> Result<PullOptions, EngineError> {
+        Ok(PullOptions {
+            policy: Arc::new(policy(self.settings(), reach)?),
+            ..self.plain_options(reach)
+        })
+    }
+
+    /// For what was let in before, or is made here: without a policy.
+    pub(super) fn plain_options(&self, reach: &Reach) -> PullOptions {
         let standard = PullOptions::default();
         let reserve = self.settings().store.reserve.or(self.board().storage.reserve);
+        let parallel = self.settings().registry.parallel;
         PullOptions {
             platform: reach.platform.clone().unwrap_or(standard.platform),
             reserve: reserve.map_or(standard.reserve, |reserve| reserve.0),
+            parallel: parallel.map_or(standard.parallel, |layers| layers as usize),
             program: standard.program,
             policy: standard.policy,
             holds: reach.holds.clone(),
@@ -130,7 +133,7 @@ impl Engine {
     }
 }
 
-/// The same where there need be no store.
+/// What policy.json says: the one that is named, the settings', the user's, or the host's. There need be no store.
 pub(super) fn policy(settings: &Settings, reach: &Reach) -> Result<Policy, EngineError> {
     let (uid, _) = creds::effective_ids();
     let named = reach.signature_policy.as_deref();

@@ -9,7 +9,6 @@ use crate::image::pull::{Progress, PullError};
 use crate::image::push;
 use crate::image::save::{SaveError, Saver, Shape};
 use crate::image::sink::Sink;
-use crate::image::trust;
 use crate::image::worker::Workers;
 use crate::store::ImageRecord;
 use crate::types::digest::Digest;
@@ -87,8 +86,7 @@ impl Engine {
     ) -> Result<Vec<ImageRecord>, EngineError> {
         let workers: Arc<dyn Workers> = Arc::new(self.workers()?);
         self.sweep_store(&*workers, false)?;
-        let options = self.pull_options(&Reach::default());
-        let policy = self.policy(&Reach::default())?;
+        let options = self.pull_options(&Reach::default())?;
         let files = match input {
             None => Files::folder(path),
             Some(input) => {
@@ -97,7 +95,6 @@ impl Engine {
             }
         };
         let layout = Layout::detect(files).map_err(|source| at(path, source))?;
-        trust::admit_layout(&policy, &layout, None)?;
         let loaded = load::load(self.store(), &workers, &layout, &options, progress);
         Ok(runtime()?.block_on(loaded)?)
     }
@@ -112,8 +109,7 @@ impl Engine {
     ) -> Result<ImageRecord, EngineError> {
         let workers: Arc<dyn Workers> = Arc::new(self.workers()?);
         self.sweep_store(&*workers, false)?;
-        let options = self.pull_options(reach);
-        let policy = self.policy(reach)?;
+        let options = self.pull_options(reach)?;
         let layout = match input {
             None => Layout::open(transport, path),
             Some(input) => {
@@ -122,7 +118,6 @@ impl Engine {
             }
         };
         let layout = layout.map_err(|source| at(path, source))?;
-        trust::admit_layout(&policy, &layout, tag)?;
         let picked = load::pick(self.store(), &workers, &layout, tag, &options, progress);
         Ok(runtime()?.block_on(picked)?)
     }

@@ -2,14 +2,13 @@
 
 use super::view::ContainerView;
 use super::{Engine, EngineError};
+use crate::image::{tree, worker};
 use crate::runtime::cgroup::Stats;
+use crate::sys::fs;
 use crate::types::container::ContainerRecord;
-use std::fs;
-use std::os::unix::fs::MetadataExt as _;
+use std::io;
+use std::os::fd::AsFd as _;
 use std::path::Path;
-
-/// Files that are counted in one writable layer or volume at the most; a size beyond is a lower bound.
-const FILES_MAX: u64 = 1_000_000;
 
 /// A process of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +38,7 @@ impl Engine {
 
     /// Bytes of a container's writable layer and of its image.
     pub fn sizes(&self, record: &ContainerRecord) -> (u64, u64) {
-        let upper = tree_bytes(&self.layout().container(&record.id).join("upper"));
+        let upper = self.tree_bytes(&self.layout().container(&record.id).join("upper"));
         let image = self
             .store()
             .image(&record.image)
@@ -47,6 +46,28 @@ impl Engine {
             .flatten()
             .map_or(0, |image| image.size);
         (upper, image)
+    }
+
+    /// Bytes on disk of everything below a folder; what is closed to this process, a worker looks into.
+    pub(super) fn tree_bytes(&self, dir: &Path) -> u64 {
+        let seen = match fs::open_dir(dir).and_then(|dir| tree::measure(&dir)) {
+            Ok((bytes, true)) => return bytes,
+            Ok((bytes, false)) => bytes,
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => 0,
+            Err(_) => return 0,
+        };
+        let measured = fs::name_dir(dir)
+            .map_err(EngineError::io("open", dir))
+            .and_then(|tree| {
+                worker::measure(&self.workers()?, tree.as_fd()).map_err(|source| EngineError::Worker {
+                    path: dir.to_owned(),
+                    source: Box::new(source),
+                })
+            });
+        measured.unwrap_or_else(|error| {
+            crate::warn!("{error}; not all of `{}` is counted", dir.display());
+            seen
+        })
     }
 
     /// The processes of a container that runs, in the order of their numbers.
@@ -59,7 +80,7 @@ impl Engine {
                 reason: "only running containers have processes",
             });
         };
-        let mut all: Vec<Process> = fs::read_dir("/proc")
+        let mut all: Vec<Process> = std::fs::read_dir("/proc")
             .map_err(EngineError::io("read", Path::new("/proc")))?
             .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
             .filter_map(process)
@@ -81,43 +102,20 @@ impl Engine {
     }
 }
 
-/// Bytes on disk of everything below a folder that can be read.
-pub(super) fn tree_bytes(dir: &Path) -> u64 {
-    let mut left = FILES_MAX;
-    bytes_below(dir, &mut left)
-}
-
-fn bytes_below(dir: &Path, left: &mut u64) -> u64 {
-    let mut bytes = 0;
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        if *left == 0 {
-            break;
-        }
-        *left -= 1;
-        let Ok(meta) = entry.metadata() else { continue };
-        bytes += if meta.is_dir() {
-            bytes_below(&entry.path(), left)
-        } else {
-            meta.blocks() * 512
-        };
-    }
-    bytes
-}
-
 fn process(host_pid: i32) -> Option<Process> {
-    let status = fs::read_to_string(format!("/proc/{host_pid}/status")).ok()?;
+    let status = std::fs::read_to_string(format!("/proc/{host_pid}/status")).ok()?;
     let field = |name: &str| {
         status
             .lines()
             .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
             .map(str::trim)
     };
-    let stat = fs::read_to_string(format!("/proc/{host_pid}/stat")).ok()?;
+    let stat = std::fs::read_to_string(format!("/proc/{host_pid}/stat")).ok()?;
     // proc_pid_stat(5): the name in parentheses may hold anything; fields after it are counted from 3.
     let rest: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     let number = |at: usize| rest.get(at - 3).and_then(|text| text.parse::<u64>().ok());
     let host_uid: u32 = field("Uid")?.split_whitespace().nth(1)?.parse().ok()?;
-    let arguments = fs::read(format!("/proc/{host_pid}/cmdline")).ok()?;
+    let arguments = std::fs::read(format!("/proc/{host_pid}/cmdline")).ok()?;
     let mut command = String::from_utf8_lossy(&arguments)
         .trim_end_matches('\0')
         .replace('\0', " ");
@@ -137,7 +135,7 @@ fn process(host_pid: i32) -> Option<Process> {
 
 /// The id inside a process's user namespace of an id that we see.
 fn inside(host_pid: i32, uid: u32) -> Option<u32> {
-    let map = fs::read_to_string(format!("/proc/{host_pid}/uid_map")).ok()?;
+    let map = std::fs::read_to_string(format!("/proc/{host_pid}/uid_map")).ok()?;
     map.lines().find_map(|line| {
         let mut numbers = line.split_whitespace().map(|number| number.parse::<u32>().ok());
         let (inside, outside, count) = (numbers.next()??, numbers.next()??, numbers.next()??);

@@ -38,7 +38,7 @@ struct State {
 
 /// Where to go on in a stream.
 #[derive(Clone, Serialize, Deserialize)]
-pub(super) struct Stream {
+pub struct Stream {
     /// Hash of the blob's bytes that were fetched.
     #[serde(with = "serde_bytes")]
     hash: Vec<u8>,
@@ -57,8 +57,8 @@ pub(super) struct Stream {
     pub(super) state: Vec<u8>,
 }
 
-/// What an earlier process has left.
-pub(super) struct Found {
+/// What an earlier process has left of a layer.
+pub struct Found {
     pub(super) format: Format,
     /// Compressed bytes that need not be fetched again.
     pub(super) fetched: u64,
@@ -69,22 +69,47 @@ pub(super) struct Found {
 impl Found {
     /// What there is of this layer and good for this blob.
     pub(super) fn read(stage: &LayerStage, blob: &Digest, size: u64) -> Option<Found> {
-        let mark = stage.mark(blob).filter(|mark| mark.fetched <= size)?;
+        Found::of(&stage.mark(blob)?, size)
+    }
+
+    /// What a mark says, where that can be so for a blob of so many bytes.
+    pub fn of(mark: &Mark, size: u64) -> Option<Found> {
         let state: State = postcard::from_bytes(&mark.state).ok()?;
-        let good = state.version == worker::VERSION
-            && state
-                .stream
-                .as_ref()
-                .is_none_or(|stream| stream.hash().is_some() && stream.made_hash().is_some());
-        good.then(|| Found {
+        let good = state.version == worker::VERSION && mark.fetched <= size;
+        let stream = state.stream.map(Box::new);
+        let fits = stream.as_ref().is_none_or(|stream| stream.fits(mark.fetched, size));
+        (good && fits).then_some(Found {
             format: state.format,
             fetched: mark.fetched,
-            stream: state.stream.map(Box::new),
+            stream,
         })
+    }
+
+    /// As a mark holds it.
+    pub fn state(&self) -> Vec<u8> {
+        let stream = self.stream.as_deref().cloned();
+        state(self.format, stream)
     }
 }
 
+fn state(format: Format, stream: Option<Stream>) -> Vec<u8> {
+    let version = worker::VERSION;
+    let state = State {
+        version,
+        format,
+        stream,
+    };
+    postcard::to_allocvec(&state).unwrap_or_default()
+}
+
 impl Stream {
+    /// Whether its places come in their order and within bounds, and its hashes can be gone on with.
+    fn fits(&self, fetched: u64, size: u64) -> bool {
+        let order = fetched <= self.point.at && self.point.at <= size && self.made <= self.taken;
+        let bounded = self.taken <= bounds::LAYER_BYTES * 2 && self.bytes <= bounds::LAYER_BYTES;
+        order && bounded && self.hash().is_some() && self.made_hash().is_some()
+    }
+
     /// Hash of the blob's bytes that were fetched.
     pub(super) fn hash(&self) -> Option<Sha256> {
         hash::restore(&self.hash)
@@ -213,20 +238,16 @@ impl Course {
             return Ok(None);
         }
         now.last = point.at;
-        let state = State {
-            version: worker::VERSION,
-            format: self.format,
-            stream: Some(Stream {
-                hash: hash::save(&blob_hash),
-                point,
-                made,
-                made_hash: hash::save(&made_hash),
-                taken,
-                bytes,
-                state,
-            }),
+        let stream = Stream {
+            hash: hash::save(&blob_hash),
+            point,
+            made,
+            made_hash: hash::save(&made_hash),
+            taken,
+            bytes,
+            state,
         };
-        let mark = self.of(fetched, bytes, &state);
+        let mark = self.of(fetched, bytes, Some(stream));
         if now.spool.take().is_some() {
             now.synced = 0;
         }
@@ -238,13 +259,13 @@ impl Course {
         Ok(due.then_some(mark))
     }
 
-    fn of(&self, fetched: u64, bytes: u64, state: &State) -> Mark {
+    fn of(&self, fetched: u64, bytes: u64, stream: Option<Stream>) -> Mark {
         Mark {
             blob: self.blob,
             fetched,
             bytes,
-            spooled: state.stream.is_none(),
-            state: postcard::to_allocvec(state).unwrap_or_default(),
+            spooled: stream.is_none(),
+            state: state(self.format, stream),
             boot: String::new(),
         }
     }
@@ -282,12 +303,7 @@ impl Course {
         if now.spool.is_none() || now.off {
             return Ok(());
         }
-        let state = State {
-            version: worker::VERSION,
-            format: self.format,
-            stream: None,
-        };
-        let mark = self.of(fetched, fetched, &state);
+        let mark = self.of(fetched, fetched, None);
         match synced {
             true => self.stage.write_synced(mark)?,
             false => self.stage.write_mark(mark)?,

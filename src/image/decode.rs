@@ -133,7 +133,9 @@ impl Point {
 
     /// From the body of a frame; nothing in it is to be trusted.
     pub fn decode(body: &[u8]) -> Option<Point> {
-        postcard::from_bytes(body).ok()
+        let point: Point = postcard::from_bytes(body).ok()?;
+        // What comes after it is counted from there.
+        (point.at <= u64::MAX / 2).then_some(point)
     }
 
     fn read(mut input: impl Read) -> Result<Point, DecodeError> {
@@ -203,11 +205,10 @@ fn run(format: &str, max: u64, how: &str) -> Result<(), DecodeError> {
     let input = open(io::stdin().as_fd().try_clone_to_owned())?;
     let output = open(io::stdout().as_fd().try_clone_to_owned())?;
     sandbox::enter(Profile::Filter, &[]).map_err(|_| DecodeError::Start)?;
-    let point = match how {
-        "go-on" => Point::read(&input).map(Some),
-        _ => Ok(None),
+    let done = match how {
+        "go-on" => go_on(format, &input, &output, max),
+        how => work(format, &input, None, Out::new(&output, max, !how.is_empty())),
     };
-    let done = point.and_then(|point| work(format, &input, point, Out::new(&output, max, !how.is_empty())));
     // The process ends now. Closing asks about the descriptor first in debug builds, which the filter forbids.
     std::mem::forget((input, output));
     done
@@ -216,6 +217,12 @@ fn run(format: &str, max: u64, how: &str) -> Result<(), DecodeError> {
 /// Decodes `input` to `output`, at most `max` bytes, without frames.
 pub fn decode(format: &str, input: impl Read, output: impl Write, max: u64) -> Result<(), DecodeError> {
     work(format, input, None, Out::new(output, max, false))
+}
+
+/// The same in frames, from the [`Point`] that comes first.
+pub fn go_on(format: &str, mut input: impl Read, output: impl Write, max: u64) -> Result<(), DecodeError> {
+    let point = Point::read(&mut input)?;
+    work(format, input, Some(point), Out::new(output, max, true))
 }
 
 fn work(format: &str, input: impl Read, point: Option<Point>, mut out: Out<impl Write>) -> Result<(), DecodeError> {

@@ -187,23 +187,23 @@ async fn fetch(
     let lock = Arc::new(lock);
     let mut slot = Some(slot);
     let stage = context.store.part(&wanted.diff);
-    let mut found = match context.source {
+    let found = match context.source {
         Source::Registry { .. } => Found::read(&stage, &wanted.blob.digest, wanted.blob.size),
         Source::Layout(_) => None,
     };
-    loop {
-        let goes_on = found.is_some();
-        match attempt(context, wanted, ladder, &mut slot, &lock, found.take()).await {
-            // What was kept may have been damaged, or the registry has something else under the same name now.
-            Err(error) if goes_on && error.is_of_content() => {
-                crate::debug!("layer `{}`: {error}; it is begun anew", wanted.blob.digest);
-            }
-            done => return done,
+    let mut pieced = found.is_some();
+    let first = attempt(context, wanted, ladder, &mut slot, &lock, found, &mut pieced).await;
+    match first {
+        // What was kept may have been damaged, or the registry has something else under the same name now.
+        Err(error) if pieced && error.is_of_content() => {
+            crate::debug!("layer `{}`: {error}; it is begun anew", wanted.blob.digest);
+            attempt(context, wanted, ladder, &mut slot, &lock, None, &mut pieced).await
         }
+        done => done,
     }
 }
 
-/// Fetches a layer from where an earlier process left it, or from its beginning.
+/// Fetches a layer from where an earlier process left it, or from its beginning; notes whether the bytes were put together.
 async fn attempt(
     context: &Arc<Context>,
     wanted: &Wanted,
@@ -211,6 +211,7 @@ async fn attempt(
     slot: &mut Option<SemaphorePermit<'_>>,
     lock: &Arc<LayerLock>,
     found: Option<Found>,
+    pieced: &mut bool,
 ) -> Result<LayerKey, LayerError> {
     let mut intake = Intake::open(context, wanted, found.as_ref())?;
     let format = match &found {
@@ -275,6 +276,7 @@ async fn attempt(
             Err(error)
         }
     };
+    *pieced |= intake.is_pieced();
     let done = match thread.await.unwrap_or(Err(LayerError::GivenUp)) {
         Err(LayerError::Worker(WorkerError::Unpack(UnpackError::Bytes { max, .. }))) if by_disk => {
             Err(LayerError::Full { free: max })

@@ -43,6 +43,11 @@ impl Intake {
         })
     }
 
+    /// Whether the bytes are those of several answers, which need not fit together.
+    pub(super) fn is_pieced(&self) -> bool {
+        matches!(&self.blob, Blob::Registry(stream) if stream.traffic().answers > 1)
+    }
+
     /// The first bytes, enough to know the format.
     pub(super) async fn start(&mut self) -> Result<&[u8], LayerError> {
         while self.start.len() < Format::MAGIC_BYTES {

@@ -22,7 +22,7 @@ use crate::types::digest::Digest;
 use crate::types::oci::image::ImageConfiguration;
 use crate::types::platform::Platform;
 use crate::types::read;
-use crate::types::reference::{Named, Reference};
+use crate::types::reference::{Named, Reference, full_path};
 
 /// The annotation that names an image in `index.json`.
 pub(super) const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -329,11 +329,6 @@ impl Layout {
         Ok(())
     }
 
-    /// The image with this tag for this platform; `None` is the only one.
-    pub(super) fn find(&self, tag: Option<&str>, platform: &Platform) -> Result<Found, LayoutError> {
-        self.image(self.top(tag)?, platform)
-    }
-
     /// The image that an entry stands for.
     pub(super) fn image(&self, top: &Top, platform: &Platform) -> Result<Found, LayoutError> {
         let (mut digest, mut media_type) = (top.digest, top.media_type.clone());
@@ -504,8 +499,8 @@ pub fn normal(text: &str) -> Option<Reference> {
             tag,
             digest,
         } => {
-            let official = if repository.contains('/') { "" } else { "library/" };
-            Reference::new("docker.io", &format!("{official}{repository}"), tag.as_deref(), digest).ok()
+            let path = full_path("docker.io", &repository);
+            Reference::new("docker.io", &path, tag.as_deref(), digest).ok()
         }
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::decode::{self, DecodeError, Format};
 use super::layout::Layout;
 use super::pull::{Progress, PullError, PullOptions, take};
+use super::trust;
 use super::worker::Workers;
 use crate::disk::DiskError;
 use crate::store::{ImageRecord, Store, StoreError};
@@ -125,6 +126,7 @@ pub async fn load(
     options: &PullOptions,
     progress: &mut (dyn FnMut(Progress) + Send),
 ) -> Result<Vec<ImageRecord>, PullError> {
+    trust::admit_layout(&options.policy, layout, None)?;
     let mut images: Vec<ImageRecord> = Vec::new();
     for top in &layout.tops {
         let names = layout.names(top);
@@ -144,6 +146,7 @@ pub async fn pick(
     options: &PullOptions,
     progress: &mut (dyn FnMut(Progress) + Send),
 ) -> Result<ImageRecord, PullError> {
+    trust::admit_layout(&options.policy, layout, tag)?;
     let top = layout.top(tag).map_err(|source| PullError::Layout {
         name: layout.path().display().to_string(),
         source,

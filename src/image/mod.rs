@@ -3,7 +3,7 @@
 
 pub mod check;
 pub mod copy;
-mod course;
+pub mod course;
 pub mod decode;
 mod diff;
 mod fetch;

@@ -113,7 +113,7 @@ pub fn layer(store: &Store, workers: &dyn Workers, layer: &LayerKey) -> Result<L
 }
 
 fn open(store: &Store, layer: &LayerKey) -> Result<(File, u64), PackError> {
-    let path: PathBuf = store.layout().layers().join(layer.key.hex()).join("recipe");
+    let path: PathBuf = store.recipe_path(&layer.key);
     let layer = layer.diff;
     let failed = |e| PackError::Disk {
         layer,

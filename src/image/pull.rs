@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use super::decode::DecodeError;
 use super::fetch::{self, Ladder};
-use super::layout::{Layout, LayoutError, Transport};
+use super::layout::{Layout, LayoutError};
 use super::trust::{self, Candidate};
 use super::unpack::UnpackError;
 use super::worker::{WorkerError, Workers};
@@ -35,6 +35,8 @@ pub struct PullOptions {
     pub platform: Platform,
     /// Bytes of the disk that stay free.
     pub reserve: u64,
+    /// Layers fetched at once.
+    pub parallel: usize,
     /// The dunlin binary, for decoders.
     pub program: PathBuf,
     /// What may come in.
@@ -51,6 +53,7 @@ impl Default for PullOptions {
         PullOptions {
             platform: Platform::host(),
             reserve: bounds::DISK_RESERVE_BYTES,
+            parallel: bounds::LAYERS_IN_FLIGHT,
             program: PathBuf::from("/proc/self/exe"),
             policy: Arc::default(),
             holds: None,
@@ -420,31 +423,6 @@ async fn describe(
     })
 }
 
-/// Pulls from a directory in OCI layout. `tag` picks among several images (annotation `org.opencontainers.image.ref.name`).
-pub async fn pull_layout(
-    store: &Store,
-    workers: &Arc<dyn Workers>,
-    dir: &std::path::Path,
-    tag: Option<&str>,
-    options: &PullOptions,
-    progress: &mut (dyn FnMut(Progress) + Send),
-) -> Result<ImageRecord, PullError> {
-    let name = format!(
-        "oci:{}{}",
-        dir.display(),
-        tag.map(|tag| format!(":{tag}")).unwrap_or_default()
-    );
-    let failed = |source| PullError::Layout {
-        name: name.clone(),
-        source,
-    };
-    let layout = Layout::open(Transport::Oci, dir).map_err(failed)?;
-    trust::admit_layout(&options.policy, &layout, tag)?;
-    let found = layout.find(tag, &options.platform).map_err(failed)?;
-    let local = layout.local_name(tag);
-    take(store, workers, found, &name, local.as_ref(), options, progress).await
-}
-
 /// The image that is there, when the reference still stands for it.
 async fn unchanged(
     store: &Store,
@@ -607,7 +585,7 @@ async fn fetch_layers(
         staging,
         program: options.program.clone(),
         reserve: options.reserve,
-        slots: tokio::sync::Semaphore::new(bounds::LAYERS_IN_FLIGHT),
+        slots: tokio::sync::Semaphore::new(options.parallel),
         progress: sender,
     });
     let ladder = Ladder::new(plan.diffs.len());

@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt as _;
 use std::rc::Rc;
 
 use crate::image::tar::shown;
-use crate::store::recipe::{RecipeReader, RecipeWriter, Step};
+use crate::store::recipe::{RecipeReader, RecipeWriter, Step, archive_bytes};
 use crate::sys::fs::{self, Kind};
 use crate::types::bounds;
 
@@ -70,21 +70,26 @@ fn data_from(file: &File, at: u64, size: u64) -> io::Result<Option<(u64, Vec<u8>
 
 /// Writes the archive of the layer with this tree and this recipe to `out`; returns its bytes.
 pub fn make(tree: &OwnedFd, recipe: File, mut out: impl Write) -> io::Result<u64> {
+    let max = archive_bytes(&recipe)?.unwrap_or(0);
     let mut reader = RecipeReader::new(recipe.try_clone()?)?;
+    let malformed = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why);
+    let grown = |total: u64, more: u64| match total.checked_add(more) {
+        Some(total) if total <= max => Ok(total),
+        _ => Err(malformed("it makes more than it says")),
+    };
     let mut buffer = vec![0; bounds::TAR_BUFFER_BYTES];
     let mut total = 0;
     let mut current: Option<(Vec<u8>, u64, Option<File>)> = None;
     while let Some(step) = reader.next_step()? {
         match step {
             Step::Raw(bytes) => {
-                total += bytes.len() as u64;
+                total = grown(total, bytes.len() as u64)?;
                 out.write_all(&bytes)?;
             }
             Step::File { path, inode } => current = Some((path, inode, None)),
             Step::Part(offset, len) => {
-                let malformed = || io::Error::new(io::ErrorKind::InvalidData, "a part belongs to no file");
-                let (path, inode, file) = current.as_mut().ok_or_else(malformed)?;
-                total += len;
+                let (path, inode, file) = current.as_mut().ok_or_else(|| malformed("a part belongs to no file"))?;
+                total = grown(total, len)?;
                 if let Some(saved) = reader.saved(*inode) {
                     from_recipe(&recipe, &saved.pieces, offset, len, &mut buffer, &mut out)?;
                     continue;

@@ -1,6 +1,6 @@
 //! Removes and copies directory trees that images and containers wrote: any depth, any mode, bounded memory and descriptors.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -12,6 +12,8 @@ use crate::types::bounds;
 const REMOVE_DEPTH: usize = 64;
 /// Names that are read from one directory at a time.
 const NAMES: usize = 1024;
+/// Files that are counted in one tree at the most; a size beyond is a lower bound.
+const MEASURED: usize = 1_000_000;
 
 /// Removes `name` of `dir`, whatever it is. What is not there is no error. Links are not followed.
 pub fn remove(dir: impl AsFd, name: &[u8]) -> io::Result<()> {
@@ -116,6 +118,51 @@ fn open_for_removal(dir: impl AsFd, name: &[u8]) -> io::Result<OwnedFd> {
             fs::open_dir_at(&dir, name)
         }
         Err(e) => Err(e),
+    }
+}
+
+/// Bytes on disk of the files below `dir`, one with several names once, and whether all of it could be looked into. What vanishes
+/// meanwhile counts nothing.
+pub fn measure(dir: &OwnedFd) -> io::Result<(u64, bool)> {
+    let mut measure = Measure {
+        seen: HashSet::new(),
+        left: MEASURED,
+        bytes: 0,
+        whole: true,
+    };
+    measure.dir(dir, 0)?;
+    Ok((measure.bytes, measure.whole))
+}
+
+struct Measure {
+    /// Files with several names.
+    seen: HashSet<(u64, u64)>,
+    left: usize,
+    bytes: u64,
+    whole: bool,
+}
+
+impl Measure {
+    fn dir(&mut self, dir: &OwnedFd, depth: usize) -> io::Result<()> {
+        for name in fs::some_names(dir, self.left)? {
+            self.left = self.left.saturating_sub(1);
+            let counted = fs::stat_at(dir, &name).and_then(|meta| match meta.kind {
+                Kind::Dir if depth < bounds::LAYER_DEPTH => self.dir(&fs::open_dir_at(dir, &name)?, depth + 1),
+                Kind::Dir => Ok(()),
+                _ => {
+                    if meta.links < 2 || self.seen.insert(meta.id) {
+                        self.bytes += meta.allocated;
+                    }
+                    Ok(())
+                }
+            });
+            match counted {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => self.whole = false,
+                other => other?,
+            }
+        }
+        Ok(())
     }
 }
 

@@ -38,7 +38,7 @@ use crate::sys::{fs, process, socket};
 use crate::types::bounds;
 
 /// Version of the packets.
-pub const VERSION: u8 = 4;
+pub const VERSION: u8 = 5;
 
 /// What a worker does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,6 +71,8 @@ pub enum Job {
     Pack,
     /// Makes an archive of what a container changed. Descriptors: its writable folder, and the pipe that the archive goes to.
     Diff,
+    /// Counts what is in a directory. Descriptor: the directory.
+    Measure,
 }
 
 /// The first packet.
@@ -121,6 +123,11 @@ pub enum Reply {
     /// The archive is written.
     Packed {
         /// Its bytes.
+        bytes: u64,
+    },
+    /// So much is in the directory.
+    Measured {
+        /// Bytes on disk.
         bytes: u64,
     },
     /// Nothing was done, or nothing is left of it.
@@ -331,6 +338,15 @@ pub fn copy(workers: &dyn Workers, all: BorrowedFd, layers: Vec<String>, to: Bor
     }
 }
 
+/// Bytes on disk of everything below `dir`.
+pub fn measure(workers: &dyn Workers, dir: BorrowedFd) -> Result<u64, WorkerError> {
+    let mut worker = Worker::start(workers, Job::Measure, &[dir])?;
+    match worker.reply()? {
+        Reply::Measured { bytes } => Ok(bytes),
+        _ => Err(unexpected()),
+    }
+}
+
 /// The role: works on the order that comes over `control`, then returns the exit status.
 pub fn main(control: OwnedFd) -> u8 {
     // Files get the modes that they are made with.
@@ -447,6 +463,15 @@ fn work(control: &OwnedFd, order: Order, fds: Vec<OwnedFd>) -> Result<Reply, Wor
             written
                 .map(|bytes| Reply::Packed { bytes })
                 .map_err(WorkerError::os("read what the container changed"))
+        }
+        Job::Measure => {
+            let Some(dir) = fds.next() else {
+                return Err(malformed("measure needs a descriptor"));
+            };
+            let dir = open(&dir)?;
+            shut_in(&[(dir.as_fd(), Access::Read)])?;
+            let measured = tree::measure(&dir).map_err(WorkerError::os("count what is in the tree"))?;
+            Ok(Reply::Measured { bytes: measured.0 })
         }
         Job::Pack => {
             let (Some(tree), Some(recipe), Some(out)) = (fds.next(), fds.next(), fds.next()) else {

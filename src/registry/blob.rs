@@ -43,6 +43,8 @@ pub struct Traffic {
     pub repeated: u64,
     /// Requests beyond the first.
     pub resumed: u32,
+    /// Answers whose bytes were taken.
+    pub answers: u32,
 }
 
 impl BlobStream {
@@ -139,6 +141,7 @@ impl BlobStream {
         let what = format!("{}@{digest}", endpoint.path);
         let reply = self.client.inner.ask(endpoint, &out, &what).await?;
         self.skip = self.judge(&reply)?;
+        self.traffic.answers += 1;
         self.body = Some(reply.body);
         Ok(())
     }

@@ -38,10 +38,12 @@ pub(crate) struct Inner {
 
 impl Inner {
     pub(crate) fn new(settings: Settings) -> Self {
+        let pace = Pace::default();
+        pace.set(settings.rate);
         Self {
             transport: Transport::new(settings.limits, Tls::new(settings.certs), settings.proxies),
             registries: settings.registries,
-            pace: Pace::default(),
+            pace,
             grants: Grants::new(settings.auth),
             spoken: Mutex::default(),
         }
@@ -64,8 +66,8 @@ impl Inner {
 
     /// One request to a place, authenticated and redirected as it asks; `what` names the object in errors.
     ///
-    /// The answer has status 200, 206 or, where a range was asked for, 416; 201, 202 or 204 where something was sent; everything else is
-    /// an error.
+    /// The answer has status 200, where a range was asked for also 206 or 416, and where something was sent also 201, 202 or 204;
+    /// everything else is an error.
     pub(crate) async fn ask(&self, endpoint: &Endpoint, out: &Outgoing, what: &str) -> Result<Reply, RegistryError> {
         let origin = self.origin(endpoint).await?;
         let asked = self.ask_at(&origin, endpoint, out, what).await;
@@ -88,7 +90,7 @@ impl Inner {
             return self.ask_at(at, endpoint, out, what).await;
         }
         let reply = self.transport.send(at, out).await?;
-        judge(endpoint, at, reply, what, None).await
+        judge(endpoint, at, (out, reply), what, None).await
     }
 
     /// The same once, with a body in pieces.
@@ -106,7 +108,7 @@ impl Inner {
         }
         let shown = out.headers.get(header::AUTHORIZATION).cloned();
         let reply = self.transport.send_pieces(at, &out, pieces).await?;
-        judge(endpoint, at, reply, &endpoint.path, shown.as_ref()).await
+        judge(endpoint, at, (&out, reply), &endpoint.path, shown.as_ref()).await
     }
 
     async fn ask_at(
@@ -119,13 +121,13 @@ impl Inner {
         let mut authorization = self.grants.known(endpoint);
         let mut renewed = false;
         loop {
-            let mut out = out.clone();
+            let mut sent = out.clone();
             if let Some(value) = &authorization {
-                out.headers.insert(header::AUTHORIZATION, value.clone());
+                sent.headers.insert(header::AUTHORIZATION, value.clone());
             }
-            let (reply, at) = self.follow(origin, out).await?;
+            let (reply, at) = self.follow(origin, sent).await?;
             if reply.head.status != StatusCode::UNAUTHORIZED || renewed || !at.same(origin) {
-                return judge(endpoint, &at, reply, what, authorization.as_ref()).await;
+                return judge(endpoint, &at, (out, reply), what, authorization.as_ref()).await;
             }
             let challenges: Vec<_> = reply
                 .head
@@ -269,12 +271,18 @@ fn speaks_no_tls(error: &RegistryError, other_port: bool) -> bool {
 async fn judge(
     endpoint: &Endpoint,
     at: &Origin,
-    reply: Reply,
+    (out, reply): (&Outgoing, Reply),
     what: &str,
     shown: Option<&HeaderValue>,
 ) -> Result<Reply, RegistryError> {
     let status = reply.head.status.as_u16();
-    if matches!(status, 200..=202 | 204 | 206 | 416) {
+    let expected = match status {
+        200 => true,
+        201 | 202 | 204 => !matches!(out.method, Method::GET | Method::HEAD),
+        206 | 416 => out.headers.contains_key(header::RANGE),
+        _ => false,
+    };
+    if expected {
         return Ok(reply);
     }
     let host = at.label.clone();
@@ -294,6 +302,10 @@ async fn judge(
             what: what.to_owned(),
         },
         429 => RegistryError::RateLimited { host, retry_after },
+        200..300 => RegistryError::Protocol {
+            host,
+            detail: format!("it answered {status} to a request for `{what}`"),
+        },
         _ => RegistryError::Status {
             host,
             status,

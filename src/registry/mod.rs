@@ -28,9 +28,9 @@ mod url;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
+use hyper::Method;
 use hyper::body::Bytes;
 use hyper::header;
-use hyper::{Method, StatusCode};
 
 pub use self::blob::BlobStream;
 pub use self::error::RegistryError;
@@ -42,7 +42,7 @@ pub use self::repository::Repository;
 pub use self::settings::{Limits, Settings};
 
 use self::client::Inner;
-use self::retry::Tries;
+use self::retry::retried;
 use self::transport::{Outgoing, Reply};
 use crate::types::bounds::{IMAGE_CONFIG_BYTES, INDEX_DEPTH, MANIFEST_BYTES};
 use crate::types::digest::Digest;
@@ -310,16 +310,13 @@ impl Client {
             } else {
                 limits.attempts
             };
-            let mut tries = Tries::new(&Limits { attempts, ..*limits });
-            let error = loop {
-                match self.document_from(repository, place, what, &method).await {
-                    Ok(reply) => return Ok((place, reply)),
-                    Err(error) => {
-                        if let Err(error) = tries.next(error).await {
-                            break error;
-                        }
-                    }
-                }
+            let limits = Limits { attempts, ..*limits };
+            let asked = retried(&limits, async || {
+                self.document_from(repository, place, what, &method).await
+            });
+            let error = match asked.await {
+                Ok(reply) => return Ok((place, reply)),
+                Err(error) => error,
             };
             if place == last {
                 return Err(if before.is_empty() {
@@ -348,19 +345,11 @@ impl Client {
         method: &Method,
     ) -> Result<DocumentReply, RegistryError> {
         let endpoint = &repository.endpoints[place];
-        let mut out =
-            Outgoing::get(format!("/v2/{}/manifests/{what}", endpoint.path)).with(header::ACCEPT, manifest::ACCEPT);
-        out.method = method.clone();
+        let path = format!("/v2/{}/manifests/{what}", endpoint.path);
+        let out = Outgoing::new(method.clone(), path).with(header::ACCEPT, manifest::ACCEPT);
         let separator = if what.starts_with("sha256:") { '@' } else { ':' };
         let name = format!("{}{separator}{what}", endpoint.path);
         let mut reply = self.inner.ask(endpoint, &out, &name).await?;
-        if reply.head.status != StatusCode::OK {
-            let detail = format!("it answered {} to a request for a manifest", reply.head.status.as_u16());
-            return Err(RegistryError::Protocol {
-                host: endpoint.registry().to_owned(),
-                detail,
-            });
-        }
         let bytes = reply
             .body
             .read_all(MANIFEST_BYTES)

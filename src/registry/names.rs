@@ -4,7 +4,7 @@
 //! registries come into question, the caller asks a person or refuses.
 
 use crate::config::registries::{Registries, ShortName};
-use crate::types::reference::{Named, Reference, ReferenceError};
+use crate::types::reference::{Named, Reference, ReferenceError, full_path};
 
 /// What a name means.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,18 +84,11 @@ impl Meaning {
     }
 }
 
-/// Docker Hub's official images live below `library/`.
+/// With its path in full.
 fn in_full(reference: &Reference) -> Result<Reference, NameError> {
-    if reference.registry() != "docker.io" || reference.repository().contains('/') {
-        return Ok(reference.clone());
-    }
-    let path = format!("library/{}", reference.repository());
-    let tag = if reference.digest().is_some() && reference.tag().is_none() {
-        None
-    } else {
-        reference.tag()
-    };
-    Ok(Reference::new("docker.io", &path, tag, reference.digest())?)
+    let registry = reference.registry();
+    let path = full_path(registry, reference.repository());
+    Ok(Reference::new(registry, &path, reference.tag(), reference.digest())?)
 }
 
 fn list(candidates: &[Reference]) -> String {

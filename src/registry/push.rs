@@ -15,7 +15,7 @@ use super::Client;
 use super::error::RegistryError;
 use super::payload::Pieces;
 use super::repository::Endpoint;
-use super::retry::Tries;
+use super::retry::retried;
 use super::transport::{Origin, Outgoing, Reply};
 use super::url::escape;
 use crate::types::digest::Digest;
@@ -50,8 +50,10 @@ impl Client {
     pub async fn delete(&self, reference: &Reference) -> Result<Digest, RegistryError> {
         let digest = self.head(reference).await?.digest;
         let place = self.place(reference, "*", &[])?;
-        let mut out = Outgoing::get(format!("/v2/{}/manifests/{digest}", place.endpoint.path));
-        out.method = Method::DELETE;
+        let out = Outgoing::new(
+            Method::DELETE,
+            format!("/v2/{}/manifests/{digest}", place.endpoint.path),
+        );
         place.asked(&out, &reference.to_string()).await?;
         Ok(digest)
     }
@@ -76,8 +78,7 @@ impl Client {
 impl Destination {
     /// Whether the repository has a blob.
     pub async fn has(&self, digest: &Digest) -> Result<bool, RegistryError> {
-        let mut out = Outgoing::get(self.path(&format!("blobs/{digest}")));
-        out.method = Method::HEAD;
+        let out = Outgoing::new(Method::HEAD, self.path(&format!("blobs/{digest}")));
         match self.asked(&out, &digest.to_string()).await {
             Ok(_) => Ok(true),
             Err(RegistryError::NotFound { .. }) => Ok(false),
@@ -101,8 +102,7 @@ impl Destination {
         }
         // It has begun an upload instead, which it also forgets by itself.
         if let Ok((origin, path)) = self.location(&reply).await {
-            let mut out = Outgoing::get(path);
-            out.method = Method::DELETE;
+            let out = Outgoing::new(Method::DELETE, path);
             drop(self.ask_at(&origin, &out, from).await);
         }
         Ok(false)
@@ -113,14 +113,11 @@ impl Destination {
         &self,
         feed: &mut (dyn FnMut() -> io::Result<Feed> + Send),
     ) -> Result<(Digest, u64), RegistryError> {
-        let mut tries = Tries::new(self.client.inner.transport.limits());
-        loop {
-            let feed = feed().map_err(|source| RegistryError::Source { source })?;
-            match self.stream(feed).await {
-                Ok(done) => return Ok(done),
-                Err(error) => tries.next(error).await?,
-            }
-        }
+        retried(self.client.inner.transport.limits(), async || {
+            self.stream(feed().map_err(|source| RegistryError::Source { source })?)
+                .await
+        })
+        .await
     }
 
     /// Sends a small blob that the repository does not have yet.
@@ -130,23 +127,17 @@ impl Destination {
             return Ok(());
         }
         let bytes = Bytes::copy_from_slice(bytes);
-        let mut tries = Tries::new(self.client.inner.transport.limits());
-        loop {
-            let sent = async {
-                let (origin, path) = self.begin().await?;
-                self.end(&origin, &path, &digest, bytes.clone()).await
-            };
-            match sent.await {
-                Ok(()) => return Ok(()),
-                Err(error) => tries.next(error).await?,
-            }
-        }
+        retried(self.client.inner.transport.limits(), async || {
+            let (origin, path) = self.begin().await?;
+            self.end(&origin, &path, &digest, bytes.clone()).await
+        })
+        .await
     }
 
     /// Sends a manifest or index; `name` is its tag or digest.
     pub async fn put_manifest(&self, name: &str, media_type: &str, bytes: &[u8]) -> Result<(), RegistryError> {
-        let mut out = Outgoing::get(self.path(&format!("manifests/{name}"))).with(header::CONTENT_TYPE, media_type);
-        out.method = Method::PUT;
+        let path = self.path(&format!("manifests/{name}"));
+        let mut out = Outgoing::new(Method::PUT, path).with(header::CONTENT_TYPE, media_type);
         out.body = Bytes::copy_from_slice(bytes);
         self.asked(&out, name).await.map(drop)
     }
@@ -154,8 +145,7 @@ impl Destination {
     async fn stream(&self, feed: Feed) -> Result<(Digest, u64), RegistryError> {
         let Feed { pieces, end } = feed;
         let (origin, path) = self.begin().await?;
-        let mut out = Outgoing::get(path).with(header::CONTENT_TYPE, "application/octet-stream");
-        out.method = Method::PATCH;
+        let out = Outgoing::new(Method::PATCH, path).with(header::CONTENT_TYPE, "application/octet-stream");
         let inner = &self.client.inner;
         let sent = inner
             .send_pieces(&self.endpoint, &origin, out, Pieces::new(pieces))
@@ -201,9 +191,7 @@ impl Destination {
     }
 
     fn post(&self, what: &str) -> Outgoing {
-        let mut out = Outgoing::get(self.path(what)).with(header::CONTENT_LENGTH, "0");
-        out.method = Method::POST;
-        out
+        Outgoing::new(Method::POST, self.path(what)).with(header::CONTENT_LENGTH, "0")
     }
 
     fn path(&self, what: &str) -> String {
@@ -224,13 +212,8 @@ impl Destination {
     }
 
     async fn asked(&self, out: &Outgoing, what: &str) -> Result<Reply, RegistryError> {
-        let mut tries = Tries::new(self.client.inner.transport.limits());
-        loop {
-            match self.asked_once(out, what).await {
-                Ok(reply) => return Ok(reply),
-                Err(error) => tries.next(error).await?,
-            }
-        }
+        let limits = self.client.inner.transport.limits();
+        retried(limits, async || self.asked_once(out, what).await).await
     }
 
     async fn asked_once(&self, out: &Outgoing, what: &str) -> Result<Reply, RegistryError> {

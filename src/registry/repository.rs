@@ -3,7 +3,7 @@
 use super::error::RegistryError;
 use super::url::split_host;
 use crate::config::registries::Registries;
-use crate::types::reference::Reference;
+use crate::types::reference::{Reference, full_path};
 
 /// A repository as a reference names it, with all places where registries.conf says that it can be found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,18 +66,13 @@ impl Repository {
 }
 
 impl Endpoint {
-    /// Docker Hub's registry has another name than its references, and official images live below `library/`.
+    /// Docker Hub's registry has another name than its references.
     fn new(registry: &str, path: &str, insecure: bool) -> Self {
         let hub = matches!(registry, "docker.io" | "index.docker.io");
         let host = if hub { "registry-1.docker.io" } else { registry };
-        let path = if hub && !path.contains('/') {
-            format!("library/{path}")
-        } else {
-            path.to_owned()
-        };
         Self {
             host: host.to_owned(),
-            path,
+            path: full_path(registry, path),
             insecure,
             actions: "pull",
             also: Vec::new(),

@@ -52,6 +52,20 @@ impl Tries {
     }
 }
 
+/// Tries the same until it is done or may not be tried again.
+pub(crate) async fn retried<T>(
+    limits: &Limits,
+    mut once: impl AsyncFnMut() -> Result<T, RegistryError>,
+) -> Result<T, RegistryError> {
+    let mut tries = Tries::new(limits);
+    loop {
+        match once().await {
+            Ok(done) => return Ok(done),
+            Err(error) => tries.next(error).await?,
+        }
+    }
+}
+
 /// A random number; a constant where the system has none.
 fn chance() -> u32 {
     let mut bytes = [0x80; 4];

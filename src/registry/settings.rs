@@ -1,5 +1,6 @@
 //! What the registry client is told: files of the ecosystem, time-outs, retries.
 
+use std::num::NonZeroU64;
 use std::path::Path;
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ pub struct Settings {
     pub proxies: Proxies,
     /// Time-outs and retries.
     pub limits: Limits,
+    /// Bytes per second of all blobs together.
+    pub rate: Option<NonZeroU64>,
 }
 
 /// Time-outs and retries. Every wait of the client is bounded by one of them.
@@ -71,12 +74,21 @@ impl Settings {
         let http = variable(env::HTTP_PROXY_LOWER, env::HTTP_PROXY);
         let none = variable(env::NO_PROXY_LOWER, env::NO_PROXY);
         let proxies = Proxies::new(https.as_deref(), http.as_deref(), none.as_deref())?;
+        let standard = Limits::default();
+        let timeout = own.timeout.map(|timeout| timeout.duration());
+        let limits = Limits {
+            head: timeout.unwrap_or(standard.head),
+            stall: timeout.unwrap_or(standard.stall),
+            attempts: own.attempts.unwrap_or(standard.attempts),
+            ..standard
+        };
         Ok(Self {
             registries,
             auth,
             certs,
             proxies,
-            limits: Limits::default(),
+            limits,
+            rate: own.rate.and_then(|rate| NonZeroU64::new(rate.0)),
         })
     }
 
@@ -88,6 +100,7 @@ impl Settings {
             certs,
             proxies: Proxies::default(),
             limits: Limits::default(),
+            rate: None,
         }
     }
 }

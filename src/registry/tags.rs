@@ -1,13 +1,12 @@
 //! Lists of a registry, page by page: the tags of a repository (OCI distribution specification, "Listing Tags"), and the
 //! repositories of a registry, where it tells (`/v2/_catalog`, of the specification's ancestor).
 
-use hyper::StatusCode;
 use serde::Deserialize;
 
 use super::Client;
 use super::error::RegistryError;
 use super::repository::Endpoint;
-use super::retry::Tries;
+use super::retry::retried;
 use super::transport::Outgoing;
 use crate::types::bounds::{TAG_PAGE_BYTES, TAG_PAGES, TAGS};
 use crate::types::read;
@@ -75,13 +74,8 @@ impl Client {
             detail,
         };
         for _ in 0..TAG_PAGES {
-            let mut tries = Tries::new(self.inner.transport.limits());
-            let (page, next) = loop {
-                match self.page(endpoint, &path, what).await {
-                    Ok(page) => break page,
-                    Err(error) => tries.next(error).await?,
-                }
-            };
+            let limits = self.inner.transport.limits();
+            let (page, next) = retried(limits, async || self.page(endpoint, &path, what).await).await?;
             let more = take(page);
             match next {
                 Some(next) if more && next != path => path = next,
@@ -98,12 +92,6 @@ impl Client {
             .inner
             .ask(endpoint, &Outgoing::get(path.to_owned()), &endpoint.path)
             .await?;
-        if reply.head.status != StatusCode::OK {
-            return Err(RegistryError::Protocol {
-                host: host(),
-                detail: format!("it answered {} to a request for {what}", reply.head.status.as_u16()),
-            });
-        }
         let next = reply.header("link").and_then(|text| next_path(text, path));
         let body = reply
             .body

@@ -209,8 +209,8 @@ fn request(realm: &Url, service: &str, scope: &str, credential: Option<&Credenti
     if let Some(Credential::IdentityToken { token }) = credential {
         let token = escape(token);
         let body = format!("grant_type=refresh_token&service={service}&client_id=dunlin{scope}&refresh_token={token}");
-        let mut out = Outgoing::get(realm.path.clone()).with(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
-        out.method = Method::POST;
+        let form = "application/x-www-form-urlencoded";
+        let mut out = Outgoing::new(Method::POST, realm.path.clone()).with(header::CONTENT_TYPE, form);
         out.body = body.into();
         return out;
     }

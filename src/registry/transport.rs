@@ -122,8 +122,13 @@ impl Origin {
 impl Outgoing {
     /// A GET of `path`.
     pub(crate) fn get(path: String) -> Self {
+        Self::new(Method::GET, path)
+    }
+
+    /// A request without a body.
+    pub(crate) fn new(method: Method, path: String) -> Self {
         Self {
-            method: Method::GET,
+            method,
             path,
             headers: HeaderMap::new(),
             body: Bytes::new(),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::record::LayerRecord;
-use super::{Store, StoreError};
+use super::{Store, StoreError, recipe};
 use crate::disk::{durable, record as records};
 use crate::types::digest::Digest;
 
@@ -42,6 +42,18 @@ impl Store {
         Ok(records::read_optional(
             &self.layout().layers().join(key.hex()).join("record"),
         )?)
+    }
+
+    /// Bytes of a layer's archive, which is what other tools call its size; bytes on disk where that is not known.
+    pub fn archive_size(&self, record: &LayerRecord) -> u64 {
+        let recipe = std::fs::File::open(self.recipe_path(&record.key));
+        let known = recipe.and_then(|file| recipe::archive_bytes(&file));
+        known.ok().flatten().unwrap_or(record.size)
+    }
+
+    /// The recipe of a layer's archive.
+    pub fn recipe_path(&self, key: &Digest) -> PathBuf {
+        self.layout().layers().join(key.hex()).join("recipe")
     }
 
     /// The layer that is good at this place of an image, if it is there: by its chain id, or by its diff id if it leans on nothing.

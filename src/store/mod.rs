@@ -261,6 +261,12 @@ impl Store {
         Ok(bytes)
     }
 
+    /// Bytes of an image's configuration and manifest.
+    pub fn blob_bytes(&self, image: &ImageRecord) -> u64 {
+        let sizes = [image.id, image.manifest].map(|digest| std::fs::metadata(self.blob_path(&digest)));
+        sizes.into_iter().flatten().map(|meta| meta.len()).sum()
+    }
+
     /// The configuration of an image.
     pub fn config(&self, image: &ImageRecord) -> Result<ImageConfiguration, StoreError> {
         let bytes = self.blob(&image.id)?;
@@ -327,7 +333,7 @@ impl Store {
         let mut size = 0;
         for layer in &image.layers {
             match self.layer(&layer.key)? {
-                Some(record) => size += record.size,
+                Some(record) => size += self.archive_size(&record),
                 None => return Ok(None),
             }
         }

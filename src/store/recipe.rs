@@ -46,7 +46,7 @@ const PART: u8 = 3;
 const TAIL_BYTES: u64 = 5 + 8 + 32;
 /// Raw bytes that make one step, and bytes of one frame.
 const CHUNK: usize = 64 << 10;
-/// Pieces of replaced files; their places are held in memory by whoever follows the recipe.
+/// Replaced files and their pieces, together; their places are held in memory by whoever follows the recipe.
 const PIECES: u32 = 64 << 10;
 /// The block that ends a deflate stream: stored, empty, the last one (RFC 1951, 3.2.4).
 const LAST_BLOCK: [u8; 5] = [1, 0, 0, 0xff, 0xff];
@@ -118,6 +118,11 @@ impl RecipeWriter {
 
     /// Goes on with a file that was once so far, which is open for reading and writing; what came after the mark is dropped.
     pub fn go_on(mut out: File, mark: &RecipeMark) -> io::Result<RecipeWriter> {
+        let bounded =
+            mark.files <= bounds::LAYER_ENTRIES && mark.pieces <= PIECES && mark.total <= bounds::LAYER_BYTES * 2;
+        if !bounded {
+            return Err(damaged("its mark is out of bounds"));
+        }
         let hash = hash_of(&out, mark.bytes)?;
         out.set_len(mark.bytes)?;
         out.seek(io::SeekFrom::Start(mark.bytes))?;
@@ -199,6 +204,7 @@ impl RecipeWriter {
     pub fn save(&mut self, inode: u64, next: &mut dyn FnMut(u64) -> io::Result<Option<(u64, Vec<u8>)>>) {
         let mut head = inode.to_le_bytes().to_vec();
         head.extend_from_slice(&self.files.to_le_bytes());
+        self.pieces += 1;
         self.frame(SAVED, &head);
         let mut at = 0;
         while self.failed.is_none() && self.steps.is_some() {
@@ -337,6 +343,7 @@ impl RecipeReader {
         total.ok_or_else(|| damaged("it is empty"))?;
         let mut saved: HashMap<u64, Vec<Saved>> = HashMap::new();
         let mut last = 0;
+        let mut pieces = 0;
         let mut at = MAGIC.len() as u64;
         loop {
             let (kind, length) = frame_at(&file, at)?;
@@ -344,16 +351,24 @@ impl RecipeReader {
             match kind {
                 END => break,
                 STEPS => {}
+                SAVED | PIECE if pieces == PIECES => return Err(damaged("it has too many frames")),
                 SAVED => {
+                    pieces += 1;
                     last = number_at(&file, body)?;
                     let before = number_at(&file, body + 8)?;
                     let pieces = Vec::new();
                     saved.entry(last).or_default().push(Saved { before, pieces });
                 }
                 PIECE if length >= 8 => {
+                    pieces += 1;
                     let saved = saved.get_mut(&last).and_then(|all| all.last_mut());
                     let saved = saved.ok_or_else(|| damaged("a piece belongs to nothing"))?;
-                    saved.pieces.push((number_at(&file, body)?, body + 8, length - 8));
+                    let (offset, bytes) = (number_at(&file, body)?, length - 8);
+                    let before = saved.pieces.last().map_or(0, |(start, _, bytes)| start + bytes);
+                    if offset < before || offset.checked_add(bytes).is_none() {
+                        return Err(damaged("its pieces are not in order"));
+                    }
+                    saved.pieces.push((offset, body + 8, bytes));
                 }
                 _ => return Err(damaged("it has an unknown frame")),
             }
@@ -383,7 +398,11 @@ impl RecipeReader {
                     inode: self.number()?,
                 }
             }
-            PART => Step::Part(self.number()?, self.number()?),
+            PART => {
+                let (offset, len) = (self.number()?, self.number()?);
+                offset.checked_add(len).ok_or_else(|| damaged("a part is too long"))?;
+                Step::Part(offset, len)
+            }
             _ => return Err(damaged("it has an unknown step")),
         }))
     }

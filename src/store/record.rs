@@ -46,7 +46,7 @@ pub struct LayerRecord {
     pub opaque: bool,
     /// Owner and mode of its root, when it says so.
     pub root: Option<RootDir>,
-    /// Bytes on disk, each file rounded up to 4 KiB.
+    /// Bytes on disk, each file rounded up to 4 KiB, its sums and its recipe too.
     pub size: u64,
     /// Entries of its archive.
     pub entries: u64,
@@ -88,7 +88,7 @@ pub struct ImageRecord {
     pub layers: Vec<LayerKey>,
     /// What it runs on.
     pub platform: Platform,
-    /// Bytes on disk; layers that it shares count fully.
+    /// Bytes of its layers' archives, its configuration and its manifest; layers that it shares count fully.
     pub size: u64,
     /// When it was made.
     pub created: Unix,

@@ -132,6 +132,14 @@ impl Reference {
     }
 }
 
+/// A repository's path in full: official images of Docker Hub lie below `library/`.
+pub fn full_path(registry: &str, path: &str) -> String {
+    match registry {
+        "docker.io" | "index.docker.io" if !path.contains('/') => format!("library/{path}"),
+        _ => path.to_owned(),
+    }
+}
+
 impl FromStr for Named {
     type Err = ReferenceError;
 

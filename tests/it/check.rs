@@ -1,14 +1,13 @@
 //! What `system check` finds: every kind of damage by layer, path and what, and nothing where there is none.
 
 use crate::fixture::arch::Arch;
-use crate::fixture::cmd::dunlin;
 use crate::fixture::images::{Compression, Format, Index, Recipe};
 use crate::fixture::scratch::Scratch;
 use crate::fixture::tree::Tree;
 use crate::fixture::workers::{Surroundings, open_to_all};
+use crate::pull::take_layout;
 use dunlin::disk::layout::Layout;
 use dunlin::image::check::{self, Layer};
-use dunlin::image::pull::{PullOptions, pull_layout};
 use dunlin::image::worker::Workers;
 use dunlin::store::{ImageRecord, Store};
 use std::fs;
@@ -92,14 +91,7 @@ impl Place {
 }
 
 fn pull_into(store: &Store, workers: &Arc<dyn Workers>, folder: &Path) -> ImageRecord {
-    let options = PullOptions {
-        program: dunlin(),
-        ..PullOptions::default()
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let mut silent = |_| ();
-    let pulled = pull_layout(store, workers, folder, Some("v1"), &options, &mut silent);
-    runtime.unwrap().block_on(pulled).unwrap()
+    take_layout(store, workers, folder, Some("v1")).unwrap()
 }
 
 fn mode(path: &Path, mode: u32) {

@@ -6,6 +6,7 @@ mod check;
 mod cli;
 mod conformance;
 mod device;
+mod faults;
 mod fixture;
 mod footprint;
 mod full;

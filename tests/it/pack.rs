@@ -1,14 +1,14 @@
 //! What comes out of the store is what went in: the archive of every layer, byte for byte.
 
 use crate::fixture::arch::Arch;
-use crate::fixture::cmd::{Cmd, dunlin};
+use crate::fixture::cmd::Cmd;
 use crate::fixture::images::{Compression, Format, Index, Recipe, digest};
 use crate::fixture::scratch::Scratch;
 use crate::fixture::tree::Tree;
 use crate::fixture::workers::{Surroundings, open_to_all};
+use crate::pull::take_layout;
 use dunlin::disk::layout::Layout;
 use dunlin::image::pack;
-use dunlin::image::pull::{PullOptions, pull_layout};
 use dunlin::image::worker::Workers;
 use dunlin::store::{ImageRecord, Store};
 use std::fs;
@@ -27,14 +27,7 @@ fn store(scratch: &Scratch, surroundings: &Surroundings) -> Store {
 }
 
 fn pull(store: &Store, workers: &Arc<dyn Workers>, folder: &Path) -> ImageRecord {
-    let options = PullOptions {
-        program: dunlin(),
-        ..PullOptions::default()
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let mut silent = |_| ();
-    let pulled = pull_layout(store, workers, folder, None, &options, &mut silent);
-    runtime.unwrap().block_on(pulled).unwrap()
+    take_layout(store, workers, folder, None).unwrap()
 }
 
 /// The archive of one layer as the store makes it again.

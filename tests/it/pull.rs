@@ -12,7 +12,9 @@ use dunlin::config::certs::CertPlaces;
 use dunlin::config::registries::Registries;
 use dunlin::disk::layout::Layout;
 use dunlin::image::check;
-use dunlin::image::pull::{LayerError, Progress, PullError, PullOptions, pull, pull_layout};
+use dunlin::image::layout::{Layout as Files, Transport};
+use dunlin::image::load;
+use dunlin::image::pull::{LayerError, Progress, PullError, PullOptions, pull};
 use dunlin::image::sweep::{discard, sweep};
 use dunlin::image::unpack::UnpackError;
 use dunlin::image::worker::{Children, WorkerError, Workers};
@@ -164,6 +166,17 @@ pub fn noise(length: usize, mut seed: u64) -> Vec<u8> {
     }
     bytes.truncate(length);
     bytes
+}
+
+/// Takes an image of a folder in OCI's layout.
+pub fn take_layout(
+    store: &Store,
+    workers: &Arc<dyn Workers>,
+    folder: &Path,
+    tag: Option<&str>,
+) -> Result<ImageRecord, PullError> {
+    let layout = Files::open(Transport::Oci, folder).unwrap();
+    block(load::pick(store, workers, &layout, tag, &options(), &mut |_| ()))
 }
 
 pub fn layer_error(error: PullError) -> LayerError {
@@ -683,16 +696,7 @@ fn an_oci_layout_is_a_source_too() {
     let index = Index::busybox(Format::Oci);
     let folder = place.scratch.folder("Layout");
     index.write_layout(&folder, "v1");
-    let get = |tag: Option<&str>| {
-        block(pull_layout(
-            &place.store,
-            &place.workers,
-            &folder,
-            tag,
-            &options(),
-            &mut |_| (),
-        ))
-    };
+    let get = |tag: Option<&str>| take_layout(&place.store, &place.workers, &folder, tag);
     let image = get(Some("v1")).unwrap();
     assert_eq!(image.id.to_string(), index.image(host()).id());
     assert_eq!(image.names[0].to_string(), "localhost/layout:v1");
@@ -705,15 +709,7 @@ fn an_oci_layout_is_a_source_too() {
     bytes[50] ^= 1;
     fs::write(&path, bytes).unwrap();
     let fresh = Place::new();
-    let error = block(pull_layout(
-        &fresh.store,
-        &fresh.workers,
-        &folder,
-        None,
-        &options(),
-        &mut |_| (),
-    ))
-    .unwrap_err();
+    let error = take_layout(&fresh.store, &fresh.workers, &folder, None).unwrap_err();
     assert!(matches!(
         layer_error(error),
         LayerError::Digest { .. } | LayerError::Decode(_)

@@ -74,7 +74,7 @@ fn image() -> Image {
         .build()
 }
 
-fn bytes(image: &Image) -> usize {
+pub fn bytes(image: &Image) -> usize {
     image.layers.iter().map(|layer| layer.bytes.len()).sum()
 }
 
@@ -146,21 +146,21 @@ fn listing(root: &Path) -> Vec<String> {
 }
 
 /// The trees of an image's layers as they lie in the store.
-fn layers(place: &Place, image: &ImageRecord) -> Vec<Vec<String>> {
+pub fn layers(place: &Place, image: &ImageRecord) -> Vec<Vec<String>> {
     let all = place.store.layout().layers();
     let trees = place.store.trees(image).unwrap();
     trees.iter().map(|tree| listing(&all.join(tree))).collect()
 }
 
 /// The image as an undisturbed pull leaves it.
-fn calm(name: &str) -> (ImageRecord, Vec<Vec<String>>) {
+pub fn calm(name: &str) -> (ImageRecord, Vec<Vec<String>>) {
     let place = Place::new();
     let image = place.pull(name).unwrap();
     let layers = layers(&place, &image);
     (image, layers)
 }
 
-fn assert_same(place: &Place, image: &ImageRecord, want: &[Vec<String>], label: &str) {
+pub fn assert_same(place: &Place, image: &ImageRecord, want: &[Vec<String>], label: &str) {
     for (have, want) in layers(place, image).iter().zip(want) {
         let odd: Vec<_> = have
             .iter()

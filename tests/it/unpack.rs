@@ -6,9 +6,9 @@ use crate::fixture::images::{Compression, Format, Index, Recipe};
 use crate::fixture::scratch::Scratch;
 use crate::fixture::tree::Tree;
 use crate::fixture::workers::{Layers, Surroundings, open_to_all};
+use crate::pull::take_layout;
 use crate::skip;
 use dunlin::disk::layout::Layout;
-use dunlin::image::pull::{PullOptions, pull_layout};
 use dunlin::image::worker::{Children, Workers};
 use dunlin::store::Store;
 use std::collections::BTreeMap;
@@ -261,24 +261,7 @@ fn an_image_looks_as_podman_unpacks_it() {
     let theirs = podman().args(["image", "mount", &id]).ok();
     let store = Store::open(&Layout::new(scratch.join("data"), scratch.join("runroot"))).unwrap();
     let workers: Arc<dyn Workers> = Arc::new(Children { program: dunlin() });
-    let options = PullOptions {
-        program: dunlin(),
-        ..PullOptions::default()
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    let image = runtime
-        .block_on(pull_layout(
-            &store,
-            &workers,
-            &folder,
-            Some("v1"),
-            &options,
-            &mut |_| (),
-        ))
-        .unwrap();
+    let image = take_layout(&store, &workers, &folder, Some("v1")).unwrap();
     let flat = scratch.folder("flat");
     let all = dunlin::sys::fs::name_dir(&store.layout().layers()).unwrap();
     let to = dunlin::sys::fs::name_dir(&flat).unwrap();

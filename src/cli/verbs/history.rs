@@ -87,7 +87,7 @@ fn steps(engine: &Engine, image: &ImageRecord) -> Result<Vec<Step>, Failure> {
     let mut next_size = || -> Result<Option<u64>, Failure> {
         let Some(layer) = layers.next() else { return Ok(None) };
         let record = store.layer(&layer.key).map_err(EngineError::from)?;
-        Ok(Some(record.map_or(0, |record| record.size)))
+        Ok(Some(record.map_or(0, |record| store.archive_size(&record))))
     };
     let mut steps = Vec::new();
     for entry in config.history.unwrap_or_default() {

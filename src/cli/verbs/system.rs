@@ -171,7 +171,7 @@ fn verbose(usage: &Usage) -> Result<String, Failure> {
                 "Tag": row.tag,
                 "ID": one.image.id.short(),
                 "Created": time::ago(one.image.created, now),
-                "Size": human::size_short(one.image.size),
+                "Size": human::size_short(one.shared + one.unique),
                 "Shared": human::size_short(one.shared),
                 "Unique": human::size_short(one.unique),
                 "Containers": one.containers,

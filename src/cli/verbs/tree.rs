@@ -78,7 +78,7 @@ fn line(engine: &Engine, all: &[ImageRecord], stack: &[LayerKey]) -> Result<Stri
     let mut text = format!(
         "ID: {} Size: {:>7}",
         top.key.short(),
-        human::size_short(record.map_or(0, |record| record.size))
+        human::size_short(record.map_or(0, |record| engine.store().archive_size(&record)))
     );
     for image in all {
         if !image.names.is_empty() && same(&image.layers, stack) {

@@ -21,7 +21,7 @@ use sha2::Sha256;
 use super::error::UnpackError;
 use super::path::join;
 use super::walk::Walk;
-use super::{Stats, Unpacker};
+use super::{Limits, Stats, Unpacker};
 use crate::image::tar::{Archive, Entry, Kind};
 use crate::image::tree;
 use crate::store::recipe::{RecipeMark, RecipeWriter};
@@ -131,6 +131,16 @@ struct State {
     place: Place,
 }
 
+impl State {
+    /// Whether its numbers are within what may be unpacked, so that they can be counted on.
+    fn fits(&self, limits: &Limits) -> bool {
+        let Place { at, left, padding, .. } = self.place;
+        let stats = &self.stats;
+        let place = at <= limits.archive && left <= limits.archive && padding < 512;
+        place && stats.bytes <= limits.bytes && stats.entries <= limits.entries && stats.devices <= stats.entries
+    }
+}
+
 /// Where in the archive it is.
 #[derive(Clone, Serialize, Deserialize)]
 pub(super) struct Place {
@@ -220,6 +230,9 @@ impl Unpacker {
     pub fn go_on(&mut self, state: &[u8], recipe: Option<File>) -> Result<(), UnpackError> {
         let failed = |e: io::Error| UnpackError::os(b".", "go on with the layer", &e);
         let state: State = postcard::from_bytes(state).map_err(|e| failed(io::Error::other(e)))?;
+        if !state.fits(&self.limits) {
+            return Err(failed(io::ErrorKind::InvalidData.into()));
+        }
         let journal = self.walk.journal.as_mut();
         let journal = journal.ok_or_else(|| failed(io::ErrorKind::InvalidInput.into()))?;
         let known = Known::read(&journal.file, state.journal).map_err(failed)?;

@@ -3,6 +3,12 @@
 use std::fs;
 use std::path::PathBuf;
 
+use dunlin::disk::record;
+use dunlin::image::decode::Point;
+use dunlin::image::worker::VERSION;
+use dunlin::store::Mark;
+use dunlin::store::recipe::RecipeWriter;
+use dunlin::types::digest::Digest;
 use tar::{Builder, EntryType, Header};
 
 /// Writes the seeds of `target` below the folder that `DUNLIN_FUZZ_FOLDER` names.
@@ -36,6 +42,7 @@ fn of(target: &str, folder: &std::path::Path) -> Vec<(String, Vec<u8>)> {
                 seeds.push((name, fs::read(&path).expect("an app document")));
             }
         }
+        "kept" => seeds.extend(kept().into_iter().enumerate().map(|(n, bytes)| (n.to_string(), bytes))),
         _ => seeds.extend(
             REFERENCES
                 .iter()
@@ -186,6 +193,89 @@ fn archives() -> Vec<(&'static str, Vec<u8>)> {
         ),
         ("sparsegnu", [&sparse.as_bytes()[..], &[7; 512], &[0; 1024]].concat()),
     ]
+}
+
+/// What is kept of layers, each with the number of its reader before it.
+fn kept() -> Vec<Vec<u8>> {
+    let hash = dunlin::types::hash::save(&Default::default());
+    let hash = [&[hash.len() as u8], &hash[..]].concat();
+    let point = Point {
+        at: 100,
+        last: 7,
+        bits: 3,
+        crc: 1,
+        length: 2,
+        window: vec![9; 40],
+    };
+    let place = point.encode()[4..].to_vec();
+    let spooled = vec![VERSION, 1, 0];
+    let streamed = [&[VERSION, 0, 1][..], &hash, &place, &[50], &hash, &[60, 0, 2, 1, 2]].concat();
+    let mark = Mark {
+        blob: Digest::of(b"blob"),
+        fetched: 100,
+        bytes: 4096,
+        spooled: false,
+        state: streamed.clone(),
+        boot: "boot".to_owned(),
+    };
+    // Numbers and flags, no links, one directory on the way, a journal of 18 bytes, a recipe of 8, and a file that is being written.
+    let mut state = vec![
+        2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, b'd', 2, 3, 18, 1, 8, 0, 0, 0, 0,
+    ];
+    state.extend(
+        [
+            &[5, 3, 1, 4][..],
+            b"open",
+            &[6],
+            b"d/open",
+            &[164, 3, 0, 0, 10, 0, 0, 0, 5],
+            &hash,
+            &[0],
+        ]
+        .concat(),
+    );
+    let mut journal = Vec::new();
+    for path in ["d", "d/open"] {
+        let name = path.bytes().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        });
+        journal.push(1);
+        journal.extend(name.to_le_bytes());
+    }
+    let mut rest = vec![b'x'; 8];
+    rest.extend(archives().swap_remove(0).1);
+    let lengths = [(state.len() as u16).to_le_bytes(), (journal.len() as u16).to_le_bytes()].concat();
+    let recipe = recipe();
+    vec![
+        [&[0], &record::encode(&mark)[..]].concat(),
+        [&[1], &spooled[..]].concat(),
+        [&[1], &streamed[..]].concat(),
+        [&[2], &recipe[..]].concat(),
+        [&[2], &recipe[8..recipe.len() - 45]].concat(),
+        [
+            &[3],
+            b"\x00\x05aa\x01\x07ab\x02\x03ab\x03\x07ab\x04\x00aa\x01\x07ab\x02\x00aa".as_slice(),
+        ]
+        .concat(),
+        [&[4], &lengths[..], &state, &journal, &rest].concat(),
+        [&[5], &place[..]].concat(),
+    ]
+}
+
+fn recipe() -> Vec<u8> {
+    let path = std::env::temp_dir().join(format!("dunlin-fuzz-recipe-{}", std::process::id()));
+    let file = fs::File::create_new(&path).expect("room for a file");
+    let mut writer = RecipeWriter::new(file);
+    writer.raw(b"header");
+    writer.file(b"a/b", 77);
+    writer.part(0, 3);
+    writer.save(77, &mut |at| Ok((at == 0).then(|| (1, b"it".to_vec()))));
+    writer.file(b"a/b", 77);
+    writer.part(0, 0);
+    writer.finish().expect("room for a file");
+    let bytes = fs::read(&path).expect("its own");
+    fs::remove_file(path).expect("its own");
+    bytes
 }
 
 const MANIFESTS: [&str; 3] = [

@@ -16,6 +16,7 @@ mod storage;
 mod terminal;
 mod transfer;
 mod trust;
+mod waits;
 
 use crate::fixture::cmd::Cmd;
 use crate::fixture::images::{Format, Index};

@@ -1,7 +1,7 @@
 //! `system df` and `system prune`: what is used stays, what is not is counted and goes.
 
 use super::terminal::Typist;
-use super::{Who, World, names};
+use super::{EVERYBODY, Who, World, names};
 use crate::fixture::images::{Compression, Format, Index};
 use crate::fixture::scratch::Scratch;
 use crate::fixture::tree::Tree;
@@ -81,6 +81,27 @@ fn shared_layers_are_counted_once() {
         "data",
     ] {
         assert!(verbose.contains(part), "{part}: {verbose}");
+    }
+}
+
+#[test]
+fn what_is_closed_to_the_owner_of_the_store_counts_too() {
+    for who in EVERYBODY {
+        let world = match World::new(who) {
+            Ok(world) => world,
+            Err(reason) => skip!("{reason}"),
+        };
+        let script = "for at in /closed /srv/closed; do mkdir -p $at/deep; head -c 700000 /dev/zero > $at/deep/x
+            ln $at/deep/x $at/y; chown -R 1000:1000 $at; chmod 700 $at/deep; chmod 0 $at; done";
+        world.sh("run --name box -v data:/srv", script).ok();
+        for kind in ["Containers", "Local Volumes"] {
+            let bytes = number(&row(&world, kind), "RawSize");
+            assert!((700_000..720_000).contains(&bytes), "{who:?} {kind}: {bytes}");
+        }
+        world.cmd("rm box").ok();
+        let pruned = world.cmd("system prune -f --volumes").ok();
+        let bytes = pruned.lines().last().unwrap();
+        assert!(bytes.starts_with("Total reclaimed space: 70"), "{who:?}: {bytes}");
     }
 }
 

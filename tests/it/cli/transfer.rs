@@ -105,6 +105,31 @@ fn podman(scratch: &Scratch) -> Cmd {
     podman.env("HOME", scratch.path())
 }
 
+#[test]
+fn sizes_are_those_that_podman_tells() {
+    let scene = match Scene::new(Who::Root) {
+        Ok(scene) => scene,
+        Err(reason) => skip!("{reason}"),
+    };
+    let scratch = Scratch::new("sizes");
+    let path = scene.folder.join("archive");
+    let save = scene.world.cmd("save -q --format docker-archive -o");
+    save.arg(&path).arg(NAME).ok();
+    let loaded = podman(&scratch).args(["load", "-i"]).arg(path).run();
+    if loaded.code != 0 {
+        skip!("podman cannot load here: {}", loaded.stderr);
+    }
+    let words = ["history", "--format", "{{.Size}}", &scene.id];
+    let theirs = podman(&scratch).args(words).ok();
+    assert_eq!(scene.world.cmd("").args(words).ok(), theirs);
+    assert_eq!(theirs.lines().count(), 3, "{theirs}");
+    let words = ["image", "inspect", "--format", "{{.Size}}", &scene.id];
+    let (ours, theirs) = (scene.world.cmd("").args(words).ok(), podman(&scratch).args(words).ok());
+    // podman counts notes of its own beside the layers.
+    let (ours, theirs): (u64, u64) = (ours.parse().unwrap(), theirs.parse().unwrap());
+    assert!(ours.abs_diff(theirs) < 4096, "{ours} {theirs}");
+}
+
 /// The id that skopeo sees.
 fn skopeo_id(place: &str) -> String {
     let config = Cmd::new("skopeo")

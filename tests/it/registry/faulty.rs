@@ -1,5 +1,8 @@
 //! A small HTTP/1.1 server that misbehaves as told, for faults that a real registry does not produce.
 
+use crate::fixture::pki::Identity;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -142,6 +145,19 @@ impl Faulty {
         server
     }
 
+    /// The same behind TLS.
+    pub fn start_tls(identity: &Identity, handler: impl Fn(&Asked, usize) -> Told + Send + Sync + 'static) -> Faulty {
+        let mut server = Faulty::start(handler);
+        server.address = encrypt(server.address, identity, server.over.clone());
+        server
+    }
+
+    /// Forgets what was asked for and served.
+    pub fn forget(&self) {
+        self.asked.lock().unwrap().clear();
+        self.served.lock().unwrap().clear();
+    }
+
     /// `127.0.0.1:PORT`
     pub fn host(&self) -> String {
         self.address.to_string()
@@ -179,6 +195,41 @@ impl Drop for Faulty {
         // Wakes the listener.
         let _ = TcpStream::connect(self.address);
     }
+}
+
+/// Speaks TLS on a port of its own, and passes everything on to `behind`.
+fn encrypt(behind: SocketAddr, identity: &Identity, over: Arc<AtomicBool>) -> SocketAddr {
+    let certificates = CertificateDer::pem_file_iter(&identity.cert).unwrap();
+    let key = PrivateKeyDer::from_pem_file(&identity.key).unwrap();
+    let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(certificates.map(Result::unwrap).collect(), key)
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        super::block(async {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            while let Ok((stream, _)) = listener.accept().await {
+                if over.load(Ordering::Relaxed) {
+                    // Wakes the listener behind.
+                    let _ = TcpStream::connect(behind);
+                    break;
+                }
+                let acceptor = acceptor.clone();
+                tokio::spawn(async move {
+                    let mut plain = tokio::net::TcpStream::connect(behind).await?;
+                    let mut stream = acceptor.accept(stream).await?;
+                    tokio::io::copy_bidirectional(&mut stream, &mut plain).await
+                });
+            }
+        });
+    });
+    address
 }
 
 fn serve(

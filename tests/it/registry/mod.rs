@@ -3,6 +3,7 @@
 mod access;
 mod faults;
 pub mod faulty;
+pub mod guarded;
 pub mod proxy;
 mod real;
 mod tags;
@@ -19,7 +20,7 @@ use dunlin::types::digest::Digest;
 use dunlin::types::reference::Reference;
 
 /// Settings without any file of the machine, with short time-outs.
-fn settings() -> Settings {
+pub fn settings() -> Settings {
     let mut settings = Settings::new(Registries::default(), AuthPlaces::default(), CertPlaces::default());
     settings.limits = Limits {
         connect: Duration::from_secs(5),

@@ -25,7 +25,8 @@ pub fn slow(registry: &Registry, bytes: u64) -> Faulty {
     proxy(registry, move |_, _, told| told.pace(pause))
 }
 
-fn pass(port: u16, asked: &Asked) -> Told {
+/// What the registry on this port answers.
+pub fn pass(port: u16, asked: &Asked) -> Told {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("the registry listens");
     let mut head = format!(
         "{} {} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n",
