@@ -1,6 +1,7 @@
 //! Images that are made here: `import` and `commit`.
 
 use super::pull::{Reach, runtime};
+use super::view::ContainerView;
 use super::{Engine, EngineError, change, images, now};
 use crate::image::make::{self, MakeError, NewArchive};
 use crate::image::pull::Progress;
@@ -11,6 +12,7 @@ use crate::types::platform::Platform;
 use crate::types::read;
 use serde_json::{Value, json};
 use std::fs::File;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// What is said about a new image.
@@ -57,19 +59,8 @@ impl Engine {
         progress: &mut (dyn FnMut(Progress) + Send),
     ) -> Result<ImageRecord, EngineError> {
         let view = self.inspect(typed)?;
+        let (base, upper) = self.upper(&view)?;
         let record = view.record;
-        let folder = self.layout().container(&record.id);
-        if folder.join("flat").exists() {
-            return Err(EngineError::State {
-                name: record.name,
-                status: view.status,
-                reason: "it is a copy of its image, since this kernel has no overlay for users: what it changed is not known",
-            });
-        }
-        let base = self.image_by_id(&record.image)?.ok_or_else(|| EngineError::ImageGone {
-            image: record.image_name.clone(),
-            container: record.name.clone(),
-        })?;
         let damaged = |_| MakeError::Config { image: base.id };
         let mut config: Value = read::json_any(&self.image_config(&base)?).map_err(damaged)?;
         as_it_runs(&mut config, &record.spec);
@@ -81,12 +72,30 @@ impl Engine {
         if paused && let Err(error) = self.pause(typed) {
             crate::warn!("`{}` goes on while it is read: {error}", record.name);
         }
-        let archive = NewArchive::of_changes(self.store(), &*workers, &options, &folder.join("upper"));
+        let archive = NewArchive::of_changes(self.store(), &*workers, &options, &upper);
         if paused {
             // It was told above where that failed.
             let _ = self.unpause(typed);
         }
         self.put_together(&workers, Some(&base), archive?, config, name, progress)
+    }
+
+    /// A container's image, and the folder with what it changed of that.
+    pub(super) fn upper(&self, view: &ContainerView) -> Result<(ImageRecord, PathBuf), EngineError> {
+        let record = &view.record;
+        let folder = self.layout().container(&record.id);
+        if folder.join("flat").exists() {
+            return Err(EngineError::State {
+                name: record.name.clone(),
+                status: view.status,
+                reason: "it is a copy of its image, since this kernel has no overlay for users: what it changed is not known",
+            });
+        }
+        let base = self.image_by_id(&record.image)?.ok_or_else(|| EngineError::ImageGone {
+            image: record.image_name.clone(),
+            container: record.name.clone(),
+        })?;
+        Ok((base, folder.join("upper")))
     }
 
     fn put_together(

@@ -297,11 +297,19 @@ impl Server {
 
     /// Sends a reply; a client that does not read or is gone loses its connection.
     fn reply(&mut self, client: u64, reply: &Reply) {
+        self.reply_with(client, reply, false);
+    }
+
+    fn reply_with(&mut self, client: u64, reply: &Reply, with_namespace: bool) {
         let Some(at) = self.clients.iter().position(|other| other.key == client) else {
             return;
         };
         let sent = match wire::encode(reply) {
-            Ok(packet) => socket::send(self.clients[at].socket.as_fd(), &packet),
+            Ok(packet) => {
+                let namespace = [self.userns.as_fd()];
+                let fds = if with_namespace { &namespace[..] } else { &[] };
+                socket::send_with_fds(self.clients[at].socket.as_fd(), &packet, fds)
+            }
             Err(error) => Err(io::Error::other(error.to_string())),
         };
         if sent.is_err() {
@@ -332,6 +340,10 @@ impl Server {
             Request::List => Ok(Some(Reply::Monitors(self.live()))),
             Request::Monitor(config) => self.start_monitor(client, *config, fds).map(|()| None),
             Request::Worker => self.start_worker(client, fds).map(|pid| Some(Reply::Started { pid })),
+            Request::Namespace => {
+                self.reply_with(client, &Reply::Done, true);
+                return Next::Go;
+            }
             Request::Reload => {
                 self.reply(client, &Reply::Done);
                 return Next::Reload;

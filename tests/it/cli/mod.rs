@@ -3,6 +3,7 @@
 mod check;
 mod commit;
 mod copy;
+mod diff;
 mod flow;
 mod images;
 mod listing;
@@ -16,6 +17,7 @@ mod storage;
 mod terminal;
 mod transfer;
 mod trust;
+mod unshare;
 
 use crate::fixture::cmd::Cmd;
 use crate::fixture::images::{Format, Index};
