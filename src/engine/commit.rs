@@ -3,16 +3,21 @@
 use super::pull::{Reach, runtime};
 use super::view::ContainerView;
 use super::{Engine, EngineError, change, images, now};
+use crate::image::load;
 use crate::image::make::{self, MakeError, NewArchive};
 use crate::image::pull::Progress;
 use crate::image::worker::Workers;
+use crate::registry::Client;
 use crate::store::ImageRecord;
 use crate::types::container::{ContainerSpec, Status};
 use crate::types::platform::Platform;
 use crate::types::read;
+use hyper::body::Bytes;
 use serde_json::{Value, json};
 use std::fs::File;
-use std::path::PathBuf;
+use std::io::{self, Write as _};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// What is said about a new image.
@@ -47,6 +52,29 @@ impl Engine {
         let options = self.pull_options(&Reach::default());
         let archive = NewArchive::read(self.store(), &options, input)?;
         self.put_together(&workers, None, archive, config, name, progress)
+    }
+
+    /// An archive from a web server, in a file without a name.
+    pub fn download(&self, url: &str) -> Result<File, EngineError> {
+        let failed = |source| EngineError::io("make a pipe for", Path::new(url))(source);
+        let client = Client::new(self.reaching("", &Reach::default())?);
+        let runtime = runtime()?;
+        let options = self.pull_options(&Reach::default());
+        let (pipe, mut writer) = io::pipe().map_err(failed)?;
+        let (spooled, done) = std::thread::scope(|scope| {
+            let download = scope.spawn(move || {
+                let take = &mut |bytes: Bytes| writer.write_all(&bytes).is_ok();
+                runtime.block_on(client.download(url, take))
+            });
+            let spooled = load::spool(self.store(), &options, File::from(OwnedFd::from(pipe)));
+            (spooled, download.join())
+        });
+        match done {
+            // What came of it is not the whole.
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(failed(io::ErrorKind::Other.into())),
+            Ok(Ok(())) => Ok(spooled?),
+        }
     }
 
     /// Makes an image of what a container has now; `pause` stops it meanwhile, so that no file is half written.

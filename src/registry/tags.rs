@@ -2,6 +2,7 @@
 //! repositories of a registry, where it tells (`/v2/_catalog`, of the specification's ancestor).
 
 use hyper::StatusCode;
+use hyper::body::Bytes;
 use serde::Deserialize;
 
 use super::Client;
@@ -93,6 +94,21 @@ impl Client {
 
     /// One page, and the path of the next one.
     async fn page(&self, endpoint: &Endpoint, path: &str, what: &str) -> Result<(Page, Option<String>), RegistryError> {
+        let (body, next) = self.list(endpoint, path, what).await?;
+        let page = read::json(&body).map_err(|error| RegistryError::Protocol {
+            host: endpoint.registry().to_owned(),
+            detail: format!("{what}: {error}"),
+        })?;
+        Ok((page, next))
+    }
+
+    /// The bytes of a list, and the path of the next page.
+    pub(super) async fn list(
+        &self,
+        endpoint: &Endpoint,
+        path: &str,
+        what: &str,
+    ) -> Result<(Bytes, Option<String>), RegistryError> {
         let host = || endpoint.registry().to_owned();
         let mut reply = self
             .inner
@@ -114,11 +130,7 @@ impl Client {
                 what: what.to_owned(),
                 limit: TAG_PAGE_BYTES as u64,
             })?;
-        let page = read::json(&body).map_err(|error| RegistryError::Protocol {
-            host: host(),
-            detail: format!("{what}: {error}"),
-        })?;
-        Ok((page, next))
+        Ok((body, next))
     }
 }
 

@@ -18,6 +18,7 @@ mod terminal;
 mod transfer;
 mod trust;
 mod unshare;
+mod web;
 
 use crate::fixture::cmd::Cmd;
 use crate::fixture::images::{Format, Index};
