@@ -88,7 +88,10 @@ impl Engine {
         let name = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
         let names: Vec<String> = lowers.iter().map(name).collect();
         let options = format!("lowerdir={},userxattr", names.join(":"));
-        mount::mount_at("overlay", place, "overlay", FLAGS, &options).map_err(io("mount an overlay of the layers at"))
+        // By its source a mount is known wherever it is moved to.
+        let source = fs::canonicalize(place).map_err(io("find"))?;
+        mount::mount_at(&source.to_string_lossy(), place, "overlay", FLAGS, &options)
+            .map_err(io("mount an overlay of the layers at"))
     }
 }
 

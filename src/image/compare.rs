@@ -48,6 +48,9 @@ struct Node {
     layers: Vec<usize>,
 }
 
+/// The names of a directory, and what each stands for on both sides.
+type Pairs = BTreeMap<Vec<u8>, (Option<Node>, Option<Node>)>;
+
 impl Node {
     fn is_dir(&self) -> bool {
         self.meta.kind == Kind::Dir
@@ -128,12 +131,7 @@ impl<W: Write> Compare<'_, W> {
     }
 
     /// Every name of a directory, with what it stands for on both sides.
-    fn pairs(
-        &self,
-        from: &[usize],
-        to: &[usize],
-        path: &[u8],
-    ) -> io::Result<BTreeMap<Vec<u8>, (Option<Node>, Option<Node>)>> {
+    fn pairs(&self, from: &[usize], to: &[usize], path: &[u8]) -> io::Result<Pairs> {
         let mut dirs = BTreeMap::new();
         let mut names = BTreeSet::new();
         for layer in from.iter().chain(to) {

@@ -17,16 +17,16 @@ impl Store {
         self.layout().mounts().join(id.hex()).join(PLACE)
     }
 
-    /// Images that are mounted where this process sees them.
+    /// Images that are mounted at their place, where this process sees it.
     pub fn mounted_here(&self) -> Result<BTreeSet<Digest>, StoreError> {
         let list = Path::new("/proc/self/mountinfo");
         let text = std::fs::read(list).map_err(DiskError::io("read", list))?;
         let mut found = BTreeSet::new();
-        collect(&text, &self.mounts_as_shown(), &mut found);
+        collect(&text, &self.mounts_as_shown(), true, &mut found);
         Ok(found)
     }
 
-    /// Images that are mounted for any process. To be asked under the store's lock.
+    /// Images that are mounted for any process, at their place or any other. To be asked under the store's lock.
     pub fn mounted(&self) -> Result<BTreeSet<Digest>, StoreError> {
         let mut found = BTreeSet::new();
         // Nothing was ever mounted since the machine started.
@@ -40,7 +40,7 @@ impl Store {
                 // It may just have ended.
                 && let Ok(text) = std::fs::read(entry.path().join("mountinfo"))
             {
-                collect(&text, &mounts, &mut found);
+                collect(&text, &mounts, false, &mut found);
             }
         }
         Ok(found)
@@ -72,14 +72,18 @@ impl Store {
     }
 }
 
-/// Adds the images of a list of mounts (proc_pid_mountinfo(5)): the fifth field of a line is the place.
-fn collect(list: &[u8], mounts: &[u8], found: &mut BTreeSet<Digest>) {
+/// Adds the images of a list of mounts (proc_pid_mountinfo(5)). The fifth field of a line is where it is mounted; the place of an
+/// image is also the mount's source, which stays the same wherever the mount is moved or copied to.
+fn collect(list: &[u8], mounts: &[u8], here: bool, found: &mut BTreeSet<Digest>) {
     for line in list.split(|byte| *byte == b'\n') {
-        let place = line.split(|byte| *byte == b' ').nth(4);
-        let below = place.and_then(|place| place.strip_prefix(mounts)?.strip_prefix(b"/"));
-        let name = below.and_then(|below| std::str::from_utf8(below).ok()?.strip_suffix(PLACE)?.strip_suffix('/'));
-        if let Some(Ok(id)) = name.map(Digest::from_hex) {
-            found.insert(id);
+        for (number, field) in line.split(|byte| *byte == b' ').enumerate() {
+            let below = field.strip_prefix(mounts).and_then(|rest| rest.strip_prefix(b"/"));
+            let name = below.and_then(|below| std::str::from_utf8(below).ok()?.strip_suffix(PLACE)?.strip_suffix('/'));
+            if let Some(Ok(id)) = name.map(Digest::from_hex)
+                && (number == 4 || !here)
+            {
+                found.insert(id);
+            }
         }
     }
 }
@@ -90,17 +94,19 @@ mod tests {
 
     #[test]
     fn places_of_images_are_found_among_mounts() {
-        let hex = "a".repeat(64);
+        let [a, b, c, d] = ["a", "b", "c", "d"].map(|digit| digit.repeat(64));
+        let mounts = "/run/my\\040store/mounts";
         let list = format!(
             "22 1 0:2 / /proc rw - proc proc rw\n\
-             30 22 0:9 / /run/my\\040store/mounts/{hex}/merged ro,nosuid - overlay overlay ro,lowerdir=x\n\
-             31 22 0:9 / /run/my\\040store/mounts/{}/other ro - overlay overlay ro\n\
-             32 22 0:9 / /run/mounts/{}/merged ro - overlay overlay ro\n",
-            "b".repeat(64),
-            "c".repeat(64)
+             30 22 0:9 / {mounts}/{a}/merged ro,nosuid - overlay {mounts}/{a}/merged ro,lowerdir=x\n\
+             31 22 0:9 / {mounts}/{b}/other ro - overlay overlay ro\n\
+             32 22 0:9 / /run/mounts/{c}/merged ro - overlay overlay ro\n\
+             33 22 0:9 / /mnt ro - overlay {mounts}/{d}/merged ro\n"
         );
-        let mut found = BTreeSet::new();
-        collect(list.as_bytes(), b"/run/my\\040store/mounts", &mut found);
-        assert_eq!(found.into_iter().map(|id| id.hex()).collect::<Vec<_>>(), [hex]);
+        for (here, want) in [(true, vec![a.clone()]), (false, vec![a, d])] {
+            let mut found = BTreeSet::new();
+            collect(list.as_bytes(), mounts.as_bytes(), here, &mut found);
+            assert_eq!(found.into_iter().map(|id| id.hex()).collect::<Vec<_>>(), want);
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! A shell in the store's user namespace, and images that are mounted in it.
 
-use super::{EVERYBODY, Who, World};
+use super::{EVERYBODY, Who, World, names};
 use crate::fixture::cmd::{Cmd, dunlin};
 use crate::fixture::images::{Compression, Format, Index};
 use crate::fixture::tree::Tree;
@@ -217,11 +217,13 @@ fn a_mounted_image_stays_until_it_is_unmounted() {
     world.cmd("untag").arg(&world.image).ok();
     let folder = world.folder("mine");
     let (up, go) = (folder.join("up"), folder.join("go"));
+    let moved = folder.join("moved");
     let script = format!(
-        "m=$(dunlin image mount {}) && : >{}; while ! [ -e {} ]; do sleep 0.05; done; cat $m/srv/kept",
+        "m=$(dunlin image mount {}) && mkdir -p {moved} && mount --bind $m {moved} && umount $m && m={moved} && : >{}; while ! [ -e {} ]; do sleep 0.05; done; cat $m/srv/kept",
         world.image,
         up.display(),
-        go.display()
+        go.display(),
+        moved = moved.display()
     );
     let session = std::thread::spawn({
         let cmd = inside(&world, &script);
@@ -246,9 +248,19 @@ fn a_mounted_image_stays_until_it_is_unmounted() {
     world.cmd("system check --repair").ok();
     world.cmd("image exists").arg(&world.image).ok();
     // A broken layer is set aside, and its files stay as long as they are mounted.
+    let (data, _) = world.roots();
+    let layers = || names(&data.join("layers")).into_iter().filter(|name| name != "l");
+    let broken = layers()
+        .map(|name| data.join("layers").join(name).join("diff/srv/dir/b"))
+        .find(|path| path.exists());
+    std::fs::write(broken.expect("the upper layer"), "x").unwrap();
+    world.cmd("system check --repair").fails(1);
+    assert_eq!(names(&data.join("quarantine")).len(), 1);
     std::fs::write(&go, "").unwrap();
     assert_eq!(session.join().unwrap(), "new");
     world.cmd("image prune -af").ok();
+    assert_eq!(names(&data.join("quarantine")).len(), 0);
+    assert_eq!(layers().count(), 0);
     world.cmd("image exists").arg(&world.image).fails(1);
 }
 
