@@ -1,10 +1,13 @@
 //! What images and containers changed.
 
 use super::{EVERYBODY, Who, World, names};
+use crate::fixture::cmd::Cmd;
 use crate::fixture::images::{Compression, Format, Index};
+use crate::fixture::scratch::Scratch;
 use crate::fixture::tree::Tree;
 use crate::skip;
 use serde_json::Value;
+use std::time::{Duration, Instant};
 
 /// Three layers: files, changes of every kind, and a folder that only its foreign owner may look into.
 fn world(who: Who) -> Result<World, String> {
@@ -107,14 +110,14 @@ fn a_container_differs_from_its_image_by_what_it_did() {
         world.sh("run -d --name busy", &script).ok();
         let want = "C /srv\nD /srv/kept\nA /srv/locked\nA /srv/locked/in\nA /srv/locked/in/x\nC /srv/new\nC /srv/new/z\n\
                     C /srv/other\nA /srv/soft\nD /srv/still\nC /srv/was-file\nA /srv/was-file/y2";
-        let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        let end = Instant::now() + Duration::from_secs(20);
         loop {
             let have = world.cmd("diff busy").ok();
             if have == want {
                 break;
             }
-            assert!(std::time::Instant::now() < end, "{who:?}:\n{have}");
-            std::thread::sleep(std::time::Duration::from_millis(100));
+            assert!(Instant::now() < end, "{who:?}:\n{have}");
+            std::thread::sleep(Duration::from_millis(100));
         }
         assert_eq!(world.cmd("container diff busy").ok(), want, "{who:?}");
         // The other way round, and both with their image.
@@ -135,4 +138,39 @@ fn a_container_differs_from_its_image_by_what_it_did() {
         );
         world.cmd("system check").ok();
     }
+}
+
+#[test]
+fn podman_sees_the_same_changes() {
+    let world = match world(Who::Ranges) {
+        Ok(world) => world,
+        Err(reason) => skip!("{reason}"),
+    };
+    let archive = world.folder("out").join("image.tar");
+    world.cmd("tag").arg(&world.image).arg("both:1").ok();
+    world
+        .cmd("save -q --format oci-archive -o")
+        .arg(&archive)
+        .arg("both:1")
+        .ok();
+    let scratch = Scratch::new("podman");
+    let podman = |words: &[&str]| {
+        let base = Cmd::new("podman").arg("--root").arg(scratch.join("podman"));
+        let base = base
+            .arg("--runroot")
+            .arg(scratch.join("podman-run"))
+            .env("HOME", scratch.path());
+        base.args(["--storage-driver", "vfs"])
+            .args(words)
+            .timeout(Duration::from_secs(120))
+    };
+    let sorted = |text: String| {
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    podman(&["load", "-q", "-i", &archive.display().to_string()]).ok();
+    let theirs = sorted(podman(&["image", "diff", "localhost/both:1"]).ok());
+    assert_eq!(sorted(world.cmd("image diff both:1").ok()), theirs);
+    assert_eq!(theirs, sorted(LAST.to_owned()));
 }
