@@ -73,6 +73,9 @@ fn execute(cli: Cli) -> Result<u8, Failure> {
     if let Verb::Agent(_) = verb {
         return verbs::agent(engine);
     }
+    if let Verb::Unshare(args) = verb {
+        return verbs::unshare(&engine, global.config.as_deref(), &args);
+    }
     match (verb, prepared) {
         (Verb::Run(args), Some(prepared)) => verbs::run(&engine, &args, prepared),
         (Verb::Create(_), Some(prepared)) => verbs::create(&engine, prepared),
@@ -93,6 +96,7 @@ fn starts(verb: &Verb) -> bool {
             | Verb::Push(_)
             | Verb::Import(_)
             | Verb::Commit(_)
+            | Verb::Diff(_)
             | Verb::Save(_)
             | Verb::Load(_)
             | Verb::Rmi(_)
@@ -101,6 +105,7 @@ fn starts(verb: &Verb) -> bool {
             | Verb::SystemCheck(_)
             | Verb::SystemPrune(_)
             | Verb::Agent(_)
+            | Verb::Unshare(_)
     )
 }
 
@@ -135,6 +140,9 @@ fn other(engine: &Engine, verb: &Verb, env: Vec<String>, given: verbs::Given) ->
         Verb::History(args) => verbs::history(engine, args),
         Verb::ImageExists(args) => verbs::exists(engine, args),
         Verb::ImageTree(args) => verbs::tree(engine, args),
+        Verb::Diff(args) => verbs::diff(engine, args),
+        Verb::ImageMount(args) => verbs::image_mount(engine, args),
+        Verb::ImageUnmount(args) => verbs::image_unmount(engine, args),
         Verb::ImagePrune(args) => verbs::image_prune(engine, args),
         Verb::ListTags(args) => verbs::list_tags(engine, args),
         Verb::Search(args) => verbs::search(engine, args),
@@ -146,7 +154,7 @@ fn other(engine: &Engine, verb: &Verb, env: Vec<String>, given: verbs::Given) ->
         Verb::SystemPrune(args) => verbs::system_prune(engine, args),
         // Carried out before a store was opened.
         Verb::Run(_) | Verb::Create(_) | Verb::Version(_) | Verb::ContainerCleanup(_) | Verb::Agent(_) => Ok(0),
-        Verb::Copy(_) | Verb::ImageDelete(_) => Ok(0),
+        Verb::Copy(_) | Verb::ImageDelete(_) | Verb::Unshare(_) => Ok(0),
     }
 }
 

@@ -5,6 +5,7 @@ use super::failure::Failure;
 use crate::config::agent::{SYSTEM_FILE, Settings};
 use crate::config::{ConfigError, env};
 use crate::disk::layout::Layout;
+use crate::engine::unshare;
 use crate::keeper::start::{self, Owner, Starter};
 use crate::sys::creds;
 use std::fs;
@@ -38,12 +39,20 @@ struct User {
 /// control groups for the owner's keeper. Reads no file of the store before.
 pub fn settle(global: &Global, starts: bool) -> Result<Place, Failure> {
     let (uid, _) = creds::effective_ids();
+    let session = unshare::session();
+    let root = uid == 0 && session.is_none();
     let system_owner = owner_of(Layout::system().data())?;
     // The system store's own user means it without saying so.
-    let system = uid == 0 || system_owner == Some(uid);
+    let system = root || system_owner == Some(uid);
     let settings = settings(global, system)?;
     let layout = layout(global, &settings, system, uid)?;
-    let starter = if uid == 0 { become_owner(&layout, starts)? } else { None };
+    if session.is_some() && owner_of(layout.data())?.is_some_and(|owner| owner != uid) {
+        return Err(Failure::new(format!(
+            "`{}` belongs to a user that `dunlin unshare` does not have; leave it to use dunlin on this store",
+            layout.data().display()
+        )));
+    }
+    let starter = if root { become_owner(&layout, starts)? } else { None };
     let (uid, _) = creds::effective_ids();
     check_owner(layout.data(), uid)?;
     check_owner(layout.run(), uid)?;
@@ -58,7 +67,7 @@ pub fn settle(global: &Global, starts: bool) -> Result<Place, Failure> {
 /// The settings that hold, for what needs no store.
 pub fn settings_alone(global: &Global) -> Result<Settings, Failure> {
     let (uid, _) = creds::effective_ids();
-    let system = uid == 0 || owner_of(Layout::system().data())? == Some(uid);
+    let system = unshare::caller() == 0 || owner_of(Layout::system().data())? == Some(uid);
     Ok(settings(global, system)?)
 }
 
@@ -95,6 +104,9 @@ fn layout(global: &Global, settings: &Settings, system: bool, uid: u32) -> Resul
         .clone()
         .or_else(|| env::path(env::DUNLIN_RUNROOT))
         .or_else(|| settings.store.runroot.clone());
+    if let (Some(data), Some(run)) = (&asked, &asked_run) {
+        return Ok(Layout::new(absolute(data)?, absolute(run)?));
+    }
     let standard = if system { Layout::system() } else { own_layout(uid)? };
     let data = match &asked {
         Some(path) => absolute(path)?,

@@ -32,6 +32,7 @@ variables! {
     DUNLIN_ROOT = "DUNLIN_ROOT": "data folder, as `--root`";
     DUNLIN_RUNROOT = "DUNLIN_RUNROOT": "run root, as `--runroot`";
     DUNLIN_CONFIG = "DUNLIN_CONFIG": "settings file, as `--config`";
+    DUNLIN_UNSHARED = "DUNLIN_UNSHARED": "set by `dunlin unshare`: user id of the store's owner, outside";
     DUNLIN_KILL_POINT = "DUNLIN_KILL_POINT": "tests only: the agent kills itself at this point of an update";
     HTTP_PROXY = "HTTP_PROXY": "proxy for plain registries";
     HTTPS_PROXY = "HTTPS_PROXY": "proxy for registries with TLS";

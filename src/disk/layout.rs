@@ -22,6 +22,7 @@
 //! <run>/                          cleared by a reboot
 //!   keeper.sock  keeper.lock  agent.sock
 //!   c/ID/{monitor.sock,state,…}   one folder per started container
+//!   mounts/HEX/merged             where an image is mounted
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -157,6 +158,11 @@ impl Layout {
     /// The agent's control socket.
     pub fn agent_socket(&self) -> PathBuf {
         self.run.join("agent.sock")
+    }
+
+    /// Images that are mounted.
+    pub fn mounts(&self) -> PathBuf {
+        self.run.join("mounts")
     }
 
     /// Started containers.

@@ -242,20 +242,24 @@ impl Engine {
         })
     }
 
-    /// Removes layers that were set aside and that no running container can still have mounted; returns their bytes.
+    /// Removes layers that were set aside and that neither a running container nor anybody else can still have mounted; returns their bytes.
     pub(super) fn clear_quarantine(&self, workers: &dyn Workers) -> Result<u64, EngineError> {
         let aside = self.store().quarantined()?;
         if aside.is_empty() {
             return Ok(0);
         }
-        let mut used = BTreeSet::new();
+        let mut images = self.store().mounted()?;
         for view in self.list(&Filter::default(), Unix(0))? {
             if view.status.is_live() {
-                match self.store().image(&view.record.image) {
-                    Ok(Some(image)) => used.extend(image.layers.iter().map(|layer| layer.key)),
-                    // What it has mounted is not known.
-                    _ => return Ok(0),
-                }
+                images.insert(view.record.image);
+            }
+        }
+        let mut used = BTreeSet::new();
+        for id in images {
+            match self.store().image(&id) {
+                Ok(Some(image)) => used.extend(image.layers.iter().map(|layer| layer.key)),
+                // What it has mounted is not known.
+                _ => return Ok(0),
             }
         }
         let mut bytes = 0;

@@ -1,16 +1,23 @@
 //! Images that are made here: `import` and `commit`.
 
 use super::pull::{Reach, runtime};
+use super::view::ContainerView;
 use super::{Engine, EngineError, change, images, now};
+use crate::image::load;
 use crate::image::make::{self, MakeError, NewArchive};
 use crate::image::pull::Progress;
 use crate::image::worker::Workers;
+use crate::registry::Client;
 use crate::store::ImageRecord;
 use crate::types::container::{ContainerSpec, Status};
 use crate::types::platform::Platform;
 use crate::types::read;
+use hyper::body::Bytes;
 use serde_json::{Value, json};
 use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// What is said about a new image.
@@ -47,6 +54,29 @@ impl Engine {
         self.put_together(&workers, None, archive, config, name, progress)
     }
 
+    /// An archive from a web server, in a file without a name.
+    pub fn download(&self, url: &str) -> Result<File, EngineError> {
+        let failed = |source| EngineError::io("make a pipe for", Path::new(url))(source);
+        let client = Client::new(self.reaching("", &Reach::default())?);
+        let runtime = runtime()?;
+        let options = self.plain_options(&Reach::default());
+        let (pipe, mut writer) = io::pipe().map_err(failed)?;
+        let (spooled, done) = std::thread::scope(|scope| {
+            let download = scope.spawn(move || {
+                let take = &mut |bytes: Bytes| writer.write_all(&bytes).is_ok();
+                runtime.block_on(client.download(url, take))
+            });
+            let spooled = load::spool(self.store(), &options, File::from(OwnedFd::from(pipe)));
+            (spooled, download.join())
+        });
+        match done {
+            // What came of it is not the whole.
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(failed(io::ErrorKind::Other.into())),
+            Ok(Ok(())) => Ok(spooled?),
+        }
+    }
+
     /// Makes an image of what a container has now; `pause` stops it meanwhile, so that no file is half written.
     pub fn commit(
         &self,
@@ -57,19 +87,8 @@ impl Engine {
         progress: &mut (dyn FnMut(Progress) + Send),
     ) -> Result<ImageRecord, EngineError> {
         let view = self.inspect(typed)?;
+        let (base, upper) = self.upper(&view)?;
         let record = view.record;
-        let folder = self.layout().container(&record.id);
-        if folder.join("flat").exists() {
-            return Err(EngineError::State {
-                name: record.name,
-                status: view.status,
-                reason: "it is a copy of its image, since this kernel has no overlay for users: what it changed is not known",
-            });
-        }
-        let base = self.image_by_id(&record.image)?.ok_or_else(|| EngineError::ImageGone {
-            image: record.image_name.clone(),
-            container: record.name.clone(),
-        })?;
         let damaged = |_| MakeError::Config { image: base.id };
         let mut config: Value = read::json_any(&self.image_config(&base)?).map_err(damaged)?;
         as_it_runs(&mut config, &record.spec);
@@ -81,12 +100,30 @@ impl Engine {
         if paused && let Err(error) = self.pause(typed) {
             crate::warn!("`{}` goes on while it is read: {error}", record.name);
         }
-        let archive = NewArchive::of_changes(self.store(), &*workers, &options, &folder.join("upper"));
+        let archive = NewArchive::of_changes(self.store(), &*workers, &options, &upper);
         if paused {
             // It was told above where that failed.
             let _ = self.unpause(typed);
         }
         self.put_together(&workers, Some(&base), archive?, config, name, progress)
+    }
+
+    /// A container's image, and the folder with what it changed of that.
+    pub(super) fn upper(&self, view: &ContainerView) -> Result<(ImageRecord, PathBuf), EngineError> {
+        let record = &view.record;
+        let folder = self.layout().container(&record.id);
+        if folder.join("flat").exists() {
+            return Err(EngineError::State {
+                name: record.name.clone(),
+                status: view.status,
+                reason: "it is a copy of its image, since this kernel has no overlay for users: what it changed is not known",
+            });
+        }
+        let base = self.image_by_id(&record.image)?.ok_or_else(|| EngineError::ImageGone {
+            image: record.image_name.clone(),
+            container: record.name.clone(),
+        })?;
+        Ok((base, folder.join("upper")))
     }
 
     fn put_together(

@@ -125,6 +125,12 @@ pub enum EngineError {
         /// The names.
         names: String,
     },
+    /// Only root of a mount namespace may mount.
+    #[error("cannot run `dunlin image {0}` as an ordinary user: run `dunlin unshare` first, and this in it")]
+    Unshare(&'static str),
+    /// It is not mounted where the caller would see it.
+    #[error("image `{0}` is not mounted; `dunlin image mount` lists those that are")]
+    NotMounted(String),
     /// An image is in use.
     #[error("image used by {container}: image `{image}` is in use by a container: remove that, or use --force")]
     ImageInUse {
@@ -188,6 +194,9 @@ pub enum EngineError {
     /// The keeper.
     #[error(transparent)]
     Keeper(Box<KeeperError>),
+    /// No keeper runs, and one that is started here would have the wrong user namespace.
+    #[error("the keeper has left, and none can be started in `dunlin unshare`: leave it, and enter it again")]
+    Session,
     /// A check of a layer.
     #[error(transparent)]
     Check(#[from] CheckError),

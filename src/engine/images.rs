@@ -117,6 +117,8 @@ impl Engine {
             }
             _ => {}
         }
+        // Before containers go in vain.
+        self.store().refuse_mounted(&image.id)?;
         for record in index::all(self.layout())?
             .into_iter()
             .filter(|record| record.image == image.id)

@@ -1,6 +1,6 @@
 //! The engine's dealings with the keeper: who it is, what it can enforce, workers in the store's user namespace.
 
-use super::{Engine, EngineError};
+use super::{Engine, EngineError, unshare};
 use crate::image::worker::{self, Workers};
 use crate::keeper::start::Starter;
 use crate::keeper::{self, Info, Keeper};
@@ -33,6 +33,9 @@ impl Keeping {
 impl Engine {
     /// A connection to the store's keeper, which is started where none runs.
     pub fn keeper(&self) -> Result<Keeper, EngineError> {
+        if unshare::session().is_some() {
+            return keeper::connect(self.layout()).map_err(unshare::only_connects);
+        }
         let mut starter = self.keeping().starter.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(keeper::connect_or_start(self.layout(), starter.take())?)
     }

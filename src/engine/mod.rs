@@ -7,6 +7,7 @@ pub mod commit;
 pub mod control;
 pub mod copy;
 pub mod create;
+pub mod diff;
 pub mod error;
 pub mod filter;
 pub mod images;
@@ -14,6 +15,7 @@ pub mod index;
 pub mod keeping;
 pub mod login;
 pub mod logs;
+pub mod mount;
 pub mod names;
 pub mod options;
 pub mod prune;
@@ -23,6 +25,7 @@ pub mod remove;
 pub mod signal;
 pub mod start;
 pub mod transfer;
+pub mod unshare;
 pub mod usage;
 pub mod view;
 pub mod volume;
@@ -35,7 +38,6 @@ use crate::config::subid::Files;
 use crate::disk::layout::Layout;
 use crate::keeper::start::Starter;
 use crate::store::Store;
-use crate::sys::creds;
 use crate::types::bounds::{LOG_FILE_BYTES_MIN, LOG_FILES_MAX};
 use crate::types::container::{ContainerRecord, LogLimits};
 use crate::types::limits::Limits;
@@ -68,7 +70,7 @@ fn now() -> Unix {
 /// For a store of root's: the ids that are root in its user namespace. What monitors change belongs to them; folders on
 /// the way may be passed through, not listed, by others.
 fn foreign_owner(layout: &Layout) -> Result<Option<(u32, u32)>, EngineError> {
-    if creds::effective_ids().0 != 0 {
+    if unshare::caller() != 0 {
         return Ok(None);
     }
     let map = Files::default().store_map(0, 0)?;

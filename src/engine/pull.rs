@@ -1,6 +1,6 @@
 //! Pulling: what was typed becomes a reference, the ecosystem's files become a client, one runtime of one thread waits.
 
-use super::{Engine, EngineError};
+use super::{Engine, EngineError, unshare};
 use crate::config::agent::Settings;
 use crate::config::auth::Credential;
 use crate::config::folders::Folders;
@@ -11,7 +11,6 @@ use crate::image::worker::Workers;
 use crate::registry::names::{self, Meaning};
 use crate::registry::{Client, Settings as ClientSettings};
 use crate::store::ImageRecord;
-use crate::sys::creds;
 use crate::types::platform::Platform;
 use crate::types::reference::Reference;
 use std::path::{Path, PathBuf};
@@ -135,14 +134,14 @@ impl Engine {
 
 /// What policy.json says: the one that is named, the settings', the user's, or the host's. There need be no store.
 pub(super) fn policy(settings: &Settings, reach: &Reach) -> Result<Policy, EngineError> {
-    let (uid, _) = creds::effective_ids();
+    let uid = unshare::caller();
     let named = reach.signature_policy.as_deref();
     let named = named.or(settings.registry.policy.as_deref());
     Ok(Policy::load(named, &Folders::of_environment(uid))?)
 }
 
 fn usual(settings: &Settings, authfile: Option<&Path>) -> Result<ClientSettings, EngineError> {
-    let (uid, _) = creds::effective_ids();
+    let uid = unshare::caller();
     let folders = Folders::of_environment(uid);
     Ok(ClientSettings::usual(&settings.registry, &folders, authfile)?)
 }

@@ -2,7 +2,7 @@
 
 use super::pull::{Reach, runtime};
 use super::{Engine, EngineError};
-use crate::registry::{Client, Image, Resolved};
+use crate::registry::{Client, Found, Image, Resolved};
 use crate::types::bounds::IMAGE_CONFIG_BYTES;
 use crate::types::platform::Platform;
 use crate::types::reference::Reference;
@@ -25,11 +25,27 @@ impl Engine {
         })
     }
 
-    /// The repositories of a registry that have `text` in their names, at most `limit`.
-    pub fn search(&self, registry: &str, text: &str, limit: usize, reach: &Reach) -> Result<Vec<String>, EngineError> {
-        let client = Client::new(self.reaching(registry, reach)?);
-        let found = runtime()?.block_on(client.catalog(registry, limit, &|name: &str| name.contains(text)));
-        Ok(found?)
+    /// The repositories of a registry that have `text` in their names, at most `limit`: from its list of all, or where it has
+    /// none, as Docker Hub, by its own search.
+    pub fn search(&self, registry: &str, text: &str, limit: usize, reach: &Reach) -> Result<Vec<Found>, EngineError> {
+        let host = Client::search_host(registry);
+        let client = Client::new(self.reaching(host, reach)?);
+        let runtime = runtime()?;
+        let search = || runtime.block_on(client.search(registry, text, limit));
+        if host != registry {
+            return Ok(search()?);
+        }
+        let names = match runtime.block_on(client.catalog(registry, limit, &|name: &str| name.contains(text))) {
+            Ok(names) => names,
+            // The first reason counts where it does not search either.
+            Err(error) if !text.is_empty() && error.is_an_answer() => return Ok(search().map_err(|_| error)?),
+            Err(error) => return Err(error.into()),
+        };
+        let found = |name| Found {
+            name,
+            ..Found::default()
+        };
+        Ok(names.into_iter().map(found).collect())
     }
 }
 

@@ -62,18 +62,18 @@ impl Engine {
         Ok(())
     }
 
-    /// Sends an image to a registry, as `name`; returns the digest of its manifest there.
+    /// Sends an image to a registry, as `name`; `repack` compresses layers anew with gzip at this level. Returns the digest of its manifest there.
     pub fn push(
         &self,
         image: &ImageRecord,
         name: &Reference,
-        shape: Option<Shape>,
+        (shape, repack): (Option<Shape>, Option<u32>),
         reach: &Reach,
         progress: &mut (dyn FnMut(Progress) + Send),
     ) -> Result<Digest, EngineError> {
         let client = self.client(name, reach)?;
         let workers: Arc<dyn Workers> = Arc::new(self.workers()?);
-        let sent = push::push(self.store(), &client, &workers, image, name, shape, progress);
+        let sent = push::push(self.store(), &client, &workers, image, name, (shape, repack), progress);
         Ok(runtime()?.block_on(sent)?)
     }
 

@@ -12,7 +12,7 @@ use crate::types::bounds;
 
 const BLOCK: usize = 512;
 /// Files and folders that every container gets to have something mounted on, where they are empty.
-const STUBS: [&[u8]; 7] = [
+pub const STUBS: [&[u8]; 7] = [
     b"dev",
     b"proc",
     b"sys",

@@ -2,6 +2,7 @@
 //! again by sandboxed helpers.
 
 pub mod check;
+mod compare;
 pub mod copy;
 pub mod course;
 pub mod decode;

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::pack;
 use super::pull::Progress;
 use super::save::{Shape, hold, layer_descriptor, manifest};
-use super::sink::Packed;
+use super::sink::{LEVEL, Packed};
 use super::worker::Workers;
 use crate::registry::push::{Destination, Feed, QUEUE};
 use crate::registry::{self, Compression, Descriptor, Document, Kind, Manifest, RegistryError, parse_manifest};
@@ -43,14 +43,16 @@ pub enum PushError {
     },
 }
 
-/// Sends `image`, to be called `name`; `shape` is that of the manifest, where it is not to be the image's own. Returns the manifest's digest.
+/// Sends `image`, to be called `name`; `shape` is that of the manifest, where it is not to be the image's own. With `repack` layers
+/// are compressed anew with gzip at this level, but those that came with gzip where it is the usual one; the manifest, and with it the
+/// image's digest, becomes another. Returns the manifest's digest.
 pub async fn push(
     store: &Store,
     client: &registry::Client,
     workers: &Arc<dyn Workers>,
     image: &ImageRecord,
     name: &Reference,
-    shape: Option<Shape>,
+    (shape, repack): (Option<Shape>, Option<u32>),
     progress: &mut (dyn FnMut(Progress) + Send),
 ) -> Result<Digest, PushError> {
     let in_store = |source| PushError::Store {
@@ -73,6 +75,7 @@ pub async fn push(
             place,
             siblings,
             shape,
+            repack,
         };
         run.send(image, &config, &came, name, progress).await
     };
@@ -88,6 +91,7 @@ struct Run<'a> {
     place: Arc<Destination>,
     siblings: Vec<String>,
     shape: Option<Shape>,
+    repack: Option<u32>,
 }
 
 impl Run<'_> {
@@ -119,6 +123,10 @@ impl Run<'_> {
         let mut unchanged = shape == own;
         for (index, layer) in image.layers.iter().enumerate() {
             let original = known.as_ref().and_then(|manifest| original(manifest, index, shape));
+            let original = original.filter(|(blob, _)| match self.repack {
+                None => true,
+                Some(level) => level == LEVEL && Compression::of(&blob.media_type) == Some(Compression::Gzip),
+            });
             let (descriptor, same) = self.layer(layer, original, shape, progress).await?;
             unchanged &= same;
             descriptors.push(descriptor);
@@ -152,7 +160,8 @@ impl Run<'_> {
             progress(Progress::Exists(layer.diff));
             return Ok((descriptor, true));
         }
-        if let Some((digest, size)) = self.store.packed(&layer.key)
+        let level = self.repack.unwrap_or(LEVEL);
+        if let Some((digest, size)) = self.store.packed(&layer.key).filter(|_| level == LEVEL)
             && self.there(&digest).await?
         {
             progress(Progress::Exists(layer.diff));
@@ -161,10 +170,12 @@ impl Run<'_> {
         let (store, workers, key) = (self.store.clone(), self.workers.clone(), *layer);
         let mut again = || {
             let archive = pack::layer(&store, &*workers, &key).map_err(io::Error::other)?;
-            Ok(feed(Packed::gzip(archive)))
+            Ok(feed(Packed::gzip_at(archive, level)))
         };
         let (digest, size) = self.place.upload(&mut again).await?;
-        self.store.note_packed(&layer.key, &digest, size);
+        if level == LEVEL {
+            self.store.note_packed(&layer.key, &digest, size);
+        }
         progress(Progress::Done(layer.diff));
         Ok((layer_descriptor(shape, &digest, size), false))
     }

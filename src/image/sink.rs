@@ -13,7 +13,7 @@ use crate::types::bounds;
 use crate::types::digest::Digest;
 
 /// How hard layers are compressed: gzip's usual.
-const LEVEL: u32 = 6;
+pub const LEVEL: u32 = 6;
 const BLOCK: usize = 512;
 const CHUNK: usize = 64 << 10;
 
@@ -195,10 +195,15 @@ pub struct Packed {
 impl Packed {
     /// Compresses what is read from there: the same for the same archive, always.
     pub fn gzip(from: impl Read + Send + 'static) -> Packed {
+        Packed::gzip_at(from, LEVEL)
+    }
+
+    /// The same at another level, 1 to 9.
+    pub fn gzip_at(from: impl Read + Send + 'static, level: u32) -> Packed {
         let builder = GzBuilder::new().mtime(0).operating_system(255);
         Packed::plain(Gzip {
             from,
-            gzip: Some(builder.write(Vec::new(), Compression::new(LEVEL))),
+            gzip: Some(builder.write(Vec::new(), Compression::new(level))),
             chunk: vec![0; CHUNK],
             ready: Vec::new(),
             at: 0,

@@ -31,7 +31,7 @@ use serde::{Deserialize, Serialize};
 use crate::image::sums::{self, Compared, Finding};
 use crate::image::tree;
 use crate::image::unpack::{Limits, Owners, Said, Say, Stats, UnpackError, Unpacker};
-use crate::image::{diff, recipe};
+use crate::image::{compare, diff, recipe};
 use crate::sys::landlock::Access;
 use crate::sys::sandbox::{self, Profile};
 use crate::sys::{fs, process, socket};
@@ -73,6 +73,16 @@ pub enum Job {
     Diff,
     /// Counts what is in a directory. Descriptor: the directory.
     Measure,
+    /// Tells what is other in one stack of layers than in another. Descriptors: the directory of all layers, the pipe that it goes
+    /// to (see `image::compare`), and writable folders of containers, which are numbered behind the layers.
+    Compare {
+        /// Paths below the directory of all layers.
+        layers: Vec<String>,
+        /// Numbers of one stack's layers, topmost first.
+        from: Vec<usize>,
+        /// Those of the other.
+        to: Vec<usize>,
+    },
 }
 
 /// The first packet.
@@ -472,6 +482,27 @@ fn work(control: &OwnedFd, order: Order, fds: Vec<OwnedFd>) -> Result<Reply, Wor
             shut_in(&[(dir.as_fd(), Access::Read)])?;
             let measured = tree::measure(&dir).map_err(WorkerError::os("count what is in the tree"))?;
             Ok(Reply::Measured { bytes: measured.0 })
+        }
+        Job::Compare { layers, from, to } => {
+            let (Some(all), Some(out)) = (fds.next(), fds.next()) else {
+                return Err(malformed("compare needs two descriptors"));
+            };
+            // Of a store of root's this one can only be passed through.
+            let folders = fds.map(|folder| open(&folder)).collect::<Result<Vec<_>, _>>()?;
+            let mut trees = vec![(all.as_fd(), Access::Read)];
+            trees.extend(folders.iter().map(|folder| (folder.as_fd(), Access::Read)));
+            shut_in(&trees)?;
+            let mut stacks = open_layers(&all, &layers)?;
+            let own = stacks.len();
+            stacks.extend(folders);
+            if from.iter().chain(&to).any(|number| *number >= stacks.len()) {
+                return Err(malformed("there are fewer layers"));
+            }
+            let out = io::BufWriter::with_capacity(64 << 10, File::from(out));
+            let written = compare::write(&stacks, &from, &to, own, out);
+            written
+                .map(|bytes| Reply::Packed { bytes })
+                .map_err(WorkerError::os("compare the layers"))
         }
         Job::Pack => {
             let (Some(tree), Some(recipe), Some(out)) = (fds.next(), fds.next(), fds.next()) else {

@@ -175,6 +175,14 @@ impl Keeper {
         }
     }
 
+    /// The store's user namespace.
+    pub fn namespace(&mut self) -> Result<OwnedFd, KeeperError> {
+        match self.link().ask_for_fds(&Request::Namespace, &[], KEEPER_ANSWER_MS)? {
+            (Reply::Done, mut fds) if fds.len() == 1 => Ok(fds.remove(0)),
+            _ => Err(unexpected(&self.path)),
+        }
+    }
+
     /// Makes it become the binary that is installed now.
     pub fn reload(&mut self) -> Result<(), KeeperError> {
         self.done(&Request::Reload)
@@ -218,6 +226,16 @@ struct Link<'a> {
 impl Link<'_> {
     /// Sends a request and waits for its answer; a refusal is an error.
     fn ask(&mut self, request: &Request, fds: &[BorrowedFd<'_>], patience_ms: u64) -> Result<Reply, KeeperError> {
+        self.ask_for_fds(request, fds, patience_ms).map(|(reply, _)| reply)
+    }
+
+    /// The same, with what came along.
+    fn ask_for_fds(
+        &mut self,
+        request: &Request,
+        fds: &[BorrowedFd<'_>],
+        patience_ms: u64,
+    ) -> Result<(Reply, Vec<OwnedFd>), KeeperError> {
         let packet = wire::encode(request).map_err(|source| KeeperError::Wire {
             path: self.path.clone(),
             source,
@@ -226,15 +244,19 @@ impl Link<'_> {
         let patience = Duration::from_millis(patience_ms);
         let deadline = Instant::now() + patience;
         loop {
-            match self.receive(deadline.saturating_duration_since(Instant::now()))? {
-                Reply::Ended { pid, code } => self.ended.push((pid, code)),
-                Reply::Failed(refusal) => return Err(refusal.into()),
+            match self.receive_with_fds(deadline.saturating_duration_since(Instant::now()))? {
+                (Reply::Ended { pid, code }, _) => self.ended.push((pid, code)),
+                (Reply::Failed(refusal), _) => return Err(refusal.into()),
                 reply => return Ok(reply),
             }
         }
     }
 
     fn receive(&mut self, patience: Duration) -> Result<Reply, KeeperError> {
+        self.receive_with_fds(patience).map(|(reply, _)| reply)
+    }
+
+    fn receive_with_fds(&mut self, patience: Duration) -> Result<(Reply, Vec<OwnedFd>), KeeperError> {
         if !socket::wait_readable(self.socket, patience).map_err(|error| self.failed("wait for", error))? {
             return Err(KeeperError::TimedOut {
                 path: self.path.clone(),
@@ -242,14 +264,17 @@ impl Link<'_> {
             });
         }
         let mut buffer = vec![0; PACKET_BYTES];
-        match socket::recv(self.socket, &mut buffer).map_err(|error| self.failed("read from", error))? {
-            0 => Err(KeeperError::Gone {
+        match socket::recv_with_fds(self.socket, &mut buffer).map_err(|error| self.failed("read from", error))? {
+            (0, _) => Err(KeeperError::Gone {
                 path: self.path.clone(),
             }),
-            got => wire::decode(&buffer[..got]).map_err(|source| KeeperError::Wire {
-                path: self.path.clone(),
-                source,
-            }),
+            (got, fds) => match wire::decode(&buffer[..got]) {
+                Ok(reply) => Ok((reply, fds)),
+                Err(source) => Err(KeeperError::Wire {
+                    path: self.path.clone(),
+                    source,
+                }),
+            },
         }
     }
 

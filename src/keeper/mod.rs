@@ -27,6 +27,7 @@ mod userns;
 
 pub use client::{Keeper, KeeperError, connect, connect_or_start};
 pub use run::main;
+pub use userns::enter;
 pub use wire::Info;
 
 /// Name of the socket below the run root.

@@ -28,6 +28,9 @@ const SIGNALS: u64 = 1;
 /// After this long without a request, memory that only requests need is let go.
 const QUIET: Duration = Duration::from_millis(500);
 
+/// How long a monitor may take from its last word to its end.
+const LEAVING: Duration = Duration::from_millis(500);
+
 /// One connection.
 pub(super) struct Client {
     pub key: u64,
@@ -297,11 +300,19 @@ impl Server {
 
     /// Sends a reply; a client that does not read or is gone loses its connection.
     fn reply(&mut self, client: u64, reply: &Reply) {
+        self.reply_with(client, reply, false);
+    }
+
+    fn reply_with(&mut self, client: u64, reply: &Reply, with_namespace: bool) {
         let Some(at) = self.clients.iter().position(|other| other.key == client) else {
             return;
         };
         let sent = match wire::encode(reply) {
-            Ok(packet) => socket::send(self.clients[at].socket.as_fd(), &packet),
+            Ok(packet) => {
+                let namespace = [self.userns.as_fd()];
+                let fds = if with_namespace { &namespace[..] } else { &[] };
+                socket::send_with_fds(self.clients[at].socket.as_fd(), &packet, fds)
+            }
             Err(error) => Err(io::Error::other(error.to_string())),
         };
         if sent.is_err() {
@@ -332,6 +343,10 @@ impl Server {
             Request::List => Ok(Some(Reply::Monitors(self.live()))),
             Request::Monitor(config) => self.start_monitor(client, *config, fds).map(|()| None),
             Request::Worker => self.start_worker(client, fds).map(|pid| Some(Reply::Started { pid })),
+            Request::Namespace => {
+                self.reply_with(client, &Reply::Done, true);
+                return Next::Go;
+            }
             Request::Reload => {
                 self.reply(client, &Reply::Done);
                 return Next::Reload;
@@ -381,7 +396,7 @@ impl Server {
 
     fn start_monitor(&mut self, client: u64, mut config: MonitorConfig, fds: Vec<OwnedFd>) -> Result<(), Refusal> {
         let id = config.id;
-        if self.live().iter().any(|live| live.id == id) {
+        if !self.has_left(&id) {
             return Err(Refusal::new(format!("container `{}` runs already", config.name)));
         }
         let lost = |error: io::Error| Refusal::new(format!("start container `{}`: {error}", config.name));
@@ -405,6 +420,19 @@ impl Server {
         self.watch(child.pid, child.pidfd, Kind::Monitor { id, starting }, true)
             .map_err(lost)?;
         sent.map_err(lost)
+    }
+
+    /// Whether no monitor of the container is left. One that has told its container's end may take a moment to be gone.
+    fn has_left(&mut self, id: &ContainerId) -> bool {
+        let is_its = |process: &Process| matches!(process.kind, Kind::Monitor { id: of, .. } if of == *id);
+        let Some(at) = self.processes.iter().position(is_its) else {
+            return true;
+        };
+        let pidfd = self.processes[at].pidfd.as_fd();
+        if socket::wait_readable(pidfd, LEAVING).unwrap_or(false) {
+            self.ended(at);
+        }
+        !self.processes.iter().any(is_its)
     }
 
     fn start_worker(&mut self, client: u64, mut fds: Vec<OwnedFd>) -> Result<i32, Refusal> {

@@ -7,12 +7,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::time::Duration;
 
+use super::userns;
 use crate::config::env;
 use crate::monitor::wire::Refusal;
 use crate::runtime::cgroup::{Leaf, Tree};
-use crate::sys::ns::{self, Namespaces};
 use crate::sys::process::{self, Child, CloneArgs, Cloned};
-use crate::sys::{creds, seal, socket};
+use crate::sys::{seal, socket};
 
 /// How long a child may take from its fork to its exec.
 const EXEC_PATIENCE: Duration = Duration::from_secs(10);
@@ -111,13 +111,7 @@ impl Nursery<'_> {
                 .place(role.leaf(), 0)
                 .map_err(|error| ("enter its control group", io::Error::other(error.to_string())))?;
         }
-        ns::join(self.userns, Namespaces::USER).map_err(step("join the store's user namespace"))?;
-        if creds::effective_ids() != (0, 0) {
-            // A store of root: its namespace does not have the host's root, so become the namespace's.
-            creds::set_groups(&[]).map_err(step("drop groups"))?;
-            creds::set_gid(0).map_err(step("set the group"))?;
-            creds::set_uid(0).map_err(step("set the user"))?;
-        }
+        userns::enter(self.userns)?;
         // The report takes the place of standard input until exec closes it; the standard library then opens /dev/null there.
         process::place(report.as_fd(), 0, true).map_err(step("place its socket"))?;
         let control = process::copy_above(control.as_fd(), CONTROL).map_err(step("copy its socket"))?;

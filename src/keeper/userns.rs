@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -85,6 +85,19 @@ pub(super) fn make(ids: &mut StoreMap) -> Result<OwnedFd, UsernsError> {
     let _ = process::send_signal(child.pidfd.as_fd(), 9);
     process::wait(child.pidfd.as_fd()).map_err(io("wait for its first process"))?;
     made.map(OwnedFd::from)
+}
+
+/// Enters the namespace and becomes its root; the error says at what. The caller must have one thread.
+pub fn enter(namespace: BorrowedFd<'_>) -> Result<(), (&'static str, io::Error)> {
+    let step = |what| move |error| (what, error);
+    ns::join(namespace, Namespaces::USER).map_err(step("join the store's user namespace"))?;
+    if creds::effective_ids() != (0, 0) {
+        // A store of root: its namespace does not have the host's root, so become the namespace's.
+        creds::set_groups(&[]).map_err(step("drop groups"))?;
+        creds::set_gid(0).map_err(step("set the group"))?;
+        creds::set_uid(0).map_err(step("set the user"))?;
+    }
+    Ok(())
 }
 
 fn write_maps(pid: i32, ids: &mut StoreMap, uid: u32, gid: u32) -> Result<(), UsernsError> {

@@ -36,6 +36,8 @@ pub enum Request {
         /// End the containers.
         stop: bool,
     },
+    /// The store's user namespace, for somebody who wants to enter it. Answered with [`Reply::Done`] and one descriptor.
+    Namespace,
 }
 
 /// What the keeper says.

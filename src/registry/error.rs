@@ -213,6 +213,14 @@ impl RegistryError {
         matches!(self, Self::Digest { .. } | Self::Length { .. })
     }
 
+    /// Whether the registry was reached and said no.
+    pub fn is_an_answer(&self) -> bool {
+        matches!(
+            self,
+            Self::NotFound { .. } | Self::Denied { .. } | Self::Status { .. } | Self::Protocol { .. }
+        )
+    }
+
     /// The kind of this failure, in the words of the fleet protocol: `auth`, `image_missing`, `no_arch`, `net`, `verify` or, for
     /// the device's own files, `internal`.
     pub fn code(&self) -> Reason {

@@ -7,6 +7,7 @@
 pub mod blob;
 mod challenge;
 mod client;
+mod download;
 mod error;
 mod helper;
 pub mod login;
@@ -18,6 +19,7 @@ mod proxy;
 pub mod push;
 mod repository;
 mod retry;
+mod search;
 mod settings;
 mod tags;
 mod tls;
@@ -39,6 +41,7 @@ pub use self::manifest::{
 };
 pub use self::proxy::{Proxies, ProxyError};
 pub use self::repository::Repository;
+pub use self::search::Found;
 pub use self::settings::{Limits, Settings};
 
 use self::client::Inner;
@@ -48,6 +51,9 @@ use crate::types::bounds::{IMAGE_CONFIG_BYTES, INDEX_DEPTH, MANIFEST_BYTES};
 use crate::types::digest::Digest;
 use crate::types::platform::Platform;
 use crate::types::reference::Reference;
+
+/// Docker Hub, as references name it.
+const DOCKER_HUB: &str = "docker.io";
 
 /// A client of registries. Cheap to clone; clones share connections, tokens and settings.
 #[derive(Debug, Clone)]

@@ -1,6 +1,7 @@
 //! Lists of a registry, page by page: the tags of a repository (OCI distribution specification, "Listing Tags"), and the
 //! repositories of a registry, where it tells (`/v2/_catalog`, of the specification's ancestor).
 
+use hyper::body::Bytes;
 use serde::Deserialize;
 
 use super::Client;
@@ -87,6 +88,21 @@ impl Client {
 
     /// One page, and the path of the next one.
     async fn page(&self, endpoint: &Endpoint, path: &str, what: &str) -> Result<(Page, Option<String>), RegistryError> {
+        let (body, next) = self.list(endpoint, path, what).await?;
+        let page = read::json(&body).map_err(|error| RegistryError::Protocol {
+            host: endpoint.registry().to_owned(),
+            detail: format!("{what}: {error}"),
+        })?;
+        Ok((page, next))
+    }
+
+    /// The bytes of a list, and the path of the next page.
+    pub(super) async fn list(
+        &self,
+        endpoint: &Endpoint,
+        path: &str,
+        what: &str,
+    ) -> Result<(Bytes, Option<String>), RegistryError> {
         let host = || endpoint.registry().to_owned();
         let mut reply = self
             .inner
@@ -102,11 +118,7 @@ impl Client {
                 what: what.to_owned(),
                 limit: TAG_PAGE_BYTES as u64,
             })?;
-        let page = read::json(&body).map_err(|error| RegistryError::Protocol {
-            host: host(),
-            detail: format!("{what}: {error}"),
-        })?;
-        Ok((page, next))
+        Ok((body, next))
     }
 }
 

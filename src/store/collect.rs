@@ -42,6 +42,7 @@ impl Store {
     pub fn remove(&self, image: &ImageRecord, force: bool) -> Result<Collected, StoreError> {
         let staging = self.stage(&[], &[])?;
         let _lock = self.exclusive()?;
+        self.refuse_mounted(&image.id)?;
         let pins = self.pins()?;
         let by: Vec<&str> = pins
             .iter()
@@ -78,13 +79,14 @@ impl Store {
         self.prune_if(&|image| all || image.names.is_empty())
     }
 
-    /// Removes the images without a pin, and not held by a pull, that `unwanted` says yes to, then whatever nothing needs any more.
+    /// Removes the images without a pin, not mounted, and not held by a pull, that `unwanted` says yes to, then whatever nothing needs any more.
     pub fn prune_if(&self, unwanted: &dyn Fn(&ImageRecord) -> bool) -> Result<Collected, StoreError> {
         let staging = self.stage(&[], &[])?;
         let _lock = self.exclusive()?;
         let mut pinned: BTreeSet<Digest> = self.pins()?.into_iter().flat_map(|(_, images)| images).collect();
         // Just pulled, and about to be pinned.
         pinned.extend(self.held()?.blobs);
+        pinned.extend(self.mounted()?);
         let mut collected = Collected::nothing(staging);
         for image in self.images()? {
             if pinned.contains(&image.id) || !unwanted(&image) {

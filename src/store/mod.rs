@@ -38,6 +38,7 @@
 mod collect;
 mod find;
 mod layer;
+mod mounted;
 mod part;
 pub mod recipe;
 mod record;
@@ -114,6 +115,16 @@ pub enum StoreError {
         image: String,
         /// Names of the pins.
         by: String,
+    },
+    /// It is mounted.
+    #[error(
+        "image `{image}` is mounted at `{place}`; unmount it with `dunlin image unmount {image}`, or end that `dunlin unshare`"
+    )]
+    Mounted {
+        /// Its short id.
+        image: String,
+        /// Where.
+        place: PathBuf,
     },
     /// Not the owner of the store.
     #[error("the store `{path}` belongs to user {owner}; run dunlin as that user or as root")]
@@ -223,6 +234,11 @@ impl Store {
 
     fn shared(&self) -> Result<Lock, StoreError> {
         Ok(Lock::take(&self.layout.lock(), Mode::Shared, LOCK_WAIT)?)
+    }
+
+    /// As long as this is held, nothing is removed.
+    pub fn keep_all(&self) -> Result<Lock, StoreError> {
+        self.shared()
     }
 
     fn exclusive(&self) -> Result<Lock, StoreError> {

@@ -309,6 +309,13 @@ pub fn detach(path: &CStr) -> io::Result<()> {
     Ok(())
 }
 
+/// Unmounts the topmost mount at `path`; `EBUSY` where it is in use. A link at the end is not followed.
+pub fn unmount(path: &CStr) -> io::Result<()> {
+    // SAFETY: `path` ends with a NUL.
+    check(unsafe { libc::umount2(path.as_ptr(), libc::UMOUNT_NOFOLLOW) }.into())?;
+    Ok(())
+}
+
 /// Makes `dir` the root directory of this process, and its working directory.
 pub fn change_root(dir: BorrowedFd<'_>) -> io::Result<()> {
     super::path::enter(dir)?;

@@ -184,6 +184,60 @@ pub struct TreeArgs {
     pub image: String,
 }
 
+/// `diff`, `image diff`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  dunlin diff web\n  dunlin image diff registry.example/web:1.4 registry.example/web:1.3\n  \
+                  dunlin diff --format json web\n\n\
+                  A: added, C: changed, D: deleted, since the second, which is by default the image of a container, or all\n\
+                  but the last layer of an image."
+)]
+pub struct DiffArgs {
+    /// json
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<String>,
+    /// The first is an image
+    #[arg(long, hide = true)]
+    pub image: bool,
+    /// A container or image, and what it is compared with
+    #[arg(required = true, num_args = 1..=2, value_name = "NAME")]
+    pub names: Vec<String>,
+}
+
+/// `image mount`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  dunlin unshare\n  ls $(dunlin image mount registry.example/web)/etc\n  dunlin image mount\n\n\
+                  Without an image: those that are mounted. Mounts end with `dunlin unshare`, in which this runs; on a store of\n\
+                  root's they are the host's. A mounted image is not removed."
+)]
+pub struct ImageMountArgs {
+    /// Mount all images
+    #[arg(short, long, conflicts_with = "images")]
+    pub all: bool,
+    /// json
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<String>,
+    /// Names or ids
+    #[arg(value_name = "IMAGE")]
+    pub images: Vec<String>,
+}
+
+/// `image unmount`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  dunlin image unmount registry.example/web\n  dunlin image unmount --all")]
+pub struct ImageUnmountArgs {
+    /// Unmount all images
+    #[arg(short, long, conflicts_with = "images")]
+    pub all: bool,
+    /// Also while something uses the files
+    #[arg(short, long)]
+    pub force: bool,
+    /// Names or ids
+    #[arg(required_unless_present = "all", value_name = "IMAGE")]
+    pub images: Vec<String>,
+}
+
 /// `image prune`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  dunlin image prune\n  dunlin image prune -af --filter until=72h")]

@@ -14,12 +14,12 @@ pub use container::{
 };
 pub use create::{CreateArgs, RunArgs};
 pub use image::{
-    ExistsArgs, FormatArgs, HistoryArgs, ImagePruneArgs, ImagesArgs, PlatformArgs, PullArgs, RegistryArgs, RmiArgs,
-    TagArgs, TreeArgs, UntagArgs,
+    DiffArgs, ExistsArgs, FormatArgs, HistoryArgs, ImageMountArgs, ImagePruneArgs, ImageUnmountArgs, ImagesArgs,
+    PlatformArgs, PullArgs, RegistryArgs, RmiArgs, TagArgs, TreeArgs, UntagArgs,
 };
 pub use parse::{Parsed, parse};
 pub use registry::{ListTagsArgs, LoginArgs, LogoutArgs, SearchArgs};
-pub use system::{SystemCheckArgs, SystemDfArgs, SystemPruneArgs};
+pub use system::{SystemCheckArgs, SystemDfArgs, SystemPruneArgs, UnshareArgs};
 pub use transfer::{CommitArgs, CopyArgs, DeleteArgs, ImportArgs, LoadArgs, PushArgs, SaveArgs};
 
 use clap::{Args, Parser};
@@ -117,6 +117,8 @@ verbs! {
         Copy(CopyArgs) = "copy",
         /// Remove an image from its registry
         ImageDelete(DeleteArgs) = "image-delete" => |verb| verb.hide(true).override_usage("dunlin image delete [OPTIONS] docker://NAME"),
+        /// Show what an image or a container changed
+        Diff(DiffArgs) = "diff",
         /// Write images to an archive or a directory
         Save(SaveArgs) = "save",
         /// Take images from an archive or a directory
@@ -135,6 +137,10 @@ verbs! {
         ImageExists(ExistsArgs) = "image-exists" => |verb| verb.hide(true).override_usage("dunlin image exists IMAGE"),
         /// Show the layers of an image
         ImageTree(TreeArgs) = "image-tree" => |verb| verb.hide(true).override_usage("dunlin image tree [OPTIONS] IMAGE"),
+        /// Mount images read-only to look at them
+        ImageMount(ImageMountArgs) = "image-mount" => |verb| verb.hide(true).override_usage("dunlin image mount [OPTIONS] [IMAGE]..."),
+        /// Unmount images
+        ImageUnmount(ImageUnmountArgs) = "image-unmount" => |verb| verb.hide(true).override_usage("dunlin image unmount [OPTIONS] [IMAGE]..."),
         /// Remove images that nothing uses
         ImagePrune(ImagePruneArgs) = "image-prune" => |verb| verb.hide(true).override_usage("dunlin image prune [OPTIONS]"),
         /// List the tags of a repository in its registry
@@ -153,6 +159,8 @@ verbs! {
         SystemDf(SystemDfArgs) = "system-df" => |verb| verb.override_usage("dunlin system df [OPTIONS]"),
         /// Remove containers, images and volumes that nothing uses
         SystemPrune(SystemPruneArgs) = "system-prune" => |verb| verb.override_usage("dunlin system prune [OPTIONS]"),
+        /// Run a command as root of the store's user namespace
+        Unshare(UnshareArgs) = "unshare",
         /// Show the version
         Version(FormatArgs) = "version",
         /// Run the daemon: takes desired states over MQTT and from /etc/dunlin/apps, keeps the device at them

@@ -65,10 +65,10 @@ impl Change for BoolValues {
     }
 }
 
-const CONTAINER_VERBS: &str = "commit, create, exec, inspect, kill, list, logs, ls, pause, port, ps, rename, restart, rm, run, \
+const CONTAINER_VERBS: &str = "commit, create, diff, exec, inspect, kill, list, logs, ls, pause, port, ps, rename, restart, rm, run, \
                                start, stats, stop, top, unpause, wait";
-const IMAGE_VERBS: &str =
-    "delete, exists, history, import, inspect, list, load, ls, prune, pull, push, remove, rm, save, tag, tree, untag";
+const IMAGE_VERBS: &str = "delete, diff, exists, history, import, inspect, list, load, ls, mount, prune, pull, push, remove, rm, save, tag, tree, \
+     umount, unmount, untag";
 const SYSTEM_VERBS: &str = "check, df, info, prune";
 
 /// `container VERB` and `image VERB` are the same verbs; `system VERB` is `system-VERB`.
@@ -94,13 +94,16 @@ fn regroup(mut arguments: Vec<OsString>) -> Vec<OsString> {
         (
             "container",
             verb @ ("run" | "create" | "start" | "stop" | "kill" | "restart" | "pause" | "unpause" | "rm" | "logs"
-            | "exec" | "top" | "stats" | "port" | "wait" | "rename" | "commit"),
+            | "exec" | "top" | "stats" | "port" | "wait" | "rename" | "commit" | "diff"),
         ) => &[verb],
         ("image", "ls" | "list") => &["images"],
         ("image", "inspect") => &["inspect", "--type", "image"],
         ("image", verb @ ("pull" | "push" | "import" | "tag" | "untag" | "history" | "save" | "load")) => &[verb],
         ("image", "rm" | "remove") => &["rmi"],
         ("image", "exists") => &["image-exists"],
+        ("image", "diff") => &["diff", "--image"],
+        ("image", "mount") => &["image-mount"],
+        ("image", "unmount" | "umount") => &["image-unmount"],
         ("image", "tree") => &["image-tree"],
         ("image", "delete") => &["image-delete"],
         ("image", "prune") => &["image-prune"],

@@ -69,7 +69,7 @@ pub struct ListTagsArgs {
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  dunlin search registry.example/web\n  dunlin search registry.example/\n  \
-                  dunlin search --list-tags registry.example/team/web"
+                  dunlin search --filter is-official=true docker.io/postgres\n  dunlin search --list-tags registry.example/team/web"
 )]
 pub struct SearchArgs {
     #[command(flatten)]
@@ -80,10 +80,13 @@ pub struct SearchArgs {
     /// The tags of the repository instead
     #[arg(long)]
     pub list_tags: bool,
-    /// `json`, `table …`, or a template over Index, Name, Description, Tag
+    /// Only with: stars=NUMBER, is-official=, is-automated=
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    pub filter: Vec<String>,
+    /// `json`, `table …`, or a template over Index, Name, Description, Stars, Official, Automated, Tag
     #[arg(long, value_name = "FORMAT")]
     pub format: Option<String>,
-    /// Taken for podman's sake: names are never cut
+    /// Whole descriptions
     #[arg(long)]
     pub no_trunc: bool,
     /// [REGISTRY/]PART OF A NAME; without a registry all of `unqualified-search-registries`

@@ -48,3 +48,16 @@ pub struct SystemPruneArgs {
     #[arg(long)]
     pub volumes: bool,
 }
+
+/// `unshare`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  dunlin unshare\n  dunlin unshare id\n  dunlin unshare ls -ln ~/.local/share/dunlin/volumes/data/_data\n  \
+                  dunlin unshare sh -c 'dunlin image mount registry.example/web'\n\n\
+                  Files of containers belong to root and other users there. Mounts end with the last process."
+)]
+pub struct UnshareArgs {
+    /// Command with its arguments [default: $SHELL, or /bin/sh]
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}

@@ -38,6 +38,12 @@ pub struct SaveArgs {
 pub struct PushArgs {
     #[command(flatten)]
     pub registry: RegistryArgs,
+    /// How layers are compressed: gzip; those that came otherwise get another digest, and so does the image's manifest
+    #[arg(long, value_name = "FORMAT")]
+    pub compression_format: Option<String>,
+    /// Compress all layers anew, from 1 (fast) to 9 (small)
+    #[arg(long, value_name = "LEVEL")]
+    pub compression_level: Option<u32>,
     /// Write the digest of what was pushed to a file
     #[arg(long, value_name = "FILE")]
     pub digestfile: Option<PathBuf>,
@@ -119,8 +125,10 @@ pub struct DeleteArgs {
 
 /// `import`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  dunlin import rootfs.tar.gz web:base\n  \
-                  tar -C rootfs -c . | dunlin import -c 'CMD [\"/bin/sh\"]' - web:base")]
+#[command(
+    after_help = "Examples:\n  dunlin import rootfs.tar.gz web:base\n  dunlin import https://files.example/rootfs.tar.gz web:base\n  \
+                  tar -C rootfs -c . | dunlin import -c 'CMD [\"/bin/sh\"]' - web:base"
+)]
 pub struct ImportArgs {
     /// Change the configuration: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, ONBUILD, STOPSIGNAL, USER, VOLUME, WORKDIR
     #[arg(short, long, value_name = "INSTRUCTION")]
@@ -133,7 +141,7 @@ pub struct ImportArgs {
     /// No progress
     #[arg(short, long)]
     pub quiet: bool,
-    /// Archive of files, also compressed; - is stdin
+    /// Archive of files, also compressed: a path, an http:// or https:// URL, or - for stdin
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
     /// What the image is called

@@ -12,8 +12,10 @@ use crate::sys::tty;
 use std::os::fd::AsFd as _;
 
 pub fn import(engine: &Engine, args: &ImportArgs, mut given: Given) -> Result<u8, Failure> {
-    let Some(input) = given.pop().flatten() else {
-        return Err(Failure::new("there is nothing to import"));
+    let input = match (given.pop().flatten(), args.file.to_str()) {
+        (Some(input), _) => input,
+        (None, Some(url)) => engine.download(url)?,
+        (None, None) => return Err(Failure::new("there is nothing to import")),
     };
     if tty::is_terminal(input.as_fd()) {
         return Err(Failure::new("cannot read from terminal, use command-line redirection"));

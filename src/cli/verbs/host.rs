@@ -10,7 +10,6 @@ use super::usage::meminfo;
 use crate::engine::Engine;
 use crate::engine::filter::Filter;
 use crate::runtime::cgroup::Controller;
-use crate::sys::creds;
 use crate::sys::landlock;
 use crate::types::container::Status;
 use crate::types::idmap::Extent;
@@ -82,7 +81,7 @@ fn gather(engine: &Engine) -> Result<Value, Failure> {
         .filter(|one| able(one))
         .map(|one| one.name())
         .collect();
-    let (uid, _) = creds::effective_ids();
+    let uid = crate::engine::unshare::caller();
     Ok(json!({
         "host": {
             "arch": Platform::host().architecture,

@@ -2,6 +2,7 @@
 
 mod agent;
 mod commit;
+mod diff;
 mod execute;
 mod history;
 mod host;
@@ -11,6 +12,7 @@ mod lifecycle;
 mod list;
 mod login;
 mod logs;
+mod mount;
 mod pick;
 mod prune;
 mod pull;
@@ -21,10 +23,12 @@ mod system;
 mod tags;
 mod transfer;
 mod tree;
+mod unshare;
 mod usage;
 
 pub use agent::agent;
 pub use commit::{commit, import};
+pub use diff::diff;
 pub use execute::exec;
 pub use history::history;
 pub use host::{info, version};
@@ -34,6 +38,7 @@ pub use lifecycle::{kill, pause, rename, restart, rm, start, stop, unpause, wait
 pub use list::{port, ps};
 pub use login::{login, logout};
 pub use logs::logs;
+pub use mount::{image_mount, image_unmount};
 pub use prune::image_prune;
 pub use pull::pull;
 pub use remote::list_tags;
@@ -43,6 +48,7 @@ pub use system::{check as system_check, df as system_df, prune as system_prune};
 pub use tags::{exists, tag, untag};
 pub use transfer::{Given, copy, delete, given, load, push, save};
 pub use tree::tree;
+pub use unshare::unshare;
 pub use usage::{stats, top};
 
 use super::failure::Failure;

@@ -6,8 +6,12 @@ use super::super::listing::Listing;
 use super::print;
 use super::pull::reach;
 use crate::engine::{Engine, EngineError};
+use crate::registry::Found;
 use crate::types::reference::is_host;
 use serde_json::{Value, json};
+
+/// Letters of a description that are shown, as podman has it.
+const DESCRIPTION: usize = 44;
 
 pub fn search(engine: &Engine, args: &SearchArgs) -> Result<u8, Failure> {
     let term = args.term.strip_prefix("docker://").unwrap_or(&args.term);
@@ -23,6 +27,11 @@ pub fn search(engine: &Engine, args: &SearchArgs) -> Result<u8, Failure> {
         Some((registry, text)) if is_host(registry) => (vec![registry.to_owned()], text),
         _ => (engine.registries()?.search().to_vec(), term),
     };
+    let filters = args
+        .filter
+        .iter()
+        .map(|text| Filter::parse(text))
+        .collect::<Result<Vec<_>, _>>()?;
     if registries.is_empty() {
         return Err(Failure::new(format!(
             "`{term}` names no registry, and `unqualified-search-registries` in registries.conf lists none: write REGISTRY/{term}"
@@ -35,7 +44,8 @@ pub fn search(engine: &Engine, args: &SearchArgs) -> Result<u8, Failure> {
             Ok(found) => rows.extend(
                 found
                     .into_iter()
-                    .map(|name| json!({"Index": registry, "Name": format!("{registry}/{name}"), "Description": ""})),
+                    .filter(|one| filters.iter().all(|filter| filter.fits(one)))
+                    .map(|one| row(registry, one, args.no_trunc)),
             ),
             Err(error) => failed.push(error),
         }
@@ -47,6 +57,54 @@ pub fn search(engine: &Engine, args: &SearchArgs) -> Result<u8, Failure> {
                 say(&format!("warning: {error}"));
             }
             show(vec![("NAME", "Name"), ("DESCRIPTION", "Description")], rows, args)
+        }
+    }
+}
+
+fn row(registry: &str, one: Found, whole: bool) -> Value {
+    let mark = |yes| if yes { "[OK]" } else { "" };
+    let mut description = one.description;
+    if !whole && let Some((end, _)) = description.char_indices().nth(DESCRIPTION) {
+        description.truncate(end);
+        description.push_str("...");
+    }
+    json!({
+        "Index": registry,
+        "Name": format!("{registry}/{}", one.name),
+        "Description": description,
+        "Stars": one.stars,
+        "Official": mark(one.official),
+        "Automated": mark(one.automated),
+    })
+}
+
+/// What is asked of a repository beside its name.
+enum Filter {
+    Stars(u64),
+    Official(bool),
+    Automated(bool),
+}
+
+impl Filter {
+    fn parse(text: &str) -> Result<Filter, Failure> {
+        let wrong = || {
+            let known = "stars=NUMBER, is-official=true or is-automated=true";
+            Failure::new(format!("invalid filter `{text}`: use {known}"))
+        };
+        let (key, value) = text.split_once('=').unwrap_or((text, "true"));
+        Ok(match key {
+            "stars" => Filter::Stars(value.parse().map_err(|_| wrong())?),
+            "is-official" => Filter::Official(value.parse().map_err(|_| wrong())?),
+            "is-automated" => Filter::Automated(value.parse().map_err(|_| wrong())?),
+            _ => return Err(wrong()),
+        })
+    }
+
+    fn fits(&self, one: &Found) -> bool {
+        match self {
+            Filter::Stars(least) => one.stars >= *least,
+            Filter::Official(wanted) => one.official == *wanted,
+            Filter::Automated(wanted) => one.automated == *wanted,
         }
     }
 }

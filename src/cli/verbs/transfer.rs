@@ -15,7 +15,7 @@ use crate::image::copy::CopyOptions;
 use crate::image::layout::{Transport, normal};
 use crate::image::pull::PullOptions;
 use crate::image::save::Shape;
-use crate::image::sink::Sink;
+use crate::image::sink::{LEVEL, Sink};
 use crate::sys::tty;
 use crate::types::platform::Platform;
 use std::fs::File;
@@ -35,10 +35,11 @@ pub fn given(verb: &Verb) -> Result<Given, Failure> {
             Some(path) => Some(open(path)?),
             None => Some(own(io::stdin())?),
         }],
-        Verb::Import(args) => vec![Some(match args.file.to_str() {
-            Some("-") => own(io::stdin())?,
-            _ => open(&args.file)?,
-        })],
+        Verb::Import(args) => vec![match args.file.to_str() {
+            Some("-") => Some(own(io::stdin())?),
+            Some(url) if is_url(url) => None,
+            _ => Some(open(&args.file)?),
+        }],
         Verb::Push(args) => vec![
             args.digestfile.as_deref().map(create).transpose()?,
             match args.destination.as_deref().and_then(Transport::parse) {
@@ -53,6 +54,11 @@ pub fn given(verb: &Verb) -> Result<Given, Failure> {
             .collect::<Result<_, _>>()?,
         _ => Vec::new(),
     })
+}
+
+/// Whether an archive is on a web server.
+pub fn is_url(file: &str) -> bool {
+    file.starts_with("http://") || file.starts_with("https://")
 }
 
 fn own(stream: impl AsFd) -> Result<File, Failure> {
@@ -165,10 +171,28 @@ pub fn push(engine: &Engine, args: &PushArgs, mut given: Given) -> Result<u8, Fa
         Some("v2s2") => Some(Shape::Docker),
         Some(other) => return Err(Failure::new(format!("unknown format `{other}`: use oci or v2s2"))),
     };
+    let repack = match (args.compression_format.as_deref(), args.compression_level) {
+        (None, None) => None,
+        (None | Some("gzip"), level) => match level.unwrap_or(LEVEL) {
+            level @ 1..=9 => Some(level),
+            level => return Err(Failure::new(format!("compression level {level} is not from 1 to 9"))),
+        },
+        (Some(other), _) => {
+            return Err(Failure::new(format!(
+                "unknown compression `{other}`: dunlin compresses with gzip alone"
+            )));
+        }
+    };
     let archive = given.pop().flatten();
     let digestfile = given.pop().flatten();
     let mut show = Show::new(args.quiet);
     if let Some((transport, path, tag)) = args.destination.as_deref().and_then(Transport::parse) {
+        if repack.is_some() {
+            return Err(Failure::new(format!(
+                "`{}`: how layers are compressed is chosen for registries alone",
+                path.display()
+            )));
+        }
         let mut wanted = engine.wanted(&args.image)?;
         if let Some(tag) = tag {
             wanted.names = vec![tag.to_owned()];
@@ -198,7 +222,7 @@ pub fn push(engine: &Engine, args: &PushArgs, mut given: Given) -> Result<u8, Fa
     let text = typed.strip_prefix("docker://").unwrap_or(&typed);
     let name = normal(text).ok_or_else(|| Failure::new(format!("`{typed}` is no name in a registry")))?;
     let reach = reach(None, &args.registry);
-    let digest = engine.push(&image, &name, shape, &reach, &mut |step| show.step(step))?;
+    let digest = engine.push(&image, &name, (shape, repack), &reach, &mut |step| show.step(step))?;
     show.finish();
     if let Some(mut file) = digestfile {
         file.write_all(digest.to_string().as_bytes())?;

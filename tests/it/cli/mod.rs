@@ -3,6 +3,7 @@
 mod check;
 mod commit;
 mod copy;
+mod diff;
 mod flow;
 mod images;
 mod listing;
@@ -16,7 +17,9 @@ mod storage;
 mod terminal;
 mod transfer;
 mod trust;
+mod unshare;
 mod waits;
+mod web;
 
 use crate::fixture::cmd::Cmd;
 use crate::fixture::images::{Format, Index};

@@ -258,3 +258,68 @@ fn a_push_goes_on_after_its_connection_was_cut() {
         world.image
     );
 }
+
+#[test]
+fn layers_are_compressed_as_asked_and_the_image_stays_the_same() {
+    let world = match World::new(Who::Ranges) {
+        Ok(world) => world,
+        Err(reason) => skip!("{reason}"),
+    };
+    let registry = Registry::plain();
+    let index = index(Format::Oci, Compression::Zstd);
+    registry.push_image("team/web", "1", index.image(Arch::host()));
+    let name = format!("{}:1", registry.reference("team/web"));
+    let id = world.cmd("pull -q").arg(&name).ok();
+    // Types and sizes of the layers of a manifest.
+    let layers = |name: &str| -> Vec<(String, u64)> {
+        let raw = Cmd::new("skopeo").args(["inspect", "--raw", "--tls-verify=false"]);
+        let raw: serde_json::Value = serde_json::from_str(&raw.arg(format!("docker://{name}")).ok()).unwrap();
+        let layers = raw["layers"].as_array().unwrap().iter();
+        layers
+            .map(|layer| {
+                (
+                    layer["mediaType"].as_str().unwrap().to_owned(),
+                    layer["size"].as_u64().unwrap(),
+                )
+            })
+            .collect()
+    };
+    let push = |flags: &str, tag: &str| {
+        let to = format!("{}:{tag}", registry.reference("team/web"));
+        world.cmd(&format!("push -q {flags}")).arg(&name).arg(&to).ok();
+        assert_eq!(skopeo_id(&registry, &to), id, "{flags}");
+        layers(&to)
+    };
+    let came = layers(&name);
+    assert!(came.last().unwrap().0.ends_with("+zstd"), "{came:?}");
+    let before = uploads(&registry);
+    assert_eq!(push("", "same"), came, "what is there is taken as it is");
+    assert_eq!(uploads(&registry), before);
+    let gzip = push("--compression-format gzip", "gzip");
+    assert!(gzip.iter().all(|(kind, _)| kind.ends_with("+gzip")), "{gzip:?}");
+    assert_eq!(
+        gzip[..gzip.len() - 1],
+        came[..came.len() - 1],
+        "those that came with gzip are as they were"
+    );
+    assert_eq!(uploads(&registry), before + 1);
+    push("--compression-format gzip", "again");
+    assert_eq!(uploads(&registry), before + 1, "it is remembered what was sent");
+    let fast = push("--compression-level 1", "fast");
+    assert_eq!(uploads(&registry), before + 1 + fast.len());
+    let small = push("--compression-format gzip --compression-level 9", "small");
+    let total = |layers: &[(String, u64)]| layers.iter().map(|(_, size)| size).sum::<u64>();
+    assert!(total(&fast) > total(&small), "{fast:?} {small:?}");
+    assert_eq!(push("", "last"), came);
+    for (flags, says) in [
+        ("--compression-format zstd", "gzip alone"),
+        ("--compression-level 0", "from 1 to 9"),
+    ] {
+        world.cmd(&format!("push {flags}")).arg(&name).fails(125).says(&[says]);
+    }
+    let archive = world
+        .cmd("push --compression-level 9")
+        .arg(&name)
+        .arg("oci-archive:/nonexistent/x");
+    archive.fails(125);
+}
