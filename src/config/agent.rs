@@ -87,7 +87,7 @@ pub struct Registry {
     pub registries_conf: Option<PathBuf>,
     /// `policy.json` instead of the user's or the host's.
     pub policy: Option<PathBuf>,
-    /// Layers fetched at once.
+    /// Layers fetched at once; zstd layers take the room of one and a half.
     pub parallel: Option<u32>,
     /// Bytes per second of all layers together; no bound when nothing is said.
     pub rate: Option<Bytes>,

@@ -35,8 +35,31 @@ pub(super) struct Context {
     pub(super) staging: Staging,
     pub(super) program: PathBuf,
     pub(super) reserve: u64,
-    pub(super) slots: Semaphore,
+    pub(super) slots: Slots,
     pub(super) progress: mpsc::Sender<Progress>,
+}
+
+/// How many layers are fetched at the same time. A zstd layer counts one and a half times: its decoder holds a window of megabytes.
+pub(super) struct Slots {
+    halves: Semaphore,
+    all: u32,
+}
+
+impl Slots {
+    pub(super) fn new(layers: usize) -> Slots {
+        let all = 2 * layers.clamp(1, 1 << 16);
+        Slots {
+            halves: Semaphore::new(all),
+            all: all as u32,
+        }
+    }
+
+    async fn take(&self, blob: &Descriptor) -> Result<SemaphorePermit<'_>, LayerError> {
+        // What it says it is: only its bytes tell what it is, and they come later.
+        let halves = if blob.media_type.ends_with("zstd") { 3 } else { 2 };
+        let taken = self.halves.acquire_many(halves.min(self.all)).await;
+        taken.map_err(|_| LayerError::GivenUp)
+    }
 }
 
 /// One layer to fetch.
@@ -133,7 +156,7 @@ async fn bring(context: &Arc<Context>, wanted: &Wanted, ladder: &Ladder) -> Resu
     let slot = tokio::select! {
         biased;
         () = ladder.given_up(wanted.index) => return Err(LayerError::GivenUp),
-        slot = context.slots.acquire() => slot.map_err(|_| LayerError::GivenUp)?,
+        slot = context.slots.take(&wanted.blob) => slot?,
     };
     let lock = tokio::select! {
         biased;

@@ -585,7 +585,7 @@ async fn fetch_layers(
         staging,
         program: options.program.clone(),
         reserve: options.reserve,
-        slots: tokio::sync::Semaphore::new(options.parallel),
+        slots: fetch::Slots::new(options.parallel),
         progress: sender,
     });
     let ladder = Ladder::new(plan.diffs.len());

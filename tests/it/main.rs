@@ -16,6 +16,7 @@ mod keeper;
 mod kill;
 pub mod kills;
 mod machines;
+mod makers;
 mod malicious;
 mod monitor;
 mod pack;

@@ -175,8 +175,19 @@ pub fn take_layout(
     folder: &Path,
     tag: Option<&str>,
 ) -> Result<ImageRecord, PullError> {
-    let layout = Files::open(Transport::Oci, folder).unwrap();
-    block(load::pick(store, workers, &layout, tag, &options(), &mut |_| ()))
+    take(store, workers, Transport::Oci, folder, tag)
+}
+
+/// Takes an image of files.
+pub fn take(
+    store: &Store,
+    workers: &Arc<dyn Workers>,
+    transport: Transport,
+    place: &Path,
+    tag: Option<&str>,
+) -> Result<ImageRecord, PullError> {
+    let files = Files::open(transport, place).unwrap();
+    block(load::pick(store, workers, &files, tag, &options(), &mut |_| ()))
 }
 
 pub fn layer_error(error: PullError) -> LayerError {
