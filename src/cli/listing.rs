@@ -1,5 +1,6 @@
 //! Lists: the default table, `--format table …`, `--format TEMPLATE`, `--format json`, `--quiet`, all from the same rows.
 
+use super::failure::Failure;
 use super::table;
 use super::template::{Template, TemplateError};
 use serde_json::{Map, Value};
@@ -104,6 +105,15 @@ pub fn render_object(data: &Value, format: &str) -> Result<String, TemplateError
             }
             Ok(text)
         }
+    }
+}
+
+/// Whether `--format` asks for JSON, where that is all it may ask for.
+pub fn wants_json(format: Option<&str>) -> Result<bool, Failure> {
+    match format {
+        None | Some("") => Ok(false),
+        Some("json") => Ok(true),
+        Some(other) => Err(Failure::new(format!("unknown --format argument: {other:?}: use json"))),
     }
 }
 

@@ -117,9 +117,7 @@ impl Engine {
         }
         match worker.reply().map_err(failed)? {
             Reply::Packed { .. } => Ok(()),
-            _ => Err(failed(WorkerError::Malformed {
-                why: "another answer than asked for".to_owned(),
-            })),
+            _ => Err(failed(WorkerError::unexpected())),
         }
     }
 

@@ -101,11 +101,7 @@ pub fn layer(
                 found.bytes = compared.bytes;
                 return Ok(found);
             }
-            _ => {
-                return Err(by_worker(WorkerError::Malformed {
-                    why: "another answer than asked for".to_owned(),
-                }));
-            }
+            _ => return Err(by_worker(WorkerError::unexpected())),
         }
     }
 }

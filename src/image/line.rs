@@ -300,10 +300,7 @@ fn settle(
     decoded?;
     match reply {
         Reply::Unpacked(stats) => Ok(stats),
-        _ => Err(WorkerError::Malformed {
-            why: "another answer than asked for".to_owned(),
-        }
-        .into()),
+        _ => Err(WorkerError::unexpected().into()),
     }
 }
 

@@ -104,10 +104,7 @@ impl NewArchive {
         let file = load::copy(store, options, pipe)?;
         match worker.reply()? {
             Reply::Packed { .. } => NewArchive::read(store, options, file),
-            _ => Err(WorkerError::Malformed {
-                why: "another answer than asked for".to_owned(),
-            }
-            .into()),
+            _ => Err(WorkerError::unexpected().into()),
         }
     }
 }

@@ -146,8 +146,7 @@ impl LayerTar {
         match worker.reply() {
             Ok(Reply::Packed { .. }) => {}
             Ok(_) => {
-                let why = "another answer than asked for".to_owned();
-                let source = WorkerError::Malformed { why };
+                let source = WorkerError::unexpected();
                 return Err(PackError::Worker { layer, source });
             }
             Err(source) => return Err(PackError::Worker { layer, source }),

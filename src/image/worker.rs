@@ -185,6 +185,13 @@ pub enum WorkerError {
 }
 
 impl WorkerError {
+    /// The worker did something, but not what it was asked.
+    pub fn unexpected() -> WorkerError {
+        WorkerError::Malformed {
+            why: "another answer than asked for".to_owned(),
+        }
+    }
+
     fn os(action: &str) -> impl FnOnce(io::Error) -> WorkerError {
         let action = action.to_owned();
         move |e| WorkerError::Os {
@@ -329,13 +336,7 @@ pub fn remove_tree(workers: &dyn Workers, path: &Path) -> Result<(), WorkerError
     let mut worker = Worker::start(workers, Job::Empty, &[dir.as_fd()])?;
     match worker.reply()? {
         Reply::Emptied => std::fs::remove_dir(path).map_err(WorkerError::os("remove the folder of the tree")),
-        _ => Err(unexpected()),
-    }
-}
-
-fn unexpected() -> WorkerError {
-    WorkerError::Malformed {
-        why: "another answer than asked for".to_owned(),
+        _ => Err(WorkerError::unexpected()),
     }
 }
 
@@ -344,7 +345,7 @@ pub fn copy(workers: &dyn Workers, all: BorrowedFd, layers: Vec<String>, to: Bor
     let mut worker = Worker::start(workers, Job::Copy { layers }, &[to, all])?;
     match worker.reply()? {
         Reply::Copied { bytes } => Ok(bytes),
-        _ => Err(unexpected()),
+        _ => Err(WorkerError::unexpected()),
     }
 }
 
@@ -353,7 +354,7 @@ pub fn measure(workers: &dyn Workers, dir: BorrowedFd) -> Result<u64, WorkerErro
     let mut worker = Worker::start(workers, Job::Measure, &[dir])?;
     match worker.reply()? {
         Reply::Measured { bytes } => Ok(bytes),
-        _ => Err(unexpected()),
+        _ => Err(WorkerError::unexpected()),
     }
 }
 

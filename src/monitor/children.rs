@@ -49,7 +49,7 @@ impl Children {
     }
 
     /// How the child ended that is only reported now.
-    pub fn claim(&mut self, pid: i32) -> Option<Ended> {
+    fn claim(&mut self, pid: i32) -> Option<Ended> {
         let found = self.strays.iter().find(|(stray, _)| *stray == pid)?.1;
         self.strays.retain(|(stray, _)| *stray != pid);
         Some(found)

@@ -11,11 +11,7 @@ use serde_json::{Value, json};
 const CHUNK: usize = 32 << 10;
 
 pub fn diff(engine: &Engine, args: &DiffArgs) -> Result<u8, Failure> {
-    let json = match args.format.as_deref() {
-        None | Some("") => false,
-        Some("json") => true,
-        Some(other) => return Err(Failure::new(format!("unknown --format argument: {other:?}: use json"))),
-    };
+    let json = listing::wants_json(args.format.as_deref())?;
     let (name, than) = (&args.names[0], args.names.get(1).map(String::as_str));
     let mut sets = json!({});
     let (mut text, mut written) = (String::new(), Ok(()));

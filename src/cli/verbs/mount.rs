@@ -10,10 +10,7 @@ use serde_json::{Value, json};
 use std::path::PathBuf;
 
 pub fn image_mount(engine: &Engine, args: &ImageMountArgs) -> Result<u8, Failure> {
-    let format = args.format.as_deref().filter(|format| !format.is_empty());
-    if let Some(other) = format.filter(|format| *format != "json") {
-        return Err(Failure::new(format!("unknown --format argument: {other:?}: use json")));
-    }
+    let json = listing::wants_json(args.format.as_deref())?;
     let mut mounted = Vec::new();
     for image in &args.images {
         mounted.push(engine.mount_image(image)?);
@@ -25,10 +22,10 @@ pub fn image_mount(engine: &Engine, args: &ImageMountArgs) -> Result<u8, Failure
     } else if args.images.is_empty() {
         mounted = engine.mounted_images()?;
     }
-    let text = match (format, &mounted[..]) {
-        (Some(_), _) => listing::json(&Value::Array(mounted.iter().map(shown).collect())),
-        (None, [(_, place)]) if args.images.len() == 1 => format!("{}\n", place.display()),
-        (None, _) => mounted
+    let text = match (json, &mounted[..]) {
+        (true, _) => listing::json(&Value::Array(mounted.iter().map(shown).collect())),
+        (false, [(_, place)]) if args.images.len() == 1 => format!("{}\n", place.display()),
+        (false, _) => mounted
             .iter()
             .map(|(image, place)| {
                 let name = image.names.first().map_or_else(|| image.id.hex(), ToString::to_string);
