@@ -327,12 +327,21 @@ fn what_was_kept_is_never_trusted() {
     let (registry, name) = registry_with(&image);
     let (_, want) = calm(&name);
     let spoil = |label: &str, change: &dyn Fn(&Path)| {
-        let server = slow(&registry, 8 << 20);
+        // No layer comes to its end: the two that are fetched at the same time (one of gzip, one of zstd) are there and marked.
+        let server = proxy(&registry, |_, _, told| match told.body.len() {
+            0..1_500_000 => told,
+            _ => told.stall(1_500_000),
+        });
         let place = Place::new();
         let mut child = start(&place, &format!("{}/app:1", server.host()));
+        let marked = || {
+            let parts = fs::read_dir(place.store.layout().tmp()).unwrap();
+            parts
+                .filter(|part| part.as_ref().unwrap().path().join("mark").exists())
+                .count()
+        };
         let since = Instant::now();
-        // Every layer has been marked once.
-        while place.store.parts().unwrap().len() < 3 && since.elapsed() < Duration::from_secs(20) {
+        while marked() < 2 && since.elapsed() < Duration::from_secs(20) {
             std::thread::sleep(Duration::from_millis(5));
         }
         std::thread::sleep(Duration::from_millis(150));
@@ -345,7 +354,7 @@ fn what_was_kept_is_never_trusted() {
                 parts += 1;
             }
         }
-        assert!(parts >= 3, "{label}: {parts} parts");
+        assert!(parts >= 2, "{label}: {parts} parts");
         sweep(&place.store, &*place.workers, false).unwrap();
         let record = place.pull(&name).unwrap();
         assert_same(&place, &record, &want, label);

@@ -24,7 +24,7 @@ pub struct Asked {
 pub struct Told {
     status: u16,
     headers: Vec<(String, String)>,
-    body: Vec<u8>,
+    pub body: Vec<u8>,
     /// Bytes of the body after which the connection is closed.
     cut: Option<usize>,
     /// Bytes of the body after which nothing comes for a while.
