@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd as _;
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use super::control::Asked;
 use super::identity::{self, Identity, VERSION};
 use super::intake::{Intake, Outcome, Refusal};
 use super::presence::{AWAY_MS, Verdict, Watch};
@@ -46,7 +47,9 @@ enum Event {
     Uplink(Incoming),
     /// From the deployer.
     Report(Report),
-    /// SIGHUP, or a change in the folder of local apps.
+    /// Somebody asks at the control socket.
+    Asked(Asked),
+    /// SIGHUP, or a change in a folder of local apps.
     Reread,
     /// SIGTERM or SIGINT.
     Stop,
@@ -75,10 +78,13 @@ pub(super) struct Daemon {
     apps: Vec<ReportedApp>,
     deploy: Option<Box<Deploy>>,
     refused: BTreeMap<String, u64>,
-    local: Option<Digest>,
-    local_error: String,
+    pub(super) local: Option<Digest>,
+    pub(super) local_error: String,
     conditions: Option<Conditions>,
     repeat_at: Option<Mono>,
+    folders: [PathBuf; 2],
+    /// The administrator's folder was made after the start, so that its changes are not told: it is looked at now and then.
+    late_folder: bool,
 }
 
 impl Daemon {
@@ -89,6 +95,7 @@ impl Daemon {
         deployer: Deployer,
         caps: Caps,
         root: &str,
+        folders: [PathBuf; 2],
     ) -> Daemon {
         let topics = Topics::new(root, &identity.device);
         Daemon {
@@ -111,11 +118,17 @@ impl Daemon {
             local_error: String::new(),
             conditions: None,
             repeat_at: None,
+            late_folder: !folders[0].exists(),
+            folders,
         }
     }
 
     /// Runs until it is asked to stop. What runs on the device goes on.
-    pub(super) async fn run(mut self, mut reports: mpsc::Receiver<Report>) -> Result<(), AgentError> {
+    pub(super) async fn run(
+        mut self,
+        mut reports: mpsc::Receiver<Report>,
+        mut asked: mpsc::Receiver<Asked>,
+    ) -> Result<(), AgentError> {
         use tokio::signal::unix::{SignalKind, signal};
         let listen = |kind| {
             signal(kind).map_err(|source| AgentError::System {
@@ -128,7 +141,7 @@ impl Daemon {
             listen(SignalKind::interrupt())?,
             listen(SignalKind::hangup())?,
         );
-        let mut folder = watch_folder(&self.settings.apps.dir);
+        let mut folder = watch_folders(&self.folders);
         let mut feed = feed_interval().map(tokio::time::interval);
         self.begin()?;
         let mut trim_at = Some(tokio::time::Instant::now() + QUIET);
@@ -142,6 +155,7 @@ impl Daemon {
                 _ = hup.recv() => Event::Reread,
                 () = tick(&mut feed) => Event::Watchdog,
                 Some(report) = reports.recv() => Event::Report(report),
+                Some(asked) = asked.recv() => Event::Asked(asked),
                 incoming = next(&mut self.session) => Event::Uplink(incoming),
                 () = changed(&mut folder) => Event::Reread,
                 () = tokio::time::sleep(due) => Event::Due,
@@ -190,11 +204,15 @@ impl Daemon {
         match event {
             Event::Uplink(incoming) => self.incoming(incoming),
             Event::Report(report) => self.report(report),
+            Event::Asked(asked) => self.asked(asked),
             Event::Reread => self.reread(),
             Event::Watchdog => notify(sd_notify::NotifyState::Watchdog),
             Event::Due => {
                 self.repeat();
                 self.look();
+                if self.late_folder {
+                    self.reread();
+                }
                 if self.away_until.is_some_and(|until| now() >= until) {
                     self.away_until = None;
                     if let Err(error) = self.connect() {
@@ -259,7 +277,7 @@ impl Daemon {
         }
     }
 
-    fn subscribe(&mut self) {
+    pub(super) fn subscribe(&mut self) {
         let filters = self.topics.retained_filters(&self.intake.assign().groups);
         let sent = self.session.as_ref().is_some_and(|session| session.subscribe(&filters));
         self.subscribed = sent.then(now);
@@ -342,7 +360,7 @@ impl Daemon {
     }
 
     /// Tells the deployer which desired state is effective.
-    fn apply_effective(&mut self) {
+    pub(super) fn apply_effective(&mut self) {
         let groups = &self.intake.assign().groups;
         let found = sources::effective(self.intake.documents(), &self.identity.device, groups);
         let Some((label, document)) = found else { return };
@@ -359,8 +377,8 @@ impl Daemon {
     }
 
     /// Reads the folder of local apps again; an unchanged set and a mistake change nothing.
-    fn reread(&mut self) {
-        match local::read(&self.settings.apps.dir) {
+    pub(super) fn reread(&mut self) {
+        match local::read(&self.folders) {
             Ok(apps) => {
                 self.local_error.clear();
                 let digest = Digest::of(&serde_json::to_vec(&apps).unwrap_or_default());
@@ -391,7 +409,7 @@ impl Daemon {
         let wish = Wish {
             source: Source::Local,
             label: sources::LOCAL.into(),
-            activity: format!("local-{}", digest.short()),
+            activity: local_activity(&digest),
             generation: 0,
             rollout: None,
             retry: Vec::new(),
@@ -498,7 +516,7 @@ impl Daemon {
         }
     }
 
-    fn connected(&self) -> bool {
+    pub(super) fn connected(&self) -> bool {
         self.session.as_ref().is_some_and(Session::is_connected)
     }
 
@@ -569,28 +587,32 @@ fn notify(state: sd_notify::NotifyState<'_>) {
     let _ = sd_notify::notify(&[state]);
 }
 
-/// Changes of a folder, through inotify on a thread of its own; none are told where it cannot be watched.
-fn watch_folder(folder: &Path) -> mpsc::Receiver<()> {
+/// Changes of folders, through inotify on a thread of its own; none are told of one that cannot be watched.
+fn watch_folders(folders: &[PathBuf]) -> mpsc::Receiver<()> {
     let (sender, changes) = mpsc::channel(1);
-    let watch = event::Inotify::new().and_then(|watch| watch.watch(folder).map(|()| watch));
-    if let Ok(watch) = watch {
-        let wait = move || {
-            loop {
-                let mut readable = [event::Poll::new(Some(watch.as_fd()), event::Interest::READ)];
-                if event::poll(&mut readable, None).is_err() || watch.drain().is_err() {
-                    return;
-                }
-                std::thread::sleep(SETTLE);
-                // A change that is told and not taken yet is enough.
-                let told = sender.try_send(());
-                if watch.drain().is_err() || matches!(told, Err(mpsc::error::TrySendError::Closed(()))) {
-                    return;
-                }
+    let Ok(watch) = event::Inotify::new() else {
+        return changes;
+    };
+    let watched = folders.iter().filter(|folder| watch.watch(folder).is_ok());
+    if watched.count() == 0 {
+        return changes;
+    }
+    let wait = move || {
+        loop {
+            let mut readable = [event::Poll::new(Some(watch.as_fd()), event::Interest::READ)];
+            if event::poll(&mut readable, None).is_err() || watch.drain().is_err() {
+                return;
             }
-        };
-        if let Err(error) = std::thread::Builder::new().name("folder".into()).spawn(wait) {
-            crate::warn!("changes in `{}` are not noticed: {error}", folder.display());
+            std::thread::sleep(SETTLE);
+            // A change that is told and not taken yet is enough.
+            let told = sender.try_send(());
+            if watch.drain().is_err() || matches!(told, Err(mpsc::error::TrySendError::Closed(()))) {
+                return;
+            }
         }
+    };
+    if let Err(error) = std::thread::Builder::new().name("folder".into()).spawn(wait) {
+        crate::warn!("changes of local apps are not noticed: {error}");
     }
     changes
 }
@@ -599,6 +621,11 @@ async fn changed(changes: &mut mpsc::Receiver<()>) {
     if changes.recv().await.is_none() {
         std::future::pending().await
     }
+}
+
+/// The activity of local documents with this digest.
+pub(super) fn local_activity(digest: &Digest) -> String {
+    format!("local-{}", digest.short())
 }
 
 /// The class of `evt/CLASS` for a reason.
@@ -640,7 +667,7 @@ fn unix() -> Unix {
 }
 
 /// The time, when the clock is synchronised.
-fn synchronised() -> Option<Unix> {
+pub(super) fn synchronised() -> Option<Unix> {
     clock::is_synchronised().then(unix)
 }
 

@@ -66,17 +66,7 @@ pub struct Identity {
 impl Identity {
     /// Reads the names, counts the boot; the count is on disk when this returns.
     pub fn establish(settings: &Settings, agent_dir: &Path) -> Result<Identity, IdentityError> {
-        let device = match &settings.device.name {
-            Some(name) => name.clone(),
-            None => {
-                let host = read_line("/proc/sys/kernel/hostname");
-                let name = host.split('.').next().unwrap_or("").to_ascii_lowercase();
-                if !is_name(&name) {
-                    return Err(IdentityError::Name(host));
-                }
-                name
-            }
-        };
+        let device = device_name(settings)?;
         let id = clock::boot_id().to_owned();
         if id.is_empty() {
             return Err(IdentityError::Kernel("the kernel tells no boot id".into()));
@@ -109,6 +99,20 @@ impl Identity {
             session,
             sessions,
         })
+    }
+}
+
+/// The configured name, else the host's.
+pub fn device_name(settings: &Settings) -> Result<String, IdentityError> {
+    if let Some(name) = &settings.device.name {
+        return Ok(name.clone());
+    }
+    let host = read_line("/proc/sys/kernel/hostname");
+    let name = host.split('.').next().unwrap_or("").to_ascii_lowercase();
+    if is_name(&name) {
+        Ok(name)
+    } else {
+        Err(IdentityError::Name(host))
     }
 }
 

@@ -1,10 +1,11 @@
 //! Takes documents in: signature, audience, number, time, schema; what passes is on disk before anybody acts on it.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::identity::VERSION;
 use crate::disk::DiskError;
+use crate::disk::doubled::{self, Doubled, Found};
 use crate::disk::record::{self, Record, kinds};
 use crate::plan::trust::{self, Clock, Floors, Stamp, Verdict};
 use crate::types::app;
@@ -17,20 +18,34 @@ use crate::types::text::is_name;
 use crate::types::time::Unix;
 use crate::uplink::dsse::{self, EnvelopeError, Kind, Trusted};
 
-/// What the device has accepted, kept as one record: a floor is never raised without its document.
+/// The file of accepted documents.
+const DOCUMENTS: &str = "documents";
+
+/// What must never be forgotten nor go back: kept twice.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-struct Accepted {
+struct Ledger {
     floors: Floors,
     last_issued: Unix,
     last_synchronised: Unix,
+    /// The newest agent that was ever committed by a signed update.
+    agent: String,
+}
+
+impl doubled::Body for Ledger {
+    const KIND: u16 = kinds::TRUST;
+}
+
+/// The documents that were accepted. Written before their numbers, so that a number is never raised without its document.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+struct Documents {
     /// Source to the desired state's JSON.
     desired: BTreeMap<String, String>,
     /// The assignment's JSON.
     assign: Option<String>,
 }
 
-impl Record for Accepted {
-    const KIND: u16 = kinds::TRUST;
+impl Record for Documents {
+    const KIND: u16 = kinds::DOCUMENT;
 }
 
 /// A document that came in.
@@ -63,35 +78,131 @@ pub struct Intake {
     device: String,
     trusted: Trusted,
     built: Unix,
-    accepted: Accepted,
+    doubled: Doubled<Ledger>,
+    ledger: Ledger,
+    stored: Documents,
     documents: BTreeMap<String, Desired>,
     assign: Assign,
+    /// Why nothing is accepted: no copy of the ledger can be read.
+    distrust: Option<String>,
+}
+
+/// The documents that were accepted, for others than the agent: desired states by source, and the groups in order.
+pub fn accepted(dir: &Path) -> Result<(BTreeMap<String, Desired>, Assign), DiskError> {
+    let stored: Documents = record::read_optional(&dir.join(DOCUMENTS))?.unwrap_or_default();
+    Ok(parsed(&stored))
+}
+
+fn parsed(stored: &Documents) -> (BTreeMap<String, Desired>, Assign) {
+    let mut documents = BTreeMap::new();
+    for (source, json) in &stored.desired {
+        match read::json(json.as_bytes()) {
+            Ok(document) => drop(documents.insert(source.clone(), document)),
+            Err(error) => crate::warn!("stored desired state of `{source}`: {error}"),
+        }
+    }
+    let assign = stored
+        .assign
+        .as_deref()
+        .and_then(|json| read::json(json.as_bytes()).ok());
+    (documents, assign.unwrap_or_default())
 }
 
 impl Intake {
-    /// Loads what was accepted before. A damaged record is refused: floors are security.
-    pub fn open(path: PathBuf, device: &str, trusted: Trusted) -> Result<Intake, DiskError> {
-        let accepted: Accepted = record::read_optional(&path)?.unwrap_or_default();
-        let mut documents = BTreeMap::new();
-        for (source, json) in &accepted.desired {
-            match read::json(json.as_bytes()) {
-                Ok(document) => drop(documents.insert(source.clone(), document)),
-                Err(error) => crate::warn!("stored desired state of `{source}`: {error}"),
+    /// Loads what was accepted before from `dir`. Where no copy of the ledger can be read, nothing is accepted until
+    /// [`Intake::reset`]: its numbers are what keeps old documents from coming back.
+    pub fn open(dir: &Path, device: &str, trusted: Trusted) -> Result<Intake, DiskError> {
+        let (doubled, found) = Doubled::open(&dir.join("trust"))?;
+        let (ledger, distrust) = match found {
+            Found::Good(ledger) => (ledger, None),
+            Found::Nothing => (Ledger::default(), None),
+            Found::Unreadable(text) => (Ledger::default(), Some(text)),
+        };
+        let path = dir.join(DOCUMENTS);
+        let stored: Documents = match record::read_optional(&path) {
+            Ok(stored) => stored.unwrap_or_default(),
+            // They are retained at the broker, and what runs stands in the committed set.
+            Err(error @ DiskError::Damaged { .. }) => {
+                crate::error!("{error}; documents are taken anew");
+                Documents::default()
             }
-        }
-        let assign = accepted
-            .assign
-            .as_deref()
-            .and_then(|json| read::json(json.as_bytes()).ok())
-            .unwrap_or_default();
+            Err(error) => return Err(error),
+        };
+        let (documents, assign) = parsed(&stored);
         Ok(Intake {
             path,
             device: device.into(),
             trusted,
             built: Unix(0),
-            accepted,
+            doubled,
+            ledger,
+            stored,
             documents,
             assign,
+            distrust,
+        })
+    }
+
+    /// Why nothing is accepted.
+    pub fn distrust(&self) -> Option<&str> {
+        self.distrust.as_deref()
+    }
+
+    /// Begins anew with no numbers: the next document of each source is accepted whatever its generation. The stored
+    /// documents go too; what runs stays.
+    pub fn reset(&mut self, now: Option<Unix>) -> Result<(), DiskError> {
+        let ledger = Ledger {
+            last_synchronised: now.unwrap_or_default(),
+            ..Ledger::default()
+        };
+        record::write(&self.path, &Documents::default())?;
+        self.doubled.set_aside()?;
+        self.doubled.write(&ledger)?;
+        self.ledger = ledger;
+        self.stored = Documents::default();
+        self.documents.clear();
+        self.assign = Assign::default();
+        self.distrust = None;
+        Ok(())
+    }
+
+    /// The newest agent that a signed update ever committed; empty before the first one.
+    pub fn agent_floor(&self) -> &str {
+        &self.ledger.agent
+    }
+
+    /// Raises that.
+    pub fn raise_agent(&mut self, version: &str) -> Result<(), DiskError> {
+        if self.ledger.agent == version {
+            return Ok(());
+        }
+        let ledger = Ledger {
+            agent: version.to_owned(),
+            ..self.ledger.clone()
+        };
+        self.doubled.write(&ledger)?;
+        self.ledger = ledger;
+        Ok(())
+    }
+
+    /// First the documents, then their numbers: after a power cut between the two the same document is simply accepted again.
+    fn keep(&mut self, stored: Documents, ledger: Ledger) -> Result<(), DiskError> {
+        record::write(&self.path, &stored)?;
+        self.stored = stored;
+        self.doubled.write(&ledger)?;
+        self.ledger = ledger;
+        Ok(())
+    }
+
+    fn distrusted(&self) -> Option<Refusal> {
+        let text = self.distrust.as_ref()?;
+        let text = format!(
+            "what this device has accepted so far cannot be read ({text}); type `dunlin app reset-trust` on it"
+        );
+        Some(Refusal {
+            cause: Cause::new(Reason::Internal, text),
+            activity: None,
+            generation: None,
         })
     }
 
@@ -107,12 +218,7 @@ impl Intake {
 
     /// What is known of the time.
     pub fn clock(&self, now: Option<Unix>) -> Clock {
-        Clock::new(
-            self.built,
-            self.accepted.last_issued,
-            self.accepted.last_synchronised,
-            now,
-        )
+        Clock::new(self.built, self.ledger.last_issued, self.ledger.last_synchronised, now)
     }
 
     /// Whether a stored document is past its time: `fresh`, `expired`.
@@ -130,6 +236,9 @@ impl Intake {
     pub fn desired(&mut self, audience: &str, message: &[u8], now: Option<Unix>) -> Result<Outcome, DiskError> {
         if message.is_empty() {
             return Ok(Outcome::Nothing);
+        }
+        if let Some(refusal) = self.distrusted() {
+            return Ok(Outcome::Refused(refusal));
         }
         let trusted = self.trusted.clone();
         let opened = self.preamble(Kind::Desired, message, audience, &trusted);
@@ -161,7 +270,7 @@ impl Intake {
             issued_at,
             expires_at,
         };
-        match self.accepted.floors.judge(&stamp, &self.clock(now)) {
+        match self.ledger.floors.judge(&stamp, &self.clock(now)) {
             Verdict::Same if self.documents.contains_key(audience) => return Ok(Outcome::Nothing),
             Verdict::Same | Verdict::Accept => {}
             Verdict::Refuse(reason) => {
@@ -172,14 +281,15 @@ impl Intake {
         if let Err(cause) = acceptable(&document, !self.trusted.keys.is_empty()) {
             return refuse(cause, Some(&document));
         }
-        let mut next = self.accepted.clone();
-        next.floors.raise(&stamp);
-        next.last_issued = next.last_issued.max(issued_at);
-        next.last_synchronised = next.last_synchronised.max(now.unwrap_or_default());
-        next.desired
+        let mut ledger = self.ledger.clone();
+        ledger.floors.raise(&stamp);
+        ledger.last_issued = ledger.last_issued.max(issued_at);
+        ledger.last_synchronised = ledger.last_synchronised.max(now.unwrap_or_default());
+        let mut stored = self.stored.clone();
+        stored
+            .desired
             .insert(audience.into(), String::from_utf8_lossy(&payload).into_owned());
-        record::write(&self.path, &next)?;
-        self.accepted = next;
+        self.keep(stored, ledger)?;
         self.documents.insert(audience.into(), document);
         Ok(Outcome::Desired(audience.into()))
     }
@@ -188,6 +298,9 @@ impl Intake {
     pub fn assignment(&mut self, message: &[u8], now: Option<Unix>) -> Result<Outcome, DiskError> {
         if message.is_empty() {
             return Ok(Outcome::Nothing);
+        }
+        if let Some(refusal) = self.distrusted() {
+            return Ok(Outcome::Refused(refusal));
         }
         let audience = format!("d/{}", self.device);
         let trusted = self.trusted.clone();
@@ -223,26 +336,26 @@ impl Intake {
             issued_at,
             expires_at,
         };
-        match self.accepted.floors.judge(&stamp, &self.clock(now)) {
+        match self.ledger.floors.judge(&stamp, &self.clock(now)) {
             Verdict::Same => return Ok(Outcome::Nothing),
             Verdict::Accept => {}
             Verdict::Refuse(reason) => {
                 return refuse(Cause::new(reason, format!("assignment {}", preamble.generation)));
             }
         }
-        let mut next = self.accepted.clone();
-        next.floors.raise(&stamp);
-        next.last_issued = next.last_issued.max(issued_at);
-        next.assign = Some(String::from_utf8_lossy(&payload).into_owned());
+        let mut ledger = self.ledger.clone();
+        ledger.floors.raise(&stamp);
+        ledger.last_issued = ledger.last_issued.max(issued_at);
+        let mut stored = self.stored.clone();
+        stored.assign = Some(String::from_utf8_lossy(&payload).into_owned());
         // Desired states of groups that it left are no longer asked for and not kept.
         let keep = |source: &String| {
             source
                 .strip_prefix("g/")
                 .is_none_or(|g| assign.groups.iter().any(|a| a == g))
         };
-        next.desired.retain(|source, _| keep(source));
-        record::write(&self.path, &next)?;
-        self.accepted = next;
+        stored.desired.retain(|source, _| keep(source));
+        self.keep(stored, ledger)?;
         self.documents.retain(|source, _| keep(source));
         self.assign = assign;
         Ok(Outcome::Assigned)
@@ -388,7 +501,7 @@ mod tests {
         }
 
         fn intake(&self, trusted: Trusted) -> Intake {
-            Intake::open(self.0.join("trust"), "gw-1", trusted).unwrap()
+            Intake::open(&self.0, "gw-1", trusted).unwrap()
         }
     }
 
@@ -474,6 +587,45 @@ mod tests {
         let stale = document("*", 4, "a").into_bytes();
         assert_eq!(code(intake.desired("g/line", &stale, None).unwrap()), Reason::Stale);
         assert_eq!(code(intake.desired("g/line", b"{", None).unwrap()), Reason::Schema);
+    }
+
+    #[test]
+    fn one_rotten_copy_of_the_numbers_is_borne_and_two_refuse_everything_until_they_are_reset() {
+        let scratch = Scratch::new("rotten");
+        let mut intake = scratch.intake(Trusted::default());
+        let own = "d/gw-1";
+        let (old, new) = (document(own, 5, "a").into_bytes(), document(own, 6, "b").into_bytes());
+        intake.desired(own, &new, NOW).unwrap();
+        std::fs::write(scratch.0.join("trust"), "rot").unwrap();
+        let mut intake = scratch.intake(Trusted::default());
+        assert_eq!(code(intake.desired(own, &old, NOW).unwrap()), Reason::Stale);
+        std::fs::write(scratch.0.join("trust.2"), "rot").unwrap();
+        let mut intake = scratch.intake(Trusted::default());
+        let newer = document(own, 7, "c").into_bytes();
+        for message in [&old, &new, &newer] {
+            assert_eq!(code(intake.desired(own, message, NOW).unwrap()), Reason::Internal);
+        }
+        assert_eq!(intake.documents().len(), 1, "what was accepted stays known");
+        intake.reset(NOW).unwrap();
+        let mut intake = scratch.intake(Trusted::default());
+        assert_eq!(intake.distrust(), None);
+        assert_eq!(intake.desired(own, &newer, NOW).unwrap(), Outcome::Desired(own.into()));
+    }
+
+    #[test]
+    fn a_power_cut_between_a_document_and_its_number_lets_it_be_accepted_again() {
+        let scratch = Scratch::new("between");
+        let mut intake = scratch.intake(Trusted::default());
+        let own = "d/gw-1";
+        intake.desired(own, document(own, 5, "a").as_bytes(), NOW).unwrap();
+        let before = ["trust", "trust.2"].map(|name| std::fs::read(scratch.0.join(name)).unwrap());
+        let second = document(own, 6, "b").into_bytes();
+        intake.desired(own, &second, NOW).unwrap();
+        for (name, bytes) in ["trust", "trust.2"].iter().zip(&before) {
+            std::fs::write(scratch.0.join(name), bytes).unwrap();
+        }
+        let mut intake = scratch.intake(Trusted::default());
+        assert_eq!(intake.desired(own, &second, NOW).unwrap(), Outcome::Desired(own.into()));
     }
 
     #[test]

@@ -1,34 +1,60 @@
-//! Local app documents: a folder of `NAME.toml` files, a source of its own.
+//! Local app documents: folders of `NAME.toml` files, a source of their own. One folder is the administrator's
+//! (`/etc/dunlin/apps`), the other holds what `dunlin app apply` was given.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::config::agent::Settings;
 use crate::disk::durable;
+use crate::disk::layout::Layout;
 use crate::types::app::{self, App};
 use crate::types::bounds::{APP_FILE_BYTES, LOCAL_APPS};
 use crate::types::read;
 
 /// Local documents that cannot be used; the apps that run are left alone.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("local apps in `{folder}`: {}", problems.join("; "))]
+#[error("local apps: {}", problems.join("; "))]
 pub struct LocalError {
-    /// The folder.
-    pub folder: PathBuf,
     /// Every mistake, each with its file.
     pub problems: Vec<String>,
 }
 
-/// Reads all documents of a folder, sorted by name. A folder that does not exist holds none. One mistake refuses the
-/// whole folder: half a set might miss what the other half depends on.
-pub fn read(folder: &Path) -> Result<Vec<App>, LocalError> {
-    let fail = |problems: Vec<String>| LocalError {
-        folder: folder.to_owned(),
-        problems,
-    };
+/// The folders of local documents: the administrator's, and that of applied ones.
+pub fn folders(settings: &Settings, layout: &Layout) -> [PathBuf; 2] {
+    [settings.apps.dir.clone(), layout.agent().join("apps")]
+}
+
+/// Reads all documents of the folders, sorted by name. A folder that does not exist holds none. One mistake refuses
+/// all: half a set might miss what the other half depends on.
+pub fn read(folders: &[PathBuf]) -> Result<Vec<App>, LocalError> {
+    let mut apps = Vec::new();
+    let mut problems = Vec::new();
+    for folder in folders {
+        read_folder(folder, &mut apps, &mut problems);
+    }
+    finish(apps, problems)
+}
+
+/// The whole set, or every mistake in it.
+pub fn finish(mut apps: Vec<App>, mut problems: Vec<String>) -> Result<Vec<App>, LocalError> {
+    if apps.len() > LOCAL_APPS {
+        problems.push(format!("{} documents, at most {LOCAL_APPS} are accepted", apps.len()));
+    } else {
+        apps.sort_by(|a, b| a.name.cmp(&b.name));
+        problems.extend(app::set_problems(&apps, "apps", false).iter().map(ToString::to_string));
+    }
+    if problems.is_empty() {
+        Ok(apps)
+    } else {
+        Err(LocalError { problems })
+    }
+}
+
+fn read_folder(folder: &Path, apps: &mut Vec<App>, problems: &mut Vec<String>) {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(fail(vec![e.to_string()])),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return,
+        Err(e) => return problems.push(format!("`{}`: {e}", folder.display())),
     };
     let mut files: Vec<PathBuf> = entries
         .filter_map(|e| e.ok().map(|e| e.path()))
@@ -37,13 +63,9 @@ pub fn read(folder: &Path) -> Result<Vec<App>, LocalError> {
         .collect();
     files.sort();
     if files.len() > LOCAL_APPS {
-        return Err(fail(vec![format!(
-            "{} documents, at most {LOCAL_APPS} are accepted",
-            files.len()
-        )]));
+        let text = format!("{} documents, at most {LOCAL_APPS} are accepted", files.len());
+        return problems.push(format!("`{}`: {text}", folder.display()));
     }
-    let mut apps = Vec::new();
-    let mut problems = Vec::new();
     for file in &files {
         let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let text = match durable::read(file, APP_FILE_BYTES as u64) {
@@ -56,19 +78,18 @@ pub fn read(folder: &Path) -> Result<Vec<App>, LocalError> {
         match read::toml::<App>(&text) {
             Ok(app) if format!("{}.toml", app.name) != name => {
                 problems.push(format!(
-                    "`{name}`: the app's name is `{}`; name the file `{0}.toml`",
+                    "`{}`: the app's name is `{}`; name the file `{1}.toml`",
+                    file.display(),
                     app.name
                 ));
             }
             Ok(app) => apps.push(app),
-            Err(error) => problems.push(format!("`{name}`: {}", error.to_string().trim().replace('\n', " "))),
+            Err(error) => problems.push(format!(
+                "`{}`: {}",
+                file.display(),
+                error.to_string().trim().replace('\n', " ")
+            )),
         }
-    }
-    problems.extend(app::set_problems(&apps, "apps", false).iter().map(ToString::to_string));
-    if problems.is_empty() {
-        Ok(apps)
-    } else {
-        Err(fail(problems))
     }
 }
 
@@ -79,11 +100,19 @@ mod tests {
     #[test]
     fn a_folder_is_read_whole_or_refused_with_every_mistake() {
         let dir = std::env::temp_dir().join(format!("dunlin-local-{}", std::process::id()));
+        let other = dir.join("other");
+        let read = |dir: &PathBuf| read(&[dir.clone(), other.clone()]);
         assert_eq!(read(&dir), Ok(Vec::new()));
         fs::create_dir_all(&dir).unwrap();
         fs::write(dir.join("web.toml"), "name='web'\nimage='r.example/web:1'").unwrap();
         fs::write(dir.join("notes.txt"), "ignored").unwrap();
         assert_eq!(read(&dir).unwrap().len(), 1);
+        fs::create_dir_all(&other).unwrap();
+        fs::write(other.join("db.toml"), "name='db'\nimage='r.example/db:1'").unwrap();
+        assert_eq!(read(&dir).unwrap().len(), 2, "both folders");
+        fs::write(other.join("web.toml"), "name='web'\nimage='r.example/web:2'").unwrap();
+        assert!(read(&dir).unwrap_err().to_string().contains("`web` stands twice"));
+        fs::remove_dir_all(&other).unwrap();
         fs::write(dir.join("bad.toml"), "name='bad'\nimage='r.example/x'\nnope=1").unwrap();
         fs::write(dir.join("other.toml"), "name='web2'\nimage='x'").unwrap();
         let error = read(&dir).unwrap_err();
@@ -94,6 +123,6 @@ mod tests {
     #[test]
     fn the_example_documents_are_accepted() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/apps");
-        assert!(!read(&folder).unwrap().is_empty());
+        assert!(!read(&[folder]).unwrap().is_empty());
     }
 }

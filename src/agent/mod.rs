@@ -2,7 +2,10 @@
 //!
 //! One loop over one closed enum (`daemon`); documents pass `intake` before anybody acts on them; `deploy` carries out.
 
+mod answers;
+pub mod control;
 mod daemon;
+pub mod explain;
 pub mod identity;
 pub mod intake;
 pub mod local;
@@ -119,7 +122,9 @@ pub fn run(start: Start) -> Result<(), AgentError> {
         // The loop takes reports at once; when it has ended, nobody is left to tell.
         let _ = sender.blocking_send(report);
     });
-    let intake = intake::Intake::open(dir.join("trust"), &identity.device, trusted)?;
+    let intake = intake::Intake::open(&dir, &identity.device, trusted)?;
+    let folders = local::folders(&settings, &layout);
+    durable::create_dirs(&folders[1])?;
     let conditions = daemon::conditions(&settings, intake.assign());
     let deployer = Deployer::start(deployer_settings, conditions, dir, &identity.boot_id, hands, sink)
         .map_err(|e| AgentError::Deploy(e.to_string()))?;
@@ -135,6 +140,10 @@ pub fn run(start: Start) -> Result<(), AgentError> {
             what: "start the event loop",
             source,
         })?;
-    let agent = daemon::Daemon::new(identity, settings, intake, deployer, caps, &root);
-    runtime.block_on(agent.run(reports))
+    let asked = control::listen(&layout).map_err(|source| AgentError::System {
+        what: "listen at the control socket",
+        source,
+    })?;
+    let agent = daemon::Daemon::new(identity, settings, intake, deployer, caps, &root, folders);
+    runtime.block_on(agent.run(reports, asked))
 }

@@ -67,8 +67,7 @@ impl EngineHands {
 
 impl Hands for EngineHands {
     fn containers(&self) -> Result<Vec<Container>, Failure> {
-        let views = self.engine.list(&Filter::default(), Unix(0)).map_err(|e| failure(&e))?;
-        Ok(views.iter().filter_map(container).collect())
+        app_containers(&self.engine)
     }
 
     fn fetch(&self, image: &str, cancel: &Cancel, progress: &mut dyn FnMut(BytesMoved)) -> Result<Fetched, Failure> {
@@ -193,6 +192,12 @@ impl Hands for EngineHands {
     fn watch(&self, id: &ContainerId, sink: Sink) -> Result<(), Failure> {
         self.watcher.add(&self.engine, *id, sink).map_err(|e| on(id, &e))
     }
+}
+
+/// Every container of an app.
+pub fn app_containers(engine: &Engine) -> Result<Vec<Container>, Failure> {
+    let views = engine.list(&Filter::default(), Unix(0)).map_err(|e| failure(&e))?;
+    Ok(views.iter().filter_map(container).collect())
 }
 
 fn container(view: &ContainerView) -> Option<Container> {

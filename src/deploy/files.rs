@@ -330,6 +330,22 @@ impl Files {
     }
 }
 
+/// What the files below `dir` say, for others than the deployer: nothing is made, mended or locked. What a deployer is writing
+/// meanwhile is seen as it was before or is after.
+pub fn peek(dir: &Path) -> Result<Loaded, DiskError> {
+    let mut sets = Vec::new();
+    for source in Source::ALL {
+        let set = read_set(&dir.join(format!("set-{source}")))?;
+        sets.extend(set.map(|set| (source, set)));
+    }
+    Ok(Loaded {
+        journal: Slots::peek(&dir.join("journal"))?.unwrap_or_default(),
+        history: Slots::peek(&dir.join("history"))?.unwrap_or_default(),
+        sets,
+        damage: Vec::new(),
+    })
+}
+
 /// The apps of every set below `dir`: those committed, those before them, and those on their way.
 pub fn known_apps(dir: &Path) -> Result<Vec<SetApp>, DiskError> {
     let mut apps = Vec::new();

@@ -105,6 +105,18 @@ impl<T: Body> Slots<T> {
         ))
     }
 
+    /// The newest body of a file that another process may be writing; the file is not touched.
+    pub fn peek(path: &Path) -> Result<Option<T>, DiskError> {
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(DiskError::io("open", path)(error)),
+        };
+        let slots = [read_slot::<T>(&file, path, 0)?, read_slot::<T>(&file, path, 1)?];
+        let newest = slots.into_iter().filter_map(Read::good).max_by_key(|slot| slot.count);
+        Ok(newest.map(|slot| slot.body))
+    }
+
     /// Writes `body` into the other slot. With `sync` it is on the disk when this returns; without, a power cut may still lose it, but
     /// never what was synced before. `step` names the kill points around it.
     pub fn write(&mut self, body: &T, sync: bool, step: Step) -> Result<(), DiskError> {

@@ -1,5 +1,6 @@
 //! Durable files and locks. Nothing is changed in place: temporary file, fsync, rename, fsync of the folder.
 
+pub mod doubled;
 pub mod durable;
 pub mod layout;
 pub mod lock;

@@ -1,5 +1,6 @@
 //! Arguments as typed: one struct per verb, podman's names and letters.
 
+mod app;
 mod container;
 mod create;
 mod image;
@@ -8,6 +9,7 @@ mod registry;
 mod system;
 mod transfer;
 
+pub use app::{AppApplyArgs, AppHistoryArgs, AppLsArgs, AppNamesArgs, ExplainArgs, FollowArgs, ResetTrustArgs};
 pub use container::{
     CleanupArgs, ExecArgs, InspectArgs, KillArgs, LogsArgs, PauseArgs, Pick, PortArgs, PsArgs, RenameArgs, RestartArgs,
     RmArgs, StartArgs, StatsArgs, StopArgs, TopArgs, WaitArgs,
@@ -165,6 +167,22 @@ verbs! {
         Version(FormatArgs) = "version",
         /// Run the daemon: takes desired states over MQTT and from /etc/dunlin/apps, keeps the device at them
         Agent(AgentArgs) = "agent",
+        /// List the apps that the agent manages
+        AppLs(AppLsArgs) = "app-ls" => |verb| verb.override_usage("dunlin app ls [OPTIONS]"),
+        /// Bring this device's own apps to what their documents say
+        AppApply(AppApplyArgs) = "app-apply" => |verb| verb.override_usage("dunlin app apply [OPTIONS] FILE..."),
+        /// Take apps away that were applied on this device
+        AppRm(AppNamesArgs) = "app-rm" => |verb| verb.override_usage("dunlin app rm [OPTIONS] APP..."),
+        /// Leave an app's version for the one before
+        AppRollback(AppNamesArgs) = "app-rollback" => |verb| verb.override_usage("dunlin app rollback [OPTIONS] APP"),
+        /// Try versions of apps again that failed
+        AppRetry(AppNamesArgs) = "app-retry" => |verb| verb.override_usage("dunlin app retry [OPTIONS] APP..."),
+        /// Show the last updates and how they ended
+        AppHistory(AppHistoryArgs) = "app-history" => |verb| verb.override_usage("dunlin app history [OPTIONS] [APP]"),
+        /// Forget which documents were accepted over MQTT
+        ResetTrust(ResetTrustArgs) = "app-reset-trust" => |verb| verb.override_usage("dunlin app reset-trust [OPTIONS]"),
+        /// Show what is wanted, what runs, and what stands between
+        Explain(ExplainArgs) = "explain",
         /// Clean up after a container that ended
         ContainerCleanup(CleanupArgs) = "container-cleanup" => |verb| verb.hide(true),
     }

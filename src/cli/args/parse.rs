@@ -65,6 +65,7 @@ impl Change for BoolValues {
     }
 }
 
+const APP_VERBS: &str = "apply, history, list, ls, remove, reset-trust, retry, rm, rollback";
 const CONTAINER_VERBS: &str = "commit, create, diff, exec, inspect, kill, list, logs, ls, pause, port, ps, rename, restart, rm, run, \
                                start, stats, stop, top, unpause, wait";
 const IMAGE_VERBS: &str = "delete, diff, exists, history, import, inspect, list, load, ls, mount, prune, pull, push, remove, rm, save, tag, tree, \
@@ -107,6 +108,13 @@ fn regroup(mut arguments: Vec<OsString>) -> Vec<OsString> {
         ("image", "tree") => &["image-tree"],
         ("image", "delete") => &["image-delete"],
         ("image", "prune") => &["image-prune"],
+        ("app", "ls" | "list") => &["app-ls"],
+        ("app", "apply") => &["app-apply"],
+        ("app", "rm" | "remove") => &["app-rm"],
+        ("app", "rollback") => &["app-rollback"],
+        ("app", "retry") => &["app-retry"],
+        ("app", "history") => &["app-history"],
+        ("app", "reset-trust") => &["app-reset-trust"],
         ("system", "info") => &["info"],
         ("system", "check") => &["system-check"],
         ("system", "df") => &["system-df"],
@@ -123,6 +131,7 @@ fn group_alone(arguments: &[OsString]) -> Option<Parsed> {
     let at = verb_at(arguments)?;
     let group = arguments[at].to_str()?;
     let verbs = match group {
+        "app" => APP_VERBS,
         "container" => CONTAINER_VERBS,
         "image" => IMAGE_VERBS,
         "system" => SYSTEM_VERBS,

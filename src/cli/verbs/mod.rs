@@ -1,6 +1,7 @@
 //! What each verb does.
 
 mod agent;
+pub mod app;
 mod commit;
 mod diff;
 mod execute;

@@ -40,6 +40,16 @@ pub fn given(verb: &Verb) -> Result<Given, Failure> {
             Some(url) if is_url(url) => None,
             _ => Some(open(&args.file)?),
         }],
+        Verb::AppApply(args) => {
+            let open = |path: &PathBuf| match path.to_str() {
+                Some("-") => own(io::stdin()),
+                _ => open(path),
+            };
+            args.files
+                .iter()
+                .map(|path| open(path).map(Some))
+                .collect::<Result<_, _>>()?
+        }
         Verb::Push(args) => vec![
             args.digestfile.as_deref().map(create).transpose()?,
             match args.destination.as_deref().and_then(Transport::parse) {

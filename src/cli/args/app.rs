@@ -1,0 +1,108 @@
+//! Arguments of the verbs about apps.
+
+use clap::Args;
+use std::path::PathBuf;
+
+/// `app ls`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  dunlin app ls\n  dunlin app ls --format '{{.Name}} {{.Status}}'\n  dunlin app ls --format json"
+)]
+pub struct AppLsArgs {
+    /// json, or a Go template
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<String>,
+    /// Without the heading
+    #[arg(short, long)]
+    pub noheading: bool,
+    /// Only names
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// How long a change is followed.
+#[derive(Debug, Args)]
+pub struct FollowArgs {
+    /// Do not follow the update
+    #[arg(short, long, conflicts_with = "wait")]
+    pub detach: bool,
+    /// Follow it to its end, its soak included
+    #[arg(short, long)]
+    pub wait: bool,
+}
+
+/// `app apply`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  dunlin app apply web.toml\n  dunlin app apply --wait web.toml db.toml\n  \
+                  dunlin app apply - <web.toml\n  dunlin app apply --retry web.toml\n\n\
+                  The documents are kept, and bring the apps up at every boot. Exit code: 0 when the apps run (with --wait: when\n\
+                  the update is committed), 1 when it was rejected, failed or was rolled back."
+)]
+pub struct AppApplyArgs {
+    #[command(flatten)]
+    pub follow: FollowArgs,
+    /// Try a version again that failed before
+    #[arg(long)]
+    pub retry: bool,
+    /// App documents (TOML); `-` is stdin
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+}
+
+/// `app rm`, `app rollback`, `app retry`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  dunlin app rm web\n  dunlin app rollback --wait web\n  dunlin app retry web\n\n\
+                  `rm` takes apps away that `dunlin app apply` brought; their volumes stay.\n\
+                  `rollback` leaves a version for the one before, and does not try it again until it is told so.\n\
+                  `retry` tries versions again that failed."
+)]
+pub struct AppNamesArgs {
+    #[command(flatten)]
+    pub follow: FollowArgs,
+    /// Names of apps
+    #[arg(required = true, value_name = "APP")]
+    pub names: Vec<String>,
+}
+
+/// `app history`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  dunlin app history\n  dunlin app history web\n  dunlin app history --format json")]
+pub struct AppHistoryArgs {
+    /// json, or a Go template
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<String>,
+    /// Without the heading
+    #[arg(short, long)]
+    pub noheading: bool,
+    /// Only updates of this app
+    #[arg(value_name = "APP")]
+    pub app: Option<String>,
+}
+
+/// `app reset-trust`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  dunlin app reset-trust\n\n\
+                  Forgets the numbers and documents that this device has accepted over MQTT, for a device on which they cannot be\n\
+                  read any more. Until the next documents come, an old one that is replayed would be accepted.")]
+pub struct ResetTrustArgs {
+    /// Do not ask
+    #[arg(short, long)]
+    pub force: bool,
+}
+
+/// `explain`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  dunlin explain\n  dunlin explain web\n  dunlin explain --format json\n\n\
+                  Works while no agent runs too."
+)]
+pub struct ExplainArgs {
+    /// json
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<String>,
+    /// Only this app
+    #[arg(value_name = "APP")]
+    pub app: Option<String>,
+}
