@@ -5,8 +5,15 @@ use serde_json::{Value, json};
 use super::control::{Asked, Request};
 use super::daemon::{Daemon, local_activity, synchronised};
 use super::identity::VERSION;
-use crate::deploy::Command;
-use crate::types::deployment::{Cause, Reason};
+use super::renewal::{self, Terms};
+use super::slots::Slots;
+use crate::deploy::{Command, files};
+use crate::disk::{DiskError, record};
+use crate::types::deployment::{Cause, Reason, State};
+
+fn disk(error: DiskError) -> Cause {
+    Cause::new(Reason::Disk, error.to_string())
+}
 
 impl Daemon {
     /// Answers at the control socket.
@@ -15,6 +22,9 @@ impl Daemon {
         let answer = match request {
             Request::Health => Ok(json!({
                 "agent": VERSION,
+                "ready": self.deployer.is_alive(),
+                "slot": self.place.slot.as_str(),
+                "trial": self.place.trial,
                 "device": self.identity.device,
                 "session": self.identity.session,
                 "broker": self.settings.mqtt.as_ref().map(|_| self.connected()),
@@ -55,11 +65,67 @@ impl Daemon {
                 crate::warn!("the numbers of accepted documents begin anew: somebody asked for it on this device");
                 let reset = self.intake.reset(synchronised());
                 self.subscribe();
-                reset
-                    .map(|()| Value::Null)
-                    .map_err(|error| Cause::new(Reason::Disk, error.to_string()))
+                reset.map(|()| Value::Null).map_err(disk)
+            }
+            Request::Renew { allow_downgrade } => {
+                let answer = self.renew(allow_downgrade);
+                self.renewed = answer.is_ok();
+                answer
+            }
+            Request::Committed => {
+                crate::info!("this agent stays");
+                self.place.trial = false;
+                record::write_older(false);
+                self.tell_renewal();
+                self.look();
+                Ok(Value::Null)
             }
         };
         reply.send(&answer);
+    }
+
+    /// Puts the program that was brought on trial. Not while a deployment moves: one change at a time.
+    fn renew(&mut self, allow_downgrade: bool) -> Result<Value, Cause> {
+        let loaded = files::peek(&self.place.layout.agent()).map_err(disk)?;
+        let rests = |state| matches!(state, State::Accepted | State::Waiting);
+        if let Some(active) = loaded.journal.active.iter().find(|one| !rests(one.update.state)) {
+            let text = format!("deployment {} is {}", active.record.activity, active.update.state);
+            return Err(Cause::new(Reason::Busy, text));
+        }
+        let terms = Terms {
+            trusted: self.intake.trusted(),
+            current: VERSION,
+            floor: self.intake.agent_floor(),
+            allow_downgrade,
+            broker: self.connected(),
+        };
+        let version = renewal::admit(&self.place.layout, &terms)?;
+        crate::info!("agent {version} is tried");
+        Ok(json!({ "version": version }))
+    }
+
+    /// Tells how the last trial of an agent ended, once; remembers the newest signed version that stays.
+    pub(super) fn tell_renewal(&mut self) {
+        if self.place.trial {
+            return;
+        }
+        let told = Slots::open(&self.place.layout.agent()).and_then(|mut slots| {
+            if slots.version(self.place.slot).is_some_and(|one| one.signed) {
+                self.intake.raise_agent(VERSION)?;
+            }
+            let Some(last) = slots.state.last.as_mut().filter(|last| !last.told) else {
+                return Ok(());
+            };
+            last.told = true;
+            if let Some(cause) = &last.cause {
+                let text = format!("agent {} was left for {VERSION}: {}", last.version, cause.detail);
+                crate::error!("{text}");
+                self.tell("agent", cause.code, None, text);
+            }
+            slots.write()
+        });
+        if let Err(error) = told {
+            crate::error!("{error}");
+        }
     }
 }

@@ -45,6 +45,13 @@ pub enum Request {
     Retry(Vec<String>),
     /// Begin anew with the numbers of accepted documents.
     ResetTrust,
+    /// Try the program that was brought; an older version only where that is allowed.
+    Renew {
+        /// It is.
+        allow_downgrade: bool,
+    },
+    /// This agent, which was on trial, stays.
+    Committed,
 }
 
 /// An answer.

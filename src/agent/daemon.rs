@@ -11,9 +11,11 @@ use super::control::Asked;
 use super::identity::{self, Identity, VERSION};
 use super::intake::{Intake, Outcome, Refusal};
 use super::presence::{AWAY_MS, Verdict, Watch};
-use super::{AgentError, local, sources};
+use super::slots::Slot;
+use super::{AgentError, Ended, local, sources};
 use crate::config::agent::{Mqtt, Settings};
 use crate::deploy::{Command, Conditions, Deployer, Report, Source, Wish};
+use crate::disk::layout::Layout;
 use crate::sys::{clock, event, footprint};
 use crate::types::app::App;
 use crate::types::deployment::{Cause, Reason};
@@ -61,6 +63,17 @@ enum Event {
     Quiet,
 }
 
+/// Where this agent is.
+pub(super) struct Place {
+    pub(super) layout: Layout,
+    /// Of local documents.
+    pub(super) folders: [PathBuf; 2],
+    /// That its program runs from.
+    pub(super) slot: Slot,
+    /// It has to prove itself.
+    pub(super) trial: bool,
+}
+
 /// The agent.
 pub(super) struct Daemon {
     pub(super) identity: Identity,
@@ -82,7 +95,9 @@ pub(super) struct Daemon {
     pub(super) local_error: String,
     conditions: Option<Conditions>,
     repeat_at: Option<Mono>,
-    folders: [PathBuf; 2],
+    pub(super) place: Place,
+    /// The next end is that of a version that makes room for another.
+    pub(super) renewed: bool,
     /// The administrator's folder was made after the start, so that its changes are not told: it is looked at now and then.
     late_folder: bool,
 }
@@ -95,7 +110,7 @@ impl Daemon {
         deployer: Deployer,
         caps: Caps,
         root: &str,
-        folders: [PathBuf; 2],
+        place: Place,
     ) -> Daemon {
         let topics = Topics::new(root, &identity.device);
         Daemon {
@@ -118,8 +133,9 @@ impl Daemon {
             local_error: String::new(),
             conditions: None,
             repeat_at: None,
-            late_folder: !folders[0].exists(),
-            folders,
+            late_folder: !place.folders[0].exists(),
+            place,
+            renewed: false,
         }
     }
 
@@ -128,7 +144,7 @@ impl Daemon {
         mut self,
         mut reports: mpsc::Receiver<Report>,
         mut asked: mpsc::Receiver<Asked>,
-    ) -> Result<(), AgentError> {
+    ) -> Result<Ended, AgentError> {
         use tokio::signal::unix::{SignalKind, signal};
         let listen = |kind| {
             signal(kind).map_err(|source| AgentError::System {
@@ -141,7 +157,7 @@ impl Daemon {
             listen(SignalKind::interrupt())?,
             listen(SignalKind::hangup())?,
         );
-        let mut folder = watch_folders(&self.folders);
+        let mut folder = watch_folders(&self.place.folders);
         let mut feed = feed_interval().map(tokio::time::interval);
         self.begin()?;
         let mut trim_at = Some(tokio::time::Instant::now() + QUIET);
@@ -171,13 +187,17 @@ impl Daemon {
                 other => {
                     trim_at = trim_at.or_else(|| Some(tokio::time::Instant::now() + QUIET));
                     self.handle(other);
+                    if self.renewed {
+                        break;
+                    }
                 }
             }
         }
         // Nobody listens to the deployer any more: it must not wait for us while we wait for its end.
         drop(reports);
-        self.end().await;
-        Ok(())
+        let ended = if self.renewed { Ended::Renewed } else { Ended::Stopped };
+        self.end(ended).await;
+        Ok(ended)
     }
 
     /// What is on disk comes first: conditions, local apps and stored documents go to the deployer; then the broker.
@@ -190,6 +210,7 @@ impl Daemon {
         self.outbox.set(self.topics.own("presence"), json(&presence));
         self.outbox.set(self.topics.own("caps"), json(&self.caps));
         self.publish_reported();
+        self.tell_renewal();
         notify(sd_notify::NotifyState::Ready);
         crate::info!(
             "agent {VERSION} of `{}`: boot {}, session {}",
@@ -378,7 +399,7 @@ impl Daemon {
 
     /// Reads the folder of local apps again; an unchanged set and a mistake change nothing.
     pub(super) fn reread(&mut self) {
-        match local::read(&self.folders) {
+        match local::read(&self.place.folders) {
             Ok(apps) => {
                 self.local_error.clear();
                 let digest = Digest::of(&serde_json::to_vec(&apps).unwrap_or_default());
@@ -439,8 +460,8 @@ impl Daemon {
     }
 
     /// Looks at what may hold updates back.
-    fn look(&mut self) {
-        let conditions = conditions(&self.settings, self.intake.assign());
+    pub(super) fn look(&mut self) {
+        let conditions = conditions(&self.settings, self.intake.assign(), self.place.trial);
         if self.conditions.as_ref() != Some(&conditions) {
             self.conditions = Some(conditions.clone());
             self.command(Command::Conditions(conditions));
@@ -473,7 +494,7 @@ impl Daemon {
         }
     }
 
-    fn tell(&mut self, class: &str, code: Reason, app: Option<String>, detail: String) {
+    pub(super) fn tell(&mut self, class: &str, code: Reason, app: Option<String>, detail: String) {
         let cause = Cause::new(code, detail);
         let event = Told {
             code,
@@ -534,8 +555,10 @@ impl Daemon {
     }
 
     /// Says goodbye; containers go on.
-    async fn end(mut self) {
-        notify(sd_notify::NotifyState::Stopping);
+    async fn end(mut self, ended: Ended) {
+        if ended == Ended::Stopped {
+            notify(sd_notify::NotifyState::Stopping);
+        }
         self.outbox
             .set(self.topics.own("presence"), json(&self.presence(false)));
         self.flush();
@@ -547,12 +570,13 @@ impl Daemon {
 }
 
 /// What may hold updates back, as it is now.
-pub(super) fn conditions(settings: &Settings, assign: &Assign) -> Conditions {
+pub(super) fn conditions(settings: &Settings, assign: &Assign, renewing: bool) -> Conditions {
     Conditions {
         synchronised: clock::is_synchronised(),
         offset: assign.time_zone.as_deref().and_then(offset).unwrap_or(0),
         metered: assign.metered,
         labels: assign.labels.iter().chain(&settings.device.labels).cloned().collect(),
+        renewing,
     }
 }
 
@@ -662,7 +686,7 @@ fn now() -> Mono {
     Mono(event::mono_ms())
 }
 
-fn unix() -> Unix {
+pub(super) fn unix() -> Unix {
     Unix(event::unix_ns() / 1_000_000)
 }
 

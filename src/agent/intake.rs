@@ -143,6 +143,11 @@ impl Intake {
         })
     }
 
+    /// Whose signatures count.
+    pub fn trusted(&self) -> &Trusted {
+        &self.trusted
+    }
+
     /// Why nothing is accepted.
     pub fn distrust(&self) -> Option<&str> {
         self.distrust.as_deref()

@@ -10,6 +10,8 @@ pub mod identity;
 pub mod intake;
 pub mod local;
 pub mod presence;
+pub mod renewal;
+pub mod slots;
 pub mod sources;
 
 use std::io;
@@ -22,10 +24,12 @@ use crate::deploy::hands::Hands;
 use crate::deploy::{Deployer, Report};
 use crate::disk::layout::Layout;
 use crate::disk::lock::{Lock, Mode};
-use crate::disk::{DiskError, durable};
+use crate::disk::{DiskError, durable, record};
 use crate::types::base64;
 use crate::uplink::dsse::{PublicKey, Trusted};
 use crate::uplink::session::SessionError;
+use daemon::Place;
+use slots::{Slot, Slots};
 
 /// How long an agent waits for the one before it to be gone.
 const PREDECESSOR: Duration = Duration::from_secs(10);
@@ -73,6 +77,17 @@ pub struct Start {
     pub cgroup: String,
     /// Bytes of the data folder's file system.
     pub disk: u64,
+    /// The slot that this program runs from.
+    pub slot: Slot,
+}
+
+/// Why the agent came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It was asked to.
+    Stopped,
+    /// Another version of it is to be tried.
+    Renewed,
 }
 
 /// The keys of the settings.
@@ -94,17 +109,25 @@ pub fn trusted(fleet: &Fleet) -> Result<Trusted, AgentError> {
 }
 
 /// Runs the agent until it is asked to stop. The last good set is started before anything else is tried.
-pub fn run(start: Start) -> Result<(), AgentError> {
+pub fn run(start: Start) -> Result<Ended, AgentError> {
     let Start {
         settings,
         layout,
         hands,
         cgroup,
         disk,
+        slot,
     } = start;
     let dir = layout.agent();
     durable::create_dirs(&dir)?;
     let _only_one = Lock::take(&dir.join("lock"), Mode::Exclusive, PREDECESSOR)?;
+    let slots = Slots::open(&dir)?;
+    let trial = slots
+        .state
+        .trial
+        .as_ref()
+        .is_some_and(|trial| trial.version.slot == slot);
+    record::write_older(trial);
     let trusted = trusted(&settings.fleet)?;
     let board = settings.board()?;
     let identity = identity::Identity::establish(&settings, &dir)?;
@@ -125,7 +148,7 @@ pub fn run(start: Start) -> Result<(), AgentError> {
     let intake = intake::Intake::open(&dir, &identity.device, trusted)?;
     let folders = local::folders(&settings, &layout);
     durable::create_dirs(&folders[1])?;
-    let conditions = daemon::conditions(&settings, intake.assign());
+    let conditions = daemon::conditions(&settings, intake.assign(), trial);
     let deployer = Deployer::start(deployer_settings, conditions, dir, &identity.boot_id, hands, sink)
         .map_err(|e| AgentError::Deploy(e.to_string()))?;
     let root = settings
@@ -144,6 +167,19 @@ pub fn run(start: Start) -> Result<(), AgentError> {
         what: "listen at the control socket",
         source,
     })?;
-    let agent = daemon::Daemon::new(identity, settings, intake, deployer, caps, &root, folders);
+    let agent = daemon::Daemon::new(
+        identity,
+        settings,
+        intake,
+        deployer,
+        caps,
+        &root,
+        Place {
+            layout,
+            folders,
+            slot,
+            trial,
+        },
+    );
     runtime.block_on(agent.run(reports, asked))
 }

@@ -70,8 +70,8 @@ fn execute(cli: Cli) -> Result<u8, Failure> {
         log::set_level(log::Level::Info);
     }
     let engine = Engine::open_with(&place.layout, &place.settings, place.starter)?;
-    if let Verb::Agent(_) = verb {
-        return verbs::agent(engine);
+    if let Verb::Agent(args) = &verb {
+        return verbs::agent(engine, args);
     }
     if let Verb::Unshare(args) = verb {
         return verbs::unshare(&engine, global.config.as_deref(), &args);
@@ -148,6 +148,8 @@ fn other(engine: &Engine, verb: &Verb, env: Vec<String>, given: verbs::Given) ->
         Verb::Search(args) => verbs::search(engine, args),
         Verb::Login(args) => verbs::login(engine, args),
         Verb::Logout(args) => verbs::logout(engine, args),
+        Verb::AgentUpdate(args) => verbs::agent_update(engine, args, given),
+        Verb::AgentWatch(args) => verbs::agent_watch(engine, args),
         Verb::AppLs(args) => verbs::app::ls(engine, args),
         Verb::AppApply(args) => verbs::app::apply(engine, args, given),
         Verb::AppRm(args) => verbs::app::rm(engine, args),

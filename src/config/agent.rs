@@ -170,6 +170,8 @@ pub struct Apps {
     pub probe_timeout: Span,
     /// Retries of a pull that the network broke, before the deployment fails with `net`.
     pub pull_attempts: u32,
+    /// A new version of the agent must be healthy within this time.
+    pub agent_timeout: Span,
 }
 
 impl Default for Apps {
@@ -178,6 +180,7 @@ impl Default for Apps {
             dir: "/etc/dunlin/apps".into(),
             probe_timeout: Span::seconds(300),
             pull_attempts: 10,
+            agent_timeout: Span::seconds(300),
         }
     }
 }
@@ -250,6 +253,10 @@ impl Settings {
         check(
             self.registry.attempts.is_none_or(|n| (1..=100).contains(&n)),
             "`registry.attempts` must be 1 to 100",
+        );
+        check(
+            (15_000..=3_600_000).contains(&self.apps.agent_timeout.ms()),
+            "`apps.agent_timeout` must be 15s to 1h",
         );
         check(
             (1..=1000).contains(&self.apps.pull_attempts),

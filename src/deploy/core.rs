@@ -52,6 +52,8 @@ pub struct Conditions {
     pub metered: bool,
     /// The device's labels, for waves.
     pub labels: Vec<String>,
+    /// The agent itself is on trial: one change at a time.
+    pub renewing: bool,
 }
 
 /// What a source wants.

@@ -92,6 +92,10 @@ fn active_cause(core: &Core, source: Source) -> Option<Reason> {
 
 /// What holds a deployment back, and when to look again.
 fn gate(rollout: Option<&Rollout>, core: &Core, begun: Mono, staged: bool, now: Now) -> Result<(), (Cause, Mono)> {
+    if core.conditions.renewing {
+        let cause = Cause::new(Reason::Busy, "a new version of the agent is on trial");
+        return Err((cause, now.mono.plus(LOOK_MS)));
+    }
     let Some(rollout) = rollout else {
         return if core.conditions.metered && !staged {
             Err(metered(now))

@@ -99,6 +99,11 @@ impl Deployer {
             })
     }
 
+    /// Whether the thread runs.
+    pub fn is_alive(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
     /// Stops the thread. Containers are left as they are; the next start goes on.
     pub fn shutdown(mut self) {
         self.stop();

@@ -34,6 +34,14 @@ pub const EXIT_OWN: u8 = 125;
 /// What failed, on which object, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
+    /// Something in a registry that is not what was looked for.
+    #[error("`{name}`: {text}")]
+    Artifact {
+        /// Its name.
+        name: String,
+        /// What is wrong.
+        text: String,
+    },
     /// No container has this name or id.
     #[error("no container with name or ID `{0}` found: no such container")]
     NoContainer(String),

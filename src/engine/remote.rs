@@ -2,10 +2,12 @@
 
 use super::pull::{Reach, runtime};
 use super::{Engine, EngineError};
-use crate::registry::{Client, Found, Image, Resolved};
+use crate::registry::{BlobStream, Client, Descriptor, Found, Image, Resolved};
 use crate::types::bounds::IMAGE_CONFIG_BYTES;
 use crate::types::platform::Platform;
 use crate::types::reference::Reference;
+use hyper::body::Bytes;
+use std::io::{self, Read};
 use tokio::runtime::Runtime;
 
 /// A name in a registry, asked over one connection.
@@ -49,6 +51,25 @@ impl Engine {
     }
 }
 
+/// A blob, read as it comes.
+struct BlobReader<'a> {
+    runtime: &'a Runtime,
+    stream: BlobStream,
+    rest: Bytes,
+}
+
+impl Read for BlobReader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.rest.is_empty() {
+            let next = self.runtime.block_on(self.stream.next());
+            self.rest = next.map_err(io::Error::other)?.unwrap_or_default();
+        }
+        let length = self.rest.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&self.rest.split_to(length));
+        Ok(length)
+    }
+}
+
 impl Remote {
     /// The manifest or index that the name stands for.
     pub fn manifest(&self) -> Result<Resolved, EngineError> {
@@ -66,6 +87,21 @@ impl Remote {
         let place = &image.manifest.repository;
         let fetched = self.client.fetch_small(place, &image.config, IMAGE_CONFIG_BYTES);
         Ok(self.runtime.block_on(fetched)?.to_vec())
+    }
+
+    /// A small blob of a manifest, at most `limit` bytes.
+    pub fn small(&self, place: &Resolved, blob: &Descriptor, limit: usize) -> Result<Vec<u8>, EngineError> {
+        let fetched = self.client.fetch_small(&place.repository, blob, limit);
+        Ok(self.runtime.block_on(fetched)?.to_vec())
+    }
+
+    /// The bytes of a blob, not verified.
+    pub fn blob(&self, place: &Resolved, blob: &Descriptor) -> impl Read {
+        BlobReader {
+            runtime: &self.runtime,
+            stream: self.client.blob(&place.repository, blob, 0),
+            rest: Bytes::new(),
+        }
     }
 
     /// All tags of the repository.

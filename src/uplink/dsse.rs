@@ -22,6 +22,8 @@ pub enum Kind {
     Secret,
     /// Command.
     Command,
+    /// Release of the agent.
+    Agent,
 }
 
 impl Kind {
@@ -33,6 +35,7 @@ impl Kind {
             Kind::Desired => "application/vnd.dunlin.desired.v1+json",
             Kind::Secret => "application/vnd.dunlin.secret.v1+json",
             Kind::Command => "application/vnd.dunlin.command.v1+json",
+            Kind::Agent => "application/vnd.dunlin.agent.v1+json",
         }
     }
 
@@ -40,7 +43,7 @@ impl Kind {
     pub const fn role(self) -> &'static str {
         match self {
             Kind::Keys => "root",
-            Kind::Assign | Kind::Desired => "deploy",
+            Kind::Assign | Kind::Desired | Kind::Agent => "deploy",
             Kind::Secret => "secret",
             Kind::Command => "command",
         }

@@ -24,6 +24,7 @@ mod pack;
 mod pull;
 mod readme;
 mod registry;
+mod renewal;
 pub mod resume;
 mod runtime;
 mod runtime_cli;

@@ -106,3 +106,36 @@ pub struct ExplainArgs {
     #[arg(value_name = "APP")]
     pub app: Option<String>,
 }
+
+/// `agent update`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  dunlin agent update ./dunlin-arm64\n  \
+                  dunlin agent update --release release.json ./dunlin-arm64\n  \
+                  dunlin agent update docker://registry.example/dunlin:0.2.0\n\n\
+                  The new agent must report healthy within `apps.agent_timeout`, else the old one comes back. Containers go on.\n\
+                  With fleet keys the release document must be signed. Exit code: 0 when it stays, 1 when it was refused or left.")]
+pub struct AgentUpdateArgs {
+    /// An older version may come
+    #[arg(long)]
+    pub allow_downgrade: bool,
+    /// Do not wait until it has proved itself
+    #[arg(short, long)]
+    pub detach: bool,
+    /// The document about the release (beside a FILE)
+    #[arg(long, value_name = "FILE")]
+    pub release: Option<PathBuf>,
+    /// A program, or an artifact in a registry
+    #[arg(value_name = "FILE|docker://NAME")]
+    pub source: PathBuf,
+}
+
+/// `agent-watch`.
+#[derive(Debug, Args)]
+pub struct AgentWatchArgs {
+    /// The agent
+    #[arg(long)]
+    pub pid: i32,
+    /// It runs beside, as nobody's child
+    #[arg(long)]
+    pub beside: bool,
+}

@@ -9,7 +9,10 @@ mod registry;
 mod system;
 mod transfer;
 
-pub use app::{AppApplyArgs, AppHistoryArgs, AppLsArgs, AppNamesArgs, ExplainArgs, FollowArgs, ResetTrustArgs};
+pub use app::{
+    AgentUpdateArgs, AgentWatchArgs, AppApplyArgs, AppHistoryArgs, AppLsArgs, AppNamesArgs, ExplainArgs, FollowArgs,
+    ResetTrustArgs,
+};
 pub use container::{
     CleanupArgs, ExecArgs, InspectArgs, KillArgs, LogsArgs, PauseArgs, Pick, PortArgs, PsArgs, RenameArgs, RestartArgs,
     RmArgs, StartArgs, StatsArgs, StopArgs, TopArgs, WaitArgs,
@@ -167,6 +170,10 @@ verbs! {
         Version(FormatArgs) = "version",
         /// Run the daemon: takes desired states over MQTT and from /etc/dunlin/apps, keeps the device at them
         Agent(AgentArgs) = "agent",
+        /// Update the agent itself, with the way back
+        AgentUpdate(AgentUpdateArgs) = "agent-update" => |verb| verb.override_usage("dunlin agent update [OPTIONS] FILE|docker://NAME"),
+        /// Watch over an agent on trial
+        AgentWatch(AgentWatchArgs) = "agent-watch" => |verb| verb.hide(true),
         /// List the apps that the agent manages
         AppLs(AppLsArgs) = "app-ls" => |verb| verb.override_usage("dunlin app ls [OPTIONS]"),
         /// Bring this device's own apps to what their documents say
@@ -191,4 +198,11 @@ verbs! {
 /// Of `agent`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  dunlin agent\n  dunlin --config ./agent.toml --log-level debug agent")]
-pub struct AgentArgs {}
+pub struct AgentArgs {
+    /// The slot that this program runs from
+    #[arg(long, hide = true)]
+    pub slot: Option<String>,
+    /// The program that is started when another version comes
+    #[arg(long, hide = true)]
+    pub base: Option<PathBuf>,
+}

@@ -108,6 +108,7 @@ fn regroup(mut arguments: Vec<OsString>) -> Vec<OsString> {
         ("image", "tree") => &["image-tree"],
         ("image", "delete") => &["image-delete"],
         ("image", "prune") => &["image-prune"],
+        ("agent", "update") => &["agent-update"],
         ("app", "ls" | "list") => &["app-ls"],
         ("app", "apply") => &["app-apply"],
         ("app", "rm" | "remove") => &["app-rm"],

@@ -27,7 +27,7 @@ mod tree;
 mod unshare;
 mod usage;
 
-pub use agent::agent;
+pub use agent::{agent, agent_update, agent_watch};
 pub use commit::{commit, import};
 pub use diff::diff;
 pub use execute::exec;

@@ -40,6 +40,11 @@ pub fn given(verb: &Verb) -> Result<Given, Failure> {
             Some(url) if is_url(url) => None,
             _ => Some(open(&args.file)?),
         }],
+        Verb::AgentUpdate(args) if args.source.to_str().is_some_and(|text| text.starts_with("docker://")) => Vec::new(),
+        Verb::AgentUpdate(args) => vec![
+            Some(open(&args.source)?),
+            args.release.as_deref().map(open).transpose()?,
+        ],
         Verb::AppApply(args) => {
             let open = |path: &PathBuf| match path.to_str() {
                 Some("-") => own(io::stdin()),
