@@ -120,6 +120,8 @@ impl Core {
             })
             .collect();
         self.journal.active.retain(|one| !finished(one));
+        let (active, notes) = (&self.journal.active, &mut self.journal.notes);
+        notes.retain(|note| active.iter().any(|one| one.source == note.source));
         for one in handled {
             self.journal.handled.retain(|old| old.source != one.source);
             self.journal.handled.push(one);

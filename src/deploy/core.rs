@@ -86,6 +86,8 @@ pub enum Command {
     Retry(Vec<String>),
     /// Stop and start one app.
     Restart(String, Reply),
+    /// Overrule an app's update lock, for the update that is under way.
+    Unlock(String, Reply),
     /// Leave an app's version for the one before, and quarantine it.
     Rollback(String, Reply),
 }
@@ -177,6 +179,8 @@ pub(super) struct Flight {
     pub well_once: BTreeSet<String>,
     pub not_restored: Option<Cause>,
     pub retry_at: Option<Mono>,
+    /// Its wait for update locks is counted up to here.
+    pub locked_at: Option<Mono>,
     pub look_at: Option<Mono>,
     /// The job whose answer is waited for.
     pub work: Option<u64>,
@@ -246,6 +250,7 @@ impl Core {
             }
             Command::Retry(apps) => self.retry(&apps, now),
             Command::Restart(app, reply) => self.restart(app, reply, now),
+            Command::Unlock(app, reply) => self.unlock(&app, reply, now),
             Command::Rollback(app, reply) => self.roll_back_app(&app, reply, now),
         }
     }
@@ -443,6 +448,7 @@ impl Core {
             self.disk_event(&error, now);
         }
         self.journal.active.remove(at);
+        self.journal.notes.retain(|one| one.source != source);
         self.journal.handled.retain(|one| one.source != source);
         let record = &deployment.record;
         self.journal.handled.push(Handled {
@@ -470,6 +476,7 @@ impl Core {
                 self.starts.remove(app);
             }
         }
+        self.drop_locks(record);
         let touched_images = record.state != State::Rejected && !record.apps.is_empty();
         for app in deployment.record.apps.iter().filter(|app| app.from.is_some()) {
             self.revive(&app.name, now);

@@ -1,9 +1,12 @@
 //! The real hands: what the deployer needs, done by the engine.
 
+use std::fs::OpenOptions;
 use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
-use crate::disk::durable;
+use crate::disk::{DiskError, durable};
 use crate::engine::filter::Filter;
 use crate::engine::options::{CreateOptions, HealthOptions};
 use crate::engine::pull::Reach;
@@ -20,8 +23,14 @@ use crate::types::digest::Digest;
 use crate::types::ids::ContainerId;
 use crate::types::time::Unix;
 
+use super::files;
 use super::hands::{Cancel, Container, Failure, Fetched, Hands, LABEL_APP, LABEL_SPEC, Phase, Sink};
 use super::watch::{Watcher, of_exit};
+
+/// Where a container finds its update lock.
+const LOCK_TARGET: &str = "/run/dunlin/update.lock";
+/// The environment variable that says so.
+const LOCK_VARIABLE: &str = "DUNLIN_UPDATE_LOCK";
 
 /// The pin under which the store keeps the images of apps.
 const PIN: &str = "apps";
@@ -147,6 +156,17 @@ impl Hands for EngineHands {
         let mut options = options(app, name, &|device| {
             self.engine.board().devices.iter().any(|d| d == device)
         })?;
+        if app.update.lock {
+            let agent = self.engine.layout().agent();
+            let file = lock_file(&agent, &app.name).map_err(|error| failure(&EngineError::Disk(error)))?;
+            options.mounts.push(Mount {
+                source: MountSource::Bind(file.to_string_lossy().into_owned()),
+                target: LOCK_TARGET.into(),
+                read_only: true,
+                options: Vec::new(),
+            });
+            options.env.push(format!("{LOCK_VARIABLE}={LOCK_TARGET}"));
+        }
         options.image = if by_name { app.image.clone() } else { found.id.hex() };
         let made = self.engine.create(&options).map_err(|e| failure(&e))?;
         let view = self.view(&made.id)?;
@@ -333,6 +353,15 @@ fn options(app: &App, name: &str, granted: &dyn Fn(&str) -> bool) -> Result<Crea
         labels,
         ..CreateOptions::default()
     })
+}
+
+/// The file that an app locks, made where it is missing. Reading it is enough to lock it.
+fn lock_file(agent: &Path, app: &str) -> Result<PathBuf, DiskError> {
+    let path = files::lock_file(agent, app);
+    durable::create_dirs(path.parent().unwrap_or(agent))?;
+    let made = OpenOptions::new().append(true).create(true).mode(0o644).open(&path);
+    made.map_err(DiskError::io("create", &path))?;
+    Ok(path)
 }
 
 /// `NAME=value` lines of a file; blank lines and those that begin with `#` are left out.

@@ -1,4 +1,4 @@
-//! The gate before each step that touches something: wave, halt, not before, window and clock, metered link, another source's turn.
+//! The gate before each step that touches something: wave, halt, not before, window and clock, metered link, another source's turn, the apps' own locks.
 
 use crate::plan::update::Event;
 use crate::plan::{wave, window};
@@ -37,12 +37,10 @@ impl Core {
                     cancel.cancel();
                 }
                 if let Some(flight) = self.flights.get_mut(&source) {
-                    flight.look_at = Some(at);
                     flight.work = None;
+                    flight.locked_at = None;
                 }
-                if !(state == State::Waiting && active_cause(self, source) == Some(cause.code)) {
-                    self.advance(source, Event::Hold(cause), now);
-                }
+                self.hold(source, cause, at, now);
             }
             Ok(()) => {
                 if let Some(flight) = self.flights.get_mut(&source) {
@@ -62,10 +60,25 @@ impl Core {
                     State::Fetching | State::Verifying => {}
                     _ if resting || working || removing => {}
                     _ if staged && other_switches => {}
-                    _ if staged => self.open_switch(source, now),
+                    _ if staged => {
+                        if !self.locked(source, now) {
+                            self.open_switch(source, now);
+                        }
+                    }
                     _ => self.advance(source, Event::Open, now),
                 }
             }
+        }
+    }
+
+    /// Waits for this, and looks again then.
+    pub(super) fn hold(&mut self, source: Source, cause: Cause, at: Mono, now: Now) {
+        if let Some(flight) = self.flights.get_mut(&source) {
+            flight.look_at = Some(at);
+        }
+        let waits = self.state(source) == Some(State::Waiting);
+        if !(waits && active_cause(self, source) == Some(cause.code)) {
+            self.advance(source, Event::Hold(cause), now);
         }
     }
 

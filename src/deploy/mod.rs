@@ -15,6 +15,7 @@ pub mod files;
 mod gate;
 pub mod hands;
 pub mod kill;
+mod locks;
 #[cfg(test)]
 mod rehearsal;
 mod report;

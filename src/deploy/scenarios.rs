@@ -523,6 +523,103 @@ fn windows_clocks_and_metered_links_hold_back() {
     assert_eq!(world.end(), (State::Committed, None));
 }
 
+/// An app that may lock itself, updated to `good-2`, with its lock taken while it waits for the lock.
+fn locked(name: &str, timeout: Option<u64>) -> (World, std::fs::File) {
+    let with = |tag: &str| {
+        let mut web = app("web", tag);
+        web.update.lock = true;
+        web.update.lock_timeout = timeout.map(crate::types::time::Span);
+        web
+    };
+    let mut world = world(name, vec![with("good-1")]);
+    let path = super::files::lock_file(&world.dir, "web");
+    crate::disk::durable::create_dirs(path.parent().unwrap()).unwrap();
+    let file = std::fs::File::create(&path).unwrap();
+    file.lock().unwrap();
+    world.apply(wish(2, vec![with("good-2")])).unwrap();
+    world.pass(10_000).unwrap();
+    assert_eq!(world.end(), (State::Waiting, Some(Reason::Lock)));
+    assert_eq!(
+        world.fake.log(),
+        ["fetch web:good-2"],
+        "everything but the switch is done"
+    );
+    (world, file)
+}
+
+#[test]
+fn an_app_that_holds_its_lock_is_not_switched_until_it_lets_go() {
+    let (mut world, file) = locked("lock", None);
+    world.pass(3_600_000).unwrap();
+    assert_eq!(world.end(), (State::Waiting, Some(Reason::Lock)));
+    file.unlock().unwrap();
+    assert!(file.try_lock().is_ok(), "the agent keeps nothing");
+    file.unlock().unwrap();
+    let began = world.now;
+    world.settle().unwrap();
+    assert_eq!(world.end(), (State::Committed, None));
+    assert!(world.now - began < 20_000, "noticed soon: {}", world.now - began);
+}
+
+#[test]
+fn a_lock_that_is_held_too_long_fails_the_update_and_the_old_version_runs_on() {
+    for restarts in [0, 3] {
+        let (mut world, _file) = locked(&format!("lock-timeout-{restarts}"), Some(600_000));
+        for _ in 0..restarts {
+            world.die(Death::Killed);
+            world.boot().unwrap();
+            let mut web = app("web", "good-2");
+            web.update.lock = true;
+            web.update.lock_timeout = Some(crate::types::time::Span(600_000));
+            world.apply(wish(2, vec![web])).unwrap();
+            world.pass(100_000).unwrap();
+        }
+        let began = world.now;
+        world.settle().unwrap();
+        assert_eq!(world.end(), (State::Failed, Some(Reason::LockTimeout)));
+        let rest = world.now - began;
+        let left = 590_000 - 100_000 * restarts;
+        assert!((left..=left + 60_000 * restarts).contains(&rest), "{restarts}: {rest}");
+        assert_eq!(world.fake.listing(), ["web good-1 running"]);
+        assert!(world.core.as_ref().unwrap().quarantine().entries().is_empty());
+    }
+}
+
+#[test]
+fn a_lock_is_overruled_once_and_that_is_remembered_while_something_else_holds() {
+    let (mut world, _file) = locked("unlock", None);
+    let halt = |generation, halted| Wish {
+        rollout: Some(rollout(100.0, halted)),
+        ..wish(
+            generation,
+            vec![{
+                let mut web = app("web", "good-3");
+                web.update.lock = true;
+                web
+            }],
+        )
+    };
+    world.apply(halt(3, true)).unwrap();
+    assert_eq!(world.end(), (State::Waiting, Some(Reason::Halted)));
+    let (sender, answers) = std::sync::mpsc::channel();
+    for app in ["nope", "web"] {
+        let sender = sender.clone();
+        let reply = Box::new(move |result: Result<(), _>| sender.send(result.is_ok()).unwrap());
+        world.command(Command::Unlock(app.into(), reply)).unwrap();
+    }
+    assert_eq!(answers.try_iter().collect::<Vec<_>>(), [false, true]);
+    assert_eq!(world.end(), (State::Waiting, Some(Reason::Halted)));
+    world.die(Death::PowerCut);
+    world.boot().unwrap();
+    world.pass(3_000).unwrap();
+    world.apply(halt(4, false)).unwrap();
+    world.settle().unwrap();
+    assert_eq!(world.end(), (State::Committed, None));
+    world.apply(wish(5, vec![app("web", "good-4")])).unwrap();
+    world.pass(60_000).unwrap();
+    assert_eq!(world.end(), (State::Waiting, Some(Reason::Lock)), "once");
+}
+
 #[test]
 fn start_first_keeps_the_old_one_running_until_the_new_one_is_healthy() {
     let beside = |tag: &str| {
