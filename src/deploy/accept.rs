@@ -1,10 +1,10 @@
 //! Documents: which are new, which are refused, and what holds an accepted one back.
 
-use crate::plan::admission::{Need, admit, beside_refusal};
+use crate::plan::admission::{Need, admit, beside_refusal, snapshot_refusal};
 use crate::plan::reconcile::{self, Change, Current, Plan, Refusal, Wanted};
 use crate::plan::update::{Event, Update};
 use crate::plan::window;
-use crate::types::app::{App, Strategy, set_problems};
+use crate::types::app::{App, Strategy, VolumePolicy, set_problems};
 use crate::types::deployment::{AppRecord, BytesMoved, Cause, Reason, Record, State, Version};
 use crate::types::time::Unix;
 
@@ -197,6 +197,15 @@ impl Core {
                 ));
             }
         }
+        let others = self.sets.iter().filter(|(owner, _)| **owner != source);
+        let all: Vec<&App> = others
+            .flat_map(|(_, set)| &set.apps)
+            .chain(&set.apps)
+            .map(|one| &one.app)
+            .collect();
+        if let Some(why) = snapshot_refusal(&all) {
+            return Err(Cause::new(Reason::Schema, why));
+        }
         let plan = self.plan(source, Some(&set)).map_err(refusals)?;
         for name in plan.changes.keys() {
             let Some(one) = set.get(name) else { continue };
@@ -246,6 +255,7 @@ impl Core {
                 spec: one.spec,
                 depends_on: &one.app.depends_on,
                 beside: one.app.update.strategy == Strategy::StartFirst,
+                saves: one.app.update.volumes == VolumePolicy::Snapshot,
             })
             .collect();
         let current: Vec<Current<Source>> = self

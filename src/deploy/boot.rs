@@ -73,6 +73,11 @@ impl Core {
             core.go_on(source, now);
         }
         core.clean_up();
+        // What a deployment that failed could not bring back stays until another one has ended.
+        let failed = |record: &crate::types::deployment::Record| record.state == State::Failed;
+        if !core.history.finals.last().is_some_and(failed) {
+            core.forget_saved();
+        }
         for source in Source::ALL {
             // What a deployment that ended just before left behind.
             if core.active(source).is_none()

@@ -264,6 +264,9 @@ impl Core {
             Done::Stopped(app, id, result) => self.stopped(&app, id, result, now),
             Done::Started(app, id, result) => self.started(&app, id, result, now),
             Done::Removed(app, id, result) => self.removed(&app, id, result, now),
+            Done::Saved(app, back, result) => self.saved(&app, back, result, now),
+            Done::Forgotten(Ok(())) => {}
+            Done::Forgotten(Err(failure)) => crate::warn!("remove saved volumes: {}", failure.cause),
             Done::Mended(app, result) => self.mended(&app, result, now),
         }
     }
@@ -448,6 +451,7 @@ impl Core {
             self.disk_event(&error, now);
         }
         self.journal.active.remove(at);
+        let saved = self.notes(source).is_some_and(|notes| !notes.saved.is_empty());
         self.journal.notes.retain(|one| one.source != source);
         self.journal.handled.retain(|one| one.source != source);
         let record = &deployment.record;
@@ -477,6 +481,9 @@ impl Core {
             }
         }
         self.drop_locks(record);
+        if saved && record.state != State::Failed {
+            self.forget_saved();
+        }
         let touched_images = record.state != State::Rejected && !record.apps.is_empty();
         for app in deployment.record.apps.iter().filter(|app| app.from.is_some()) {
             self.revive(&app.name, now);

@@ -16,7 +16,7 @@ use crate::image::pull::{Holds, Progress};
 use crate::registry::names::Meaning;
 use crate::store::{ImageRecord, StoreError};
 use crate::types::app::{App, parse_volume};
-use crate::types::bounds::CONFIG_FILE_BYTES;
+use crate::types::bounds::{CONFIG_FILE_BYTES, SNAPSHOT_BYTES};
 use crate::types::container::{Device, Mount, MountSource, Network, RestartPolicy, Status};
 use crate::types::deployment::{BytesMoved, Reason};
 use crate::types::digest::Digest;
@@ -209,6 +209,28 @@ impl Hands for EngineHands {
         }
     }
 
+    fn room(&self, volumes: &[String]) -> Result<(), Failure> {
+        let large =
+            |error: &EngineError| matches!(error, EngineError::SnapshotRoom { need, .. } if *need > SNAPSHOT_BYTES);
+        self.engine.snapshot_room(volumes).map_err(|error| Failure {
+            // No waiting makes room for what is larger than anything that is copied.
+            later: !large(&error),
+            ..failure(&error)
+        })
+    }
+
+    fn save(&self, volumes: &[String], tag: &str) -> Result<(), Failure> {
+        self.engine.snapshot_save(volumes, tag).map_err(|error| failure(&error))
+    }
+
+    fn restore(&self, tag: &str) -> Result<(), Failure> {
+        self.engine.snapshot_restore(tag).map_err(|error| failure(&error))
+    }
+
+    fn forget(&self, keep: &[String]) -> Result<(), Failure> {
+        self.engine.snapshot_forget(keep).map_err(|error| failure(&error))
+    }
+
     fn watch(&self, id: &ContainerId, sink: Sink) -> Result<(), Failure> {
         self.watcher.add(&self.engine, *id, sink).map_err(|e| on(id, &e))
     }
@@ -268,6 +290,8 @@ fn failure(error: &EngineError) -> Failure {
         EngineError::Store(StoreError::NotFound { .. }) => Reason::ImageMissing,
         EngineError::Disk(disk) | EngineError::Store(StoreError::Disk(disk)) if disk.is_full() => Reason::Disk,
         EngineError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => Reason::Disk,
+        EngineError::Worker { source, .. } if source.is_full() => Reason::Disk,
+        EngineError::SnapshotRoom { .. } => Reason::Disk,
         EngineError::NameTaken { .. } => Reason::Conflict,
         _ => Reason::Internal,
     };

@@ -143,6 +143,8 @@ pub struct Notes {
     pub unlocked: Vec<String>,
     /// Milliseconds that it waited for update locks.
     pub locked: u64,
+    /// Apps whose volumes it saved, or was about to.
+    pub saved: Vec<String>,
 }
 
 /// Sequence numbers that may be given out between two synced writes.
@@ -458,6 +460,13 @@ pub const CHECKPOINT: Step = Step {
     after: "journal-checkpoint-after",
 };
 
+/// The kill points of the note that volumes are about to be saved.
+pub const SAVE: Step = Step {
+    before: "journal-save-before",
+    half: "journal-save-half",
+    after: "journal-save-after",
+};
+
 /// The kill points of the journal's write at boot.
 pub const BOOT: Step = Step {
     before: "journal-boot-before",
@@ -505,6 +514,7 @@ mod tests {
             source: Source::Fleet,
             unlocked: vec!["web".into()],
             locked: 5,
+            saved: Vec::new(),
         };
         let ours = Journal {
             notes: vec![notes],

@@ -42,6 +42,19 @@ pub trait Hands: Send + Sync + 'static {
     /// Gives a container another name, running or not; nothing to do when it has it. A failure says `gone` when there is none.
     fn rename(&self, id: &ContainerId, name: &str) -> Result<(), Failure>;
 
+    /// Checks that there is room to save these volumes. Those that are not there need none.
+    fn room(&self, volumes: &[String]) -> Result<(), Failure>;
+
+    /// Saves volumes under a tag, each whole or not at all; nothing to do for one that is saved under it. Those that are not there are
+    /// left out. All is on the device when it returns.
+    fn save(&self, volumes: &[String], tag: &str) -> Result<(), Failure>;
+
+    /// Puts everything that is saved under a tag in the place of its volume; what was saved is gone then.
+    fn restore(&self, tag: &str) -> Result<(), Failure>;
+
+    /// Removes everything that is saved under other tags than these.
+    fn forget(&self, keep: &[String]) -> Result<(), Failure>;
+
     /// Tells `sink` what happens to the container from now on, beginning with how it is. Returns at once.
     fn watch(&self, id: &ContainerId, sink: Sink) -> Result<(), Failure>;
 }

@@ -21,7 +21,7 @@ impl Core {
         waited = waited.saturating_add(flight.locked_at.map_or(0, |at| now.mono.since(at)));
         let stops = flight.steps.iter().filter_map(|step| match step {
             Step::Stop(app) => old.get(app).filter(|one| one.app.update.lock),
-            Step::Start(_) | Step::Await(_) => None,
+            Step::Start(_) | Step::Await(_) | Step::Save(_) => None,
         });
         let overruled = |app: &String| self.notes(source).is_some_and(|notes| notes.unlocked.contains(app));
         let lockers: Vec<Locker> = stops
@@ -117,6 +117,7 @@ impl Core {
                 source,
                 unlocked: Vec::new(),
                 locked: 0,
+                saved: Vec::new(),
             });
             notes.len() - 1
         });

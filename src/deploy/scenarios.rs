@@ -620,6 +620,76 @@ fn a_lock_is_overruled_once_and_that_is_remembered_while_something_else_holds() 
     assert_eq!(world.end(), (State::Waiting, Some(Reason::Lock)), "once");
 }
 
+fn saving(name: &str, tag: &str) -> crate::types::app::App {
+    let mut web = app(name, tag);
+    web.update.volumes = crate::types::app::VolumePolicy::Snapshot;
+    web.volumes = vec!["data:/data".into(), "read:/read:ro".into(), "/host:/host".into()];
+    web
+}
+
+#[test]
+fn volumes_that_an_update_spoilt_come_back_with_the_old_version() {
+    let mut world = world("snapshot", vec![saving("web", "good-1")]);
+    world.apply(wish(2, vec![saving("web", "sickafter-5000")])).unwrap();
+    world.pass(3_000).unwrap();
+    assert_eq!(
+        world.fake.written("data"),
+        (vec!["good-1".into(), "sickafter-5000".into()], 1)
+    );
+    world.settle().unwrap();
+    assert_eq!(world.end(), (State::RolledBack, Some(Reason::SoakFailed)));
+    assert_eq!(world.fake.written("data"), (vec!["good-1".into()], 0));
+    world.apply(wish(3, vec![saving("web", "good-3")])).unwrap();
+    world.settle().unwrap();
+    assert_eq!(world.end(), (State::Committed, None));
+    assert_eq!(
+        world.fake.written("data"),
+        (vec!["good-1".into(), "good-3".into()], 0),
+        "removed when committed"
+    );
+    let mut kept = saving("web", "sick");
+    kept.update.volumes = crate::types::app::VolumePolicy::Keep;
+    world.apply(wish(4, vec![kept])).unwrap();
+    world.settle().unwrap();
+    assert_eq!(
+        world.fake.written("data").0,
+        ["good-1", "good-3", "sick", "good-3"],
+        "kept as they are"
+    );
+}
+
+#[test]
+fn volumes_without_room_to_be_saved_hold_the_update_back_before_anything_stops() {
+    let mut world = world("snapshot-room", vec![saving("web", "good-1")]);
+    world.fake.fail("room data", Reason::Disk);
+    world.apply(wish(2, vec![saving("web", "good-2")])).unwrap();
+    assert_eq!(world.end(), (State::Waiting, Some(Reason::Disk)));
+    assert_eq!(world.fake.log(), ["fetch web:good-2"]);
+    world.settle().unwrap();
+    assert_eq!(world.end(), (State::Committed, None));
+    // The room went away while the old version was being stopped: it comes back, and the new one is not to blame.
+    world.fake.fail("save data", Reason::Disk);
+    world.apply(wish(3, vec![saving("web", "good-3")])).unwrap();
+    world.settle().unwrap();
+    assert_eq!(world.end(), (State::RolledBack, Some(Reason::Disk)));
+    assert_eq!(world.fake.listing(), ["web good-2 running"]);
+    assert!(world.core.as_ref().unwrap().quarantine().entries().is_empty());
+}
+
+#[test]
+fn volumes_that_two_apps_have_are_not_saved() {
+    let mut world = world("snapshot-shared", vec![]);
+    let mut db = app("db", "good-1");
+    db.volumes = vec!["data:/d:ro".into()];
+    world.apply(wish(1, vec![saving("web", "good-1"), db])).unwrap();
+    assert_eq!(world.end(), (State::Rejected, Some(Reason::Schema)));
+    let mut beside = saving("web", "good-1");
+    beside.update.strategy = crate::types::app::Strategy::StartFirst;
+    beside.volumes.clear();
+    world.apply(wish(2, vec![beside])).unwrap();
+    assert_eq!(world.end(), (State::Rejected, Some(Reason::Schema)));
+}
+
 #[test]
 fn start_first_keeps_the_old_one_running_until_the_new_one_is_healthy() {
     let beside = |tag: &str| {

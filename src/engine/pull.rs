@@ -110,11 +110,10 @@ impl Engine {
     /// For what was let in before, or is made here: without a policy.
     pub(super) fn plain_options(&self, reach: &Reach) -> PullOptions {
         let standard = PullOptions::default();
-        let reserve = self.settings().store.reserve.or(self.board().storage.reserve);
         let parallel = self.settings().registry.parallel;
         PullOptions {
             platform: reach.platform.clone().unwrap_or(standard.platform),
-            reserve: reserve.map_or(standard.reserve, |reserve| reserve.0),
+            reserve: self.reserve(),
             parallel: parallel.map_or(standard.parallel, |layers| layers as usize),
             program: standard.program,
             policy: standard.policy,
