@@ -2,6 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io;
+use std::num::NonZeroU64;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
@@ -79,7 +80,13 @@ impl Hands for EngineHands {
         app_containers(&self.engine)
     }
 
-    fn fetch(&self, image: &str, cancel: &Cancel, progress: &mut dyn FnMut(BytesMoved)) -> Result<Fetched, Failure> {
+    fn fetch(
+        &self,
+        image: &str,
+        rate: Option<NonZeroU64>,
+        cancel: &Cancel,
+        progress: &mut dyn FnMut(BytesMoved),
+    ) -> Result<Fetched, Failure> {
         let reference = match self.engine.resolve(image) {
             Ok(Meaning::One(reference)) => reference,
             Ok(Meaning::Ambiguous(_)) => {
@@ -116,6 +123,7 @@ impl Hands for EngineHands {
                 };
                 let reach = Reach {
                     holds: Some(self.holds.clone()),
+                    rate,
                     ..Reach::default()
                 };
                 let image = self.engine.pull(&reference, &reach, &mut tell);

@@ -1,6 +1,7 @@
 //! A world for tests: containers that behave as told, time that jumps, an agent that dies where told.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::num::NonZeroU64;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -223,11 +224,17 @@ impl Hands for Fake {
             .collect())
     }
 
-    fn fetch(&self, image: &str, _: &Cancel, progress: &mut dyn FnMut(BytesMoved)) -> Result<Fetched, Failure> {
+    fn fetch(
+        &self,
+        image: &str,
+        rate: Option<NonZeroU64>,
+        _: &Cancel,
+        progress: &mut dyn FnMut(BytesMoved),
+    ) -> Result<Fetched, Failure> {
         let mut state = self.state();
-        state
-            .log
-            .push(format!("fetch {}", image.rsplit('/').next().unwrap_or("")));
+        let rate = rate.map(|rate| format!(" at {rate}")).unwrap_or_default();
+        let image_name = image.rsplit('/').next().unwrap_or("");
+        state.log.push(format!("fetch {image_name}{rate}"));
         if let Some(failure) = state.faults.get_mut(image).and_then(VecDeque::pop_front) {
             return Err(failure);
         }

@@ -50,11 +50,7 @@ impl Core {
                     .removing
                     .values()
                     .any(|app| self.flights.get(&source).is_some_and(|f| f.changes.contains_key(app)));
-                let other_switches = self
-                    .journal
-                    .active
-                    .iter()
-                    .any(|other| other.source != source && !other.update.may_be_given_up());
+                let other_switches = self.other_switches(source);
                 match state {
                     // Its work goes on, or its next try is due by itself.
                     State::Fetching | State::Verifying => {}
@@ -69,6 +65,16 @@ impl Core {
                 }
             }
         }
+    }
+
+    /// Whether another source's deployment must come to its end first. One that only soaks may take hours and holds nobody up whom it
+    /// does not touch; its steps, and those back, are carried out alone.
+    fn other_switches(&self, source: Source) -> bool {
+        let mut others = self.journal.active.iter().filter(|other| other.source != source);
+        others.any(|other| match other.update.state {
+            State::Soaking => self.touches(source, other.source),
+            _ => !other.update.may_be_given_up(),
+        })
     }
 
     /// Waits for this, and looks again then.

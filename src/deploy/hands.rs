@@ -1,5 +1,6 @@
 //! What the deployer needs done to containers and images: the narrow side of `engine`, so that faults can be played as well.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -21,8 +22,15 @@ pub trait Hands: Send + Sync + 'static {
     /// Every container with the label [`LABEL_APP`].
     fn containers(&self) -> Result<Vec<Container>, Failure>;
 
-    /// Brings the image here. `image` is a reference; `progress` hears of bytes.
-    fn fetch(&self, image: &str, cancel: &Cancel, progress: &mut dyn FnMut(BytesMoved)) -> Result<Fetched, Failure>;
+    /// Brings the image here. `image` is a reference; `rate` are bytes per second, beside what the settings say; `progress` hears of
+    /// bytes.
+    fn fetch(
+        &self,
+        image: &str,
+        rate: Option<NonZeroU64>,
+        cancel: &Cancel,
+        progress: &mut dyn FnMut(BytesMoved),
+    ) -> Result<Fetched, Failure>;
 
     /// Keeps these images (digests of manifests) from being removed, and no others any more.
     fn keep(&self, images: &[Digest]) -> Result<(), Failure>;

@@ -424,24 +424,125 @@ fn a_local_app_that_is_quarantined_does_not_hold_up_the_others() {
     assert_eq!(world.fake.listing(), ["db good-1 running", "web good-1 running"]);
 }
 
-#[test]
-fn two_sources_prepare_side_by_side_and_switch_one_after_the_other() {
-    let local = |generation, apps| Wish {
+fn local(generation: u64, apps: Vec<crate::types::app::App>) -> Wish {
+    Wish {
         source: Source::Local,
         label: "local".into(),
         ..wish(generation, apps)
-    };
+    }
+}
+
+fn soaking(name: &str, tag: &str, seconds: u64) -> crate::types::app::App {
+    let mut app = app(name, tag);
+    app.update.soak = crate::types::time::Span::seconds(seconds);
+    app
+}
+
+fn state(world: &World, source: Source) -> Option<State> {
+    world.core.as_ref().and_then(|core| core.state(source))
+}
+
+#[test]
+fn a_long_soak_of_one_source_does_not_hold_up_the_other() {
     let mut world = world("turns", vec![]);
-    world.apply(wish(1, vec![app("web", "good-1")])).unwrap();
+    world.apply(wish(1, vec![soaking("web", "good-1", 3_600)])).unwrap();
     world.apply(local(1, vec![app("tool", "good-1")])).unwrap();
-    world.pass(5_000).unwrap();
-    let core = world.core.as_ref().unwrap();
+    world.pass(15).unwrap();
     assert_eq!(
-        (core.state(Source::Fleet), core.state(Source::Local)),
-        (Some(State::Soaking), Some(State::Staged))
+        (state(&world, Source::Fleet), state(&world, Source::Local)),
+        (Some(State::Probing), Some(State::Staged)),
+        "steps and probes are carried out alone"
     );
+    world.pass(5_000).unwrap();
+    assert_eq!(
+        (state(&world, Source::Fleet), state(&world, Source::Local)),
+        (Some(State::Soaking), Some(State::Soaking))
+    );
+    world.die(Death::PowerCut);
+    world.boot().unwrap();
+    world.pass(15_000).unwrap();
+    assert_eq!(
+        (state(&world, Source::Fleet), state(&world, Source::Local)),
+        (Some(State::Soaking), None),
+        "each ends by itself"
+    );
+    assert_eq!(world.fake.listing(), ["tool good-1 running", "web good-1 running"]);
+    // One fails, and only it goes back.
+    world.apply(local(2, vec![app("tool", "sick")])).unwrap();
+    world.pass(15_000).unwrap();
+    assert_eq!(state(&world, Source::Local), None);
     world.settle().unwrap();
     assert_eq!(world.fake.listing(), ["tool good-1 running", "web good-1 running"]);
+    let finals = world.core.as_ref().unwrap().finals();
+    let ends: Vec<(&str, State)> = finals.iter().map(|one| (one.source.as_str(), one.state)).collect();
+    assert_eq!(
+        ends,
+        [
+            ("local", State::Committed),
+            ("local", State::RolledBack),
+            ("d/gw-1", State::Committed)
+        ]
+    );
+}
+
+#[test]
+fn sources_that_touch_wait_for_each_others_soak() {
+    let mut world = world("touch", vec![]);
+    world.settings.budget = Some(200 << 20);
+    world.die(Death::Killed);
+    world.boot().unwrap();
+    let sized = |name: &str, tag: &str, mib: u64| {
+        let mut app = soaking(name, tag, 600);
+        app.limits.memory = Some(crate::types::limits::Bytes(mib << 20));
+        app
+    };
+    world.apply(wish(1, vec![sized("web", "good-1", 150)])).unwrap();
+    world.pass(3_000).unwrap();
+    world.apply(local(1, vec![sized("tool", "good-1", 100)])).unwrap();
+    world.pass(60_000).unwrap();
+    assert_eq!(
+        (state(&world, Source::Fleet), state(&world, Source::Local)),
+        (Some(State::Soaking), Some(State::Staged)),
+        "both do not fit at once"
+    );
+    world.settle().unwrap();
+    assert_eq!(world.end(), (State::Failed, Some(Reason::Budget)), "and now for good");
+    world.apply(local(2, vec![sized("tool", "good-1", 50)])).unwrap();
+    world.settle().unwrap();
+    assert_eq!(world.end(), (State::Committed, None));
+    // A volume that one of them wants back.
+    world.apply(wish(2, vec![saving("web", "good-2")])).unwrap();
+    world.pass(3_000).unwrap();
+    let mut tool = sized("tool", "good-2", 40);
+    tool.volumes = vec!["data:/data".into()];
+    world.apply(local(3, vec![tool])).unwrap();
+    world.pass(3_000).unwrap();
+    assert_eq!(
+        (state(&world, Source::Fleet), state(&world, Source::Local)),
+        (Some(State::Soaking), Some(State::Staged)),
+        "{:?}",
+        world.end()
+    );
+    world.settle().unwrap();
+    assert_eq!(world.end(), (State::Failed, Some(Reason::Schema)));
+}
+
+#[test]
+fn a_rollout_bounds_the_rate_of_its_pulls() {
+    let rated = |generation, rate: &str| {
+        let mut rollout = rollout(100.0, false);
+        rollout.max_rate = Some(rate.into());
+        Wish {
+            rollout: Some(rollout),
+            ..wish(generation, vec![app("web", "good-1")])
+        }
+    };
+    let mut world = world("rate", vec![]);
+    world.apply(rated(1, "fast")).unwrap();
+    assert_eq!(world.end(), (State::Rejected, Some(Reason::Schema)));
+    world.apply(rated(2, "64KiB/s")).unwrap();
+    world.settle().unwrap();
+    assert_eq!(world.fake.log(), ["fetch web:good-1 at 65536", "start web good-1"]);
 }
 
 fn rollout(percent: f64, halted: bool) -> Rollout {

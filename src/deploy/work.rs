@@ -1,5 +1,7 @@
 //! Jobs: what is done to containers and images away from the deployer's own thread, each safe to be done again.
 
+use std::num::NonZeroU64;
+
 use crate::plan::admission::written_volumes;
 use crate::types::app::{App, VolumePolicy};
 use crate::types::deployment::{BytesMoved, Cause, Reason};
@@ -19,6 +21,8 @@ pub enum Job {
         ticket: Ticket,
         /// App names and image references.
         images: Vec<(String, String)>,
+        /// Bytes per second, at the most.
+        rate: Option<NonZeroU64>,
         /// Ends it early.
         cancel: Cancel,
     },
@@ -140,8 +144,13 @@ pub fn previous_name(app: &str, spec: &Digest) -> String {
 /// Does one job.
 pub fn run(job: Job, hands: &dyn Hands, progress: &mut dyn FnMut(&Ticket, BytesMoved)) -> Done {
     match job {
-        Job::Fetch { ticket, images, cancel } => {
-            let result = fetch(hands, &images, &cancel, &mut |bytes| progress(&ticket, bytes));
+        Job::Fetch {
+            ticket,
+            images,
+            rate,
+            cancel,
+        } => {
+            let result = fetch(hands, &images, rate, &cancel, &mut |bytes| progress(&ticket, bytes));
             Done::Fetched(ticket, result)
         }
         Job::Keep(images) => Done::Kept(hands.keep(&images)),
@@ -189,6 +198,7 @@ pub fn run(job: Job, hands: &dyn Hands, progress: &mut dyn FnMut(&Ticket, BytesM
 fn fetch(
     hands: &dyn Hands,
     images: &[(String, String)],
+    rate: Option<NonZeroU64>,
     cancel: &Cancel,
     progress: &mut dyn FnMut(BytesMoved),
 ) -> Result<Images, AppFailure> {
@@ -204,7 +214,7 @@ fn fetch(
         kill::point("fetch-before");
         let before = sum;
         let fetched = hands
-            .fetch(image, cancel, &mut |bytes| progress(add(before, bytes)))
+            .fetch(image, rate, cancel, &mut |bytes| progress(add(before, bytes)))
             .map_err(|failure| (app.clone(), failure))?;
         sum = add(sum, fetched.bytes);
         manifests.push((app.clone(), fetched.image));
@@ -314,7 +324,7 @@ fn mend(hands: &dyn Hands, app: &App, image: Option<Digest>) -> Result<Container
         (Ok(reference), Some(image)) if reference.digest().is_none() => reference.pinned(image).to_string(),
         _ => app.image.clone(),
     };
-    let fetched = hands.fetch(&reference, &Cancel::default(), &mut |_| {})?;
+    let fetched = hands.fetch(&reference, None, &Cancel::default(), &mut |_| {})?;
     hands.create(app, &fetched.image, &name)
 }
 
