@@ -1,10 +1,12 @@
 //! Documents: which are new, which are refused, and what holds an accepted one back.
 
-use crate::plan::admission::{Need, admit, beside_refusal};
+use std::collections::BTreeMap;
+
+use crate::plan::admission::{Need, admit, beside_refusal, snapshot_refusal};
 use crate::plan::reconcile::{self, Change, Current, Plan, Refusal, Wanted};
 use crate::plan::update::{Event, Update};
 use crate::plan::window;
-use crate::types::app::{App, Strategy, set_problems};
+use crate::types::app::{App, Strategy, VolumePolicy, set_problems};
 use crate::types::deployment::{AppRecord, BytesMoved, Cause, Reason, Record, State, Version};
 use crate::types::time::Unix;
 
@@ -197,6 +199,15 @@ impl Core {
                 ));
             }
         }
+        let others = self.sets.iter().filter(|(owner, _)| **owner != source);
+        let all: Vec<&App> = others
+            .flat_map(|(_, set)| &set.apps)
+            .chain(&set.apps)
+            .map(|one| &one.app)
+            .collect();
+        if let Some(why) = snapshot_refusal(&all) {
+            return Err(Cause::new(Reason::Schema, why));
+        }
         let plan = self.plan(source, Some(&set)).map_err(refusals)?;
         for name in plan.changes.keys() {
             let Some(one) = set.get(name) else { continue };
@@ -208,7 +219,7 @@ impl Core {
                 return Err(Cause::new(Reason::Quarantined, text));
             }
         }
-        self.admit(source, &set, &plan)
+        self.admit(source, &set, &plan.changes, None)
             .map_err(|over| Cause::new(Reason::Budget, over))?;
         let old = self.sets.get(&source);
         for one in &mut set.apps {
@@ -246,6 +257,7 @@ impl Core {
                 spec: one.spec,
                 depends_on: &one.app.depends_on,
                 beside: one.app.update.strategy == Strategy::StartFirst,
+                saves: one.app.update.volumes == VolumePolicy::Snapshot,
             })
             .collect();
         let current: Vec<Current<Source>> = self
@@ -262,13 +274,38 @@ impl Core {
         reconcile::plan(&source, &wanted, &current)
     }
 
-    fn admit(&self, source: Source, set: &Set, plan: &Plan) -> Result<(), String> {
+    /// Whether two deployments get into each other's way: an app of one depends on an app of the other, they write to the same volume
+    /// of which one wants it back, or the memory is not enough for both.
+    pub(super) fn touches(&self, source: Source, other: Source) -> bool {
+        let set = |source| self.flights.get(&source).and_then(|flight| flight.set.as_ref());
+        let (Some(flight), Some(own), Some(theirs)) = (self.flights.get(&source), set(source), set(other)) else {
+            return true;
+        };
+        let leans = |one: &Set, on: &Set| {
+            let mut depends = one.apps.iter().flat_map(|one| &one.app.depends_on);
+            depends.any(|name| on.get(name).is_some())
+        };
+        let all: Vec<&App> = own.apps.iter().chain(&theirs.apps).map(|one| &one.app).collect();
+        leans(own, theirs)
+            || leans(theirs, own)
+            || snapshot_refusal(&all).is_some()
+            || self.admit(source, own, &flight.changes, Some(theirs)).is_err()
+    }
+
+    /// Whether the memory is enough for `set` and the committed sets of the others, and beside those for `coming`.
+    fn admit(
+        &self,
+        source: Source,
+        set: &Set,
+        changes: &BTreeMap<String, Change>,
+        coming: Option<&Set>,
+    ) -> Result<(), String> {
         let memory = |app: &App| app.limits.memory.map_or(self.settings.default_memory, |bytes| bytes.0);
         let old = self.sets.get(&source);
         let mut needs = Vec::new();
         for one in &set.apps {
-            let both = one.app.update.strategy == Strategy::StartFirst
-                && plan.changes.get(&one.app.name) == Some(&Change::Update);
+            let both =
+                one.app.update.strategy == Strategy::StartFirst && changes.get(&one.app.name) == Some(&Change::Update);
             let beside = old
                 .and_then(|old| old.get(&one.app.name))
                 .filter(|_| both)
@@ -284,9 +321,14 @@ impl Core {
             .iter()
             .filter(|(owner, _)| **owner != source)
             .flat_map(|(_, set)| &set.apps);
-        needs.extend(others.map(|one| Need {
-            name: &one.app.name,
-            memory: memory(&one.app),
+        let mut most: BTreeMap<&str, u64> = BTreeMap::new();
+        for one in others.chain(coming.iter().flat_map(|set| &set.apps)) {
+            let need = most.entry(&one.app.name).or_default();
+            *need = memory(&one.app).max(*need);
+        }
+        needs.extend(most.into_iter().map(|(name, memory)| Need {
+            name,
+            memory,
             beside: 0,
         }));
         admit(self.settings.budget, &needs).map_err(|over| over.to_string())
@@ -440,6 +482,9 @@ fn wish_problem(wish: &Wish, pinned: bool) -> Option<Cause> {
             .is_some_and(|text| Unix::parse_rfc3339(text).is_none())
         {
             lines.push("`rollout.not_before`: write a time as `2026-11-21T22:00:00Z`".into());
+        }
+        if rollout.rate().is_err() {
+            lines.push("`rollout.max_rate`: write for example `256KiB/s`, at least `1KiB/s`".into());
         }
         if !(0.0..=100.0).contains(&rollout.percent) {
             lines.push("`rollout.percent`: 0 to 100".into());

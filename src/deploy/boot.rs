@@ -73,6 +73,11 @@ impl Core {
             core.go_on(source, now);
         }
         core.clean_up();
+        // What a deployment that failed could not bring back stays until another one has ended.
+        let failed = |record: &crate::types::deployment::Record| record.state == State::Failed;
+        if !core.history.finals.last().is_some_and(failed) {
+            core.forget_saved();
+        }
         for source in Source::ALL {
             // What a deployment that ended just before left behind.
             if core.active(source).is_none()
@@ -120,6 +125,8 @@ impl Core {
             })
             .collect();
         self.journal.active.retain(|one| !finished(one));
+        let (active, notes) = (&self.journal.active, &mut self.journal.notes);
+        notes.retain(|note| active.iter().any(|one| one.source == note.source));
         for one in handled {
             self.journal.handled.retain(|old| old.source != one.source);
             self.journal.handled.push(one);

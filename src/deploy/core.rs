@@ -88,6 +88,8 @@ pub enum Command {
     Retry(Vec<String>),
     /// Stop and start one app.
     Restart(String, Reply),
+    /// Overrule an app's update lock, for the update that is under way.
+    Unlock(String, Reply),
     /// Leave an app's version for the one before, and quarantine it.
     Rollback(String, Reply),
 }
@@ -179,6 +181,8 @@ pub(super) struct Flight {
     pub well_once: BTreeSet<String>,
     pub not_restored: Option<Cause>,
     pub retry_at: Option<Mono>,
+    /// Its wait for update locks is counted up to here.
+    pub locked_at: Option<Mono>,
     pub look_at: Option<Mono>,
     /// The job whose answer is waited for.
     pub work: Option<u64>,
@@ -248,6 +252,7 @@ impl Core {
             }
             Command::Retry(apps) => self.retry(&apps, now),
             Command::Restart(app, reply) => self.restart(app, reply, now),
+            Command::Unlock(app, reply) => self.unlock(&app, reply, now),
             Command::Rollback(app, reply) => self.roll_back_app(&app, reply, now),
         }
     }
@@ -261,6 +266,9 @@ impl Core {
             Done::Stopped(app, id, result) => self.stopped(&app, id, result, now),
             Done::Started(app, id, result) => self.started(&app, id, result, now),
             Done::Removed(app, id, result) => self.removed(&app, id, result, now),
+            Done::Saved(app, back, result) => self.saved(&app, back, result, now),
+            Done::Forgotten(Ok(())) => {}
+            Done::Forgotten(Err(failure)) => crate::warn!("remove saved volumes: {}", failure.cause),
             Done::Mended(app, result) => self.mended(&app, result, now),
         }
     }
@@ -445,6 +453,8 @@ impl Core {
             self.disk_event(&error, now);
         }
         self.journal.active.remove(at);
+        let saved = self.notes(source).is_some_and(|notes| !notes.saved.is_empty());
+        self.journal.notes.retain(|one| one.source != source);
         self.journal.handled.retain(|one| one.source != source);
         let record = &deployment.record;
         self.journal.handled.push(Handled {
@@ -471,6 +481,10 @@ impl Core {
             for app in gone {
                 self.starts.remove(app);
             }
+        }
+        self.drop_locks(record);
+        if saved && record.state != State::Failed {
+            self.forget_saved();
         }
         let touched_images = record.state != State::Rejected && !record.apps.is_empty();
         for app in deployment.record.apps.iter().filter(|app| app.from.is_some()) {

@@ -1,9 +1,13 @@
 //! The real hands: what the deployer needs, done by the engine.
 
+use std::fs::OpenOptions;
 use std::io;
+use std::num::NonZeroU64;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
-use crate::disk::durable;
+use crate::disk::{DiskError, durable};
 use crate::engine::filter::Filter;
 use crate::engine::options::{CreateOptions, HealthOptions};
 use crate::engine::pull::Reach;
@@ -13,15 +17,21 @@ use crate::image::pull::{Holds, Progress};
 use crate::registry::names::Meaning;
 use crate::store::{ImageRecord, StoreError};
 use crate::types::app::{App, parse_volume};
-use crate::types::bounds::CONFIG_FILE_BYTES;
+use crate::types::bounds::{CONFIG_FILE_BYTES, SNAPSHOT_BYTES};
 use crate::types::container::{Device, Mount, MountSource, Network, RestartPolicy, Status};
 use crate::types::deployment::{BytesMoved, Reason};
 use crate::types::digest::Digest;
 use crate::types::ids::ContainerId;
 use crate::types::time::Unix;
 
+use super::files;
 use super::hands::{Cancel, Container, Failure, Fetched, Hands, LABEL_APP, LABEL_SPEC, Phase, Sink};
 use super::watch::{Watcher, of_exit};
+
+/// Where a container finds its update lock.
+const LOCK_TARGET: &str = "/run/dunlin/update.lock";
+/// The environment variable that says so.
+const LOCK_VARIABLE: &str = "DUNLIN_UPDATE_LOCK";
 
 /// The pin under which the store keeps the images of apps.
 const PIN: &str = "apps";
@@ -70,7 +80,13 @@ impl Hands for EngineHands {
         app_containers(&self.engine)
     }
 
-    fn fetch(&self, image: &str, cancel: &Cancel, progress: &mut dyn FnMut(BytesMoved)) -> Result<Fetched, Failure> {
+    fn fetch(
+        &self,
+        image: &str,
+        rate: Option<NonZeroU64>,
+        cancel: &Cancel,
+        progress: &mut dyn FnMut(BytesMoved),
+    ) -> Result<Fetched, Failure> {
         let reference = match self.engine.resolve(image) {
             Ok(Meaning::One(reference)) => reference,
             Ok(Meaning::Ambiguous(_)) => {
@@ -107,6 +123,7 @@ impl Hands for EngineHands {
                 };
                 let reach = Reach {
                     holds: Some(self.holds.clone()),
+                    rate,
                     ..Reach::default()
                 };
                 let image = self.engine.pull(&reference, &reach, &mut tell);
@@ -147,6 +164,17 @@ impl Hands for EngineHands {
         let mut options = options(app, name, &|device| {
             self.engine.board().devices.iter().any(|d| d == device)
         })?;
+        if app.update.lock {
+            let agent = self.engine.layout().agent();
+            let file = lock_file(&agent, &app.name).map_err(|error| failure(&EngineError::Disk(error)))?;
+            options.mounts.push(Mount {
+                source: MountSource::Bind(file.to_string_lossy().into_owned()),
+                target: LOCK_TARGET.into(),
+                read_only: true,
+                options: Vec::new(),
+            });
+            options.env.push(format!("{LOCK_VARIABLE}={LOCK_TARGET}"));
+        }
         options.image = if by_name { app.image.clone() } else { found.id.hex() };
         let made = self.engine.create(&options).map_err(|e| failure(&e))?;
         let view = self.view(&made.id)?;
@@ -187,6 +215,28 @@ impl Hands for EngineHands {
             Some(view) if view.record.name == name => Ok(()),
             _ => self.engine.rename(&id.hex(), name).map(drop).map_err(|e| on(id, &e)),
         }
+    }
+
+    fn room(&self, volumes: &[String]) -> Result<(), Failure> {
+        let large =
+            |error: &EngineError| matches!(error, EngineError::SnapshotRoom { need, .. } if *need > SNAPSHOT_BYTES);
+        self.engine.snapshot_room(volumes).map_err(|error| Failure {
+            // No waiting makes room for what is larger than anything that is copied.
+            later: !large(&error),
+            ..failure(&error)
+        })
+    }
+
+    fn save(&self, volumes: &[String], tag: &str) -> Result<(), Failure> {
+        self.engine.snapshot_save(volumes, tag).map_err(|error| failure(&error))
+    }
+
+    fn restore(&self, tag: &str) -> Result<(), Failure> {
+        self.engine.snapshot_restore(tag).map_err(|error| failure(&error))
+    }
+
+    fn forget(&self, keep: &[String]) -> Result<(), Failure> {
+        self.engine.snapshot_forget(keep).map_err(|error| failure(&error))
     }
 
     fn watch(&self, id: &ContainerId, sink: Sink) -> Result<(), Failure> {
@@ -248,6 +298,8 @@ fn failure(error: &EngineError) -> Failure {
         EngineError::Store(StoreError::NotFound { .. }) => Reason::ImageMissing,
         EngineError::Disk(disk) | EngineError::Store(StoreError::Disk(disk)) if disk.is_full() => Reason::Disk,
         EngineError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => Reason::Disk,
+        EngineError::Worker { source, .. } if source.is_full() => Reason::Disk,
+        EngineError::SnapshotRoom { .. } => Reason::Disk,
         EngineError::NameTaken { .. } => Reason::Conflict,
         _ => Reason::Internal,
     };
@@ -333,6 +385,15 @@ fn options(app: &App, name: &str, granted: &dyn Fn(&str) -> bool) -> Result<Crea
         labels,
         ..CreateOptions::default()
     })
+}
+
+/// The file that an app locks, made where it is missing. Reading it is enough to lock it.
+fn lock_file(agent: &Path, app: &str) -> Result<PathBuf, DiskError> {
+    let path = files::lock_file(agent, app);
+    durable::create_dirs(path.parent().unwrap_or(agent))?;
+    let made = OpenOptions::new().append(true).create(true).mode(0o644).open(&path);
+    made.map_err(DiskError::io("create", &path))?;
+    Ok(path)
 }
 
 /// `NAME=value` lines of a file; blank lines and those that begin with `#` are left out.

@@ -1,6 +1,7 @@
 //! A world for tests: containers that behave as told, time that jumps, an agent that dies where told.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::num::NonZeroU64;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -51,6 +52,7 @@ fn manner(tag: &str) -> Manner {
 
 struct Being {
     container: Container,
+    volumes: Vec<String>,
     manner: Manner,
     tag: String,
     running: Option<u64>,
@@ -71,6 +73,9 @@ struct State_ {
     /// Faults of fetch and create to come, by image.
     pub faults: BTreeMap<String, VecDeque<Failure>>,
     images: BTreeMap<String, Digest>,
+    /// What versions wrote into volumes, and what is saved of it by name and tag.
+    volumes: BTreeMap<String, Vec<String>>,
+    saved: BTreeMap<(String, String), Vec<String>>,
     kept: Vec<Digest>,
     /// What was done, in words.
     log: Vec<String>,
@@ -113,6 +118,14 @@ impl Fake {
             .collect();
         lines.sort();
         lines
+    }
+
+    /// The versions that wrote into a volume, without repetitions in a row, and how many volumes are saved.
+    pub fn written(&self, volume: &str) -> (Vec<String>, usize) {
+        let state = self.state();
+        let mut written = state.volumes.get(volume).cloned().unwrap_or_default();
+        written.dedup();
+        (written, state.saved.len())
     }
 
     fn power_cut(&self) {
@@ -211,11 +224,17 @@ impl Hands for Fake {
             .collect())
     }
 
-    fn fetch(&self, image: &str, _: &Cancel, progress: &mut dyn FnMut(BytesMoved)) -> Result<Fetched, Failure> {
+    fn fetch(
+        &self,
+        image: &str,
+        rate: Option<NonZeroU64>,
+        _: &Cancel,
+        progress: &mut dyn FnMut(BytesMoved),
+    ) -> Result<Fetched, Failure> {
         let mut state = self.state();
-        state
-            .log
-            .push(format!("fetch {}", image.rsplit('/').next().unwrap_or("")));
+        let rate = rate.map(|rate| format!(" at {rate}")).unwrap_or_default();
+        let image_name = image.rsplit('/').next().unwrap_or("");
+        state.log.push(format!("fetch {image_name}{rate}"));
         if let Some(failure) = state.faults.get_mut(image).and_then(VecDeque::pop_front) {
             return Err(failure);
         }
@@ -273,6 +292,7 @@ impl Hands for Fake {
         let manner = manner(&tag);
         let being = Being {
             container: container.clone(),
+            volumes: crate::plan::admission::written_volumes(app),
             manner,
             tag,
             running: None,
@@ -305,6 +325,10 @@ impl Hands for Fake {
             health: being.judged,
         };
         let line = format!("start {} {}", being.container.app, being.tag);
+        let (volumes, tag) = (being.volumes.clone(), being.tag.clone());
+        for volume in volumes {
+            state.volumes.entry(volume).or_default().push(tag.clone());
+        }
         state.log.push(line);
         Ok(())
     }
@@ -344,6 +368,53 @@ impl Hands for Fake {
             return Err(Failure::gone(id));
         };
         being.container.name = name.to_owned();
+        Ok(())
+    }
+
+    fn room(&self, volumes: &[String]) -> Result<(), Failure> {
+        let mut state = self.state();
+        let fault = |name: &String| {
+            state
+                .faults
+                .get_mut(&format!("room {name}"))
+                .and_then(VecDeque::pop_front)
+        };
+        volumes.iter().find_map(fault).map_or(Ok(()), Err)
+    }
+
+    fn save(&self, volumes: &[String], tag: &str) -> Result<(), Failure> {
+        let mut state = self.state();
+        for name in volumes {
+            if let Some(failure) = state
+                .faults
+                .get_mut(&format!("save {name}"))
+                .and_then(VecDeque::pop_front)
+            {
+                return Err(failure);
+            }
+            if let Some(content) = state.volumes.get(name).cloned() {
+                let saved = state.saved.entry((name.clone(), tag.to_owned()));
+                saved.or_insert(content);
+            }
+        }
+        Ok(())
+    }
+
+    fn restore(&self, tag: &str) -> Result<(), Failure> {
+        let mut state = self.state();
+        let saved = std::mem::take(&mut state.saved);
+        for ((name, other), content) in saved {
+            if other == tag {
+                state.volumes.insert(name, content);
+            } else {
+                state.saved.insert((name, other), content);
+            }
+        }
+        Ok(())
+    }
+
+    fn forget(&self, keep: &[String]) -> Result<(), Failure> {
+        self.state().saved.retain(|(_, tag), _| keep.contains(tag));
         Ok(())
     }
 

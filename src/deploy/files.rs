@@ -7,6 +7,7 @@
 //!   set-SOURCE       the committed set of one source: what runs after a power cut
 //!   previous-SOURCE  the committed set before that
 //!   next-SOURCE      the set that a deployment brings, complete from STAGED on; it becomes `set-SOURCE` by a rename
+//!   locks/APP        what the app locks to hold its update back; its container sees it
 //! ```
 //!
 //! Journal and history are allocated once, and a commit is a rename: neither a rollback nor a commit needs room on the disk.
@@ -122,6 +123,28 @@ pub struct Journal {
     pub active: Vec<Deployment>,
     /// What was handled last, for each source.
     pub handled: Vec<Handled>,
+    /// More about the deployments under way. It stands at the end, so that journals without it and agents that do not know it can
+    /// read each other.
+    #[serde(deserialize_with = "at_the_end")]
+    pub notes: Vec<Notes>,
+}
+
+/// A field that older writers left out: where the record ends, it is empty. The record's checksum says that nothing is lost.
+fn at_the_end<'de, D: serde::Deserializer<'de>, T: serde::Deserialize<'de> + Default>(from: D) -> Result<T, D::Error> {
+    Ok(T::deserialize(from).unwrap_or_default())
+}
+
+/// More about one deployment under way.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Notes {
+    /// The deployment's source.
+    pub source: Source,
+    /// Apps whose update locks somebody overruled.
+    pub unlocked: Vec<String>,
+    /// Milliseconds that it waited for update locks.
+    pub locked: u64,
+    /// Apps whose volumes it saved, or was about to.
+    pub saved: Vec<String>,
 }
 
 /// Sequence numbers that may be given out between two synced writes.
@@ -313,6 +336,20 @@ impl Files {
         Ok(())
     }
 
+    /// Whether the app holds its update lock. The attempt shares the lock and lets go at once.
+    pub fn is_locked(&self, app: &str) -> bool {
+        let Ok(file) = std::fs::File::open(lock_file(&self.dir, app)) else {
+            return false;
+        };
+        matches!(file.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock))
+    }
+
+    /// Removes the lock file of an app that is not here any more.
+    pub fn drop_lock(&self, app: &str) {
+        // One that is left is empty, and found again by the next app of that name.
+        let _ = std::fs::remove_file(lock_file(&self.dir, app));
+    }
+
     /// Removes the next set, where there is one.
     pub fn drop_next(&self, source: Source) -> Result<(), DiskError> {
         let path = self.next(source);
@@ -344,6 +381,11 @@ pub fn peek(dir: &Path) -> Result<Loaded, DiskError> {
         sets,
         damage: Vec::new(),
     })
+}
+
+/// The file below the agent's folder `dir` that an app locks to hold its update back.
+pub fn lock_file(dir: &Path, app: &str) -> PathBuf {
+    dir.join("locks").join(app)
 }
 
 /// The apps of every set below `dir`: those committed, those before them, and those on their way.
@@ -418,6 +460,13 @@ pub const CHECKPOINT: Step = Step {
     after: "journal-checkpoint-after",
 };
 
+/// The kill points of the note that volumes are about to be saved.
+pub const SAVE: Step = Step {
+    before: "journal-save-before",
+    half: "journal-save-half",
+    after: "journal-save-after",
+};
+
 /// The kill points of the journal's write at boot.
 pub const BOOT: Step = Step {
     before: "journal-boot-before",
@@ -438,3 +487,41 @@ pub const QUARANTINE: Step = Step {
     half: "history-quarantine-half",
     after: "history-quarantine-after",
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(serde::Serialize, serde::Deserialize)]
+    struct Before {
+        seq: u64,
+        boot: String,
+        active: Vec<Deployment>,
+        handled: Vec<Handled>,
+    }
+
+    #[test]
+    fn a_journal_of_the_version_before_is_read_and_reads_ours() {
+        let old = Before {
+            seq: 7,
+            boot: "b".into(),
+            active: Vec::new(),
+            handled: Vec::new(),
+        };
+        let journal: Journal = postcard::from_bytes(&postcard::to_allocvec(&old).unwrap()).unwrap();
+        assert_eq!((journal.seq, journal.notes.len()), (7, 0));
+        let notes = Notes {
+            source: Source::Fleet,
+            unlocked: vec!["web".into()],
+            locked: 5,
+            saved: Vec::new(),
+        };
+        let ours = Journal {
+            notes: vec![notes],
+            ..journal
+        };
+        let bytes = postcard::to_allocvec(&ours).unwrap();
+        assert_eq!(postcard::from_bytes::<Before>(&bytes).unwrap().seq, 7);
+        assert_eq!(postcard::from_bytes::<Journal>(&bytes).unwrap(), ours);
+    }
+}

@@ -1,4 +1,4 @@
-//! The gate before each step that touches something: wave, halt, not before, window and clock, metered link, another source's turn.
+//! The gate before each step that touches something: wave, halt, not before, window and clock, metered link, another source's turn, the apps' own locks.
 
 use crate::plan::update::Event;
 use crate::plan::{wave, window};
@@ -37,12 +37,10 @@ impl Core {
                     cancel.cancel();
                 }
                 if let Some(flight) = self.flights.get_mut(&source) {
-                    flight.look_at = Some(at);
                     flight.work = None;
+                    flight.locked_at = None;
                 }
-                if !(state == State::Waiting && active_cause(self, source) == Some(cause.code)) {
-                    self.advance(source, Event::Hold(cause), now);
-                }
+                self.hold(source, cause, at, now);
             }
             Ok(()) => {
                 if let Some(flight) = self.flights.get_mut(&source) {
@@ -52,20 +50,41 @@ impl Core {
                     .removing
                     .values()
                     .any(|app| self.flights.get(&source).is_some_and(|f| f.changes.contains_key(app)));
-                let other_switches = self
-                    .journal
-                    .active
-                    .iter()
-                    .any(|other| other.source != source && !other.update.may_be_given_up());
+                let other_switches = self.other_switches(source);
                 match state {
                     // Its work goes on, or its next try is due by itself.
                     State::Fetching | State::Verifying => {}
                     _ if resting || working || removing => {}
                     _ if staged && other_switches => {}
-                    _ if staged => self.open_switch(source, now),
+                    _ if staged => {
+                        if !self.locked(source, now) {
+                            self.open_switch(source, now);
+                        }
+                    }
                     _ => self.advance(source, Event::Open, now),
                 }
             }
+        }
+    }
+
+    /// Whether another source's deployment must come to its end first. One that only soaks may take hours and holds nobody up whom it
+    /// does not touch; its steps, and those back, are carried out alone.
+    fn other_switches(&self, source: Source) -> bool {
+        let mut others = self.journal.active.iter().filter(|other| other.source != source);
+        others.any(|other| match other.update.state {
+            State::Soaking => self.touches(source, other.source),
+            _ => !other.update.may_be_given_up(),
+        })
+    }
+
+    /// Waits for this, and looks again then.
+    pub(super) fn hold(&mut self, source: Source, cause: Cause, at: Mono, now: Now) {
+        if let Some(flight) = self.flights.get_mut(&source) {
+            flight.look_at = Some(at);
+        }
+        let waits = self.state(source) == Some(State::Waiting);
+        if !(waits && active_cause(self, source) == Some(cause.code)) {
+            self.advance(source, Event::Hold(cause), now);
         }
     }
 

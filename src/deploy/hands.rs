@@ -1,5 +1,6 @@
 //! What the deployer needs done to containers and images: the narrow side of `engine`, so that faults can be played as well.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -21,8 +22,15 @@ pub trait Hands: Send + Sync + 'static {
     /// Every container with the label [`LABEL_APP`].
     fn containers(&self) -> Result<Vec<Container>, Failure>;
 
-    /// Brings the image here. `image` is a reference; `progress` hears of bytes.
-    fn fetch(&self, image: &str, cancel: &Cancel, progress: &mut dyn FnMut(BytesMoved)) -> Result<Fetched, Failure>;
+    /// Brings the image here. `image` is a reference; `rate` are bytes per second, beside what the settings say; `progress` hears of
+    /// bytes.
+    fn fetch(
+        &self,
+        image: &str,
+        rate: Option<NonZeroU64>,
+        cancel: &Cancel,
+        progress: &mut dyn FnMut(BytesMoved),
+    ) -> Result<Fetched, Failure>;
 
     /// Keeps these images (digests of manifests) from being removed, and no others any more.
     fn keep(&self, images: &[Digest]) -> Result<(), Failure>;
@@ -41,6 +49,19 @@ pub trait Hands: Send + Sync + 'static {
 
     /// Gives a container another name, running or not; nothing to do when it has it. A failure says `gone` when there is none.
     fn rename(&self, id: &ContainerId, name: &str) -> Result<(), Failure>;
+
+    /// Checks that there is room to save these volumes. Those that are not there need none.
+    fn room(&self, volumes: &[String]) -> Result<(), Failure>;
+
+    /// Saves volumes under a tag, each whole or not at all; nothing to do for one that is saved under it. Those that are not there are
+    /// left out. All is on the device when it returns.
+    fn save(&self, volumes: &[String], tag: &str) -> Result<(), Failure>;
+
+    /// Puts everything that is saved under a tag in the place of its volume; what was saved is gone then.
+    fn restore(&self, tag: &str) -> Result<(), Failure>;
+
+    /// Removes everything that is saved under other tags than these.
+    fn forget(&self, keep: &[String]) -> Result<(), Failure>;
 
     /// Tells `sink` what happens to the container from now on, beginning with how it is. Returns at once.
     fn watch(&self, id: &ContainerId, sink: Sink) -> Result<(), Failure>;

@@ -15,9 +15,11 @@ pub mod files;
 mod gate;
 pub mod hands;
 pub mod kill;
+mod locks;
 #[cfg(test)]
 mod rehearsal;
 mod report;
+mod save;
 #[cfg(test)]
 mod scenarios;
 pub mod slots;

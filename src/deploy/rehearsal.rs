@@ -22,6 +22,13 @@ fn beside(tag: &str) -> App {
     web
 }
 
+fn saving(tag: &str) -> App {
+    let mut web = app("web", tag);
+    web.update.volumes = crate::types::app::VolumePolicy::Snapshot;
+    web.volumes = vec!["data:/data".into()];
+    web
+}
+
 const WAYS: &[Way] = &[
     Way {
         name: "first",
@@ -105,6 +112,18 @@ const WAYS: &[Way] = &[
         name: "beside-fails",
         before: || vec![beside("good-1")],
         after: || vec![beside("sick")],
+        end: State::RolledBack,
+    },
+    Way {
+        name: "saved",
+        before: || vec![saving("good-1")],
+        after: || vec![saving("good-2")],
+        end: State::Committed,
+    },
+    Way {
+        name: "saved-fails",
+        before: || vec![saving("good-1")],
+        after: || vec![saving("sick")],
         end: State::RolledBack,
     },
     Way {
@@ -196,6 +215,19 @@ fn go(way: &Way, point: &str, n: u32, death: Death) {
     );
     for name in ["next-fleet", "next-local"] {
         assert!(!world.dir.join(name).exists(), "{case}: `{name}` is left behind");
+    }
+    if way.name.starts_with("saved") {
+        let last = if way.end == State::Committed {
+            &["good-1", "good-2"][..]
+        } else {
+            &["good-1"]
+        };
+        let (written, saved) = world.fake.written("data");
+        assert_eq!(
+            (written.iter().map(String::as_str).collect::<Vec<_>>(), saved),
+            (last.to_vec(), 0),
+            "{case}"
+        );
     }
     // And it all holds over one more power cut.
     world.die(Death::PowerCut);

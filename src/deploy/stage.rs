@@ -33,7 +33,15 @@ impl Core {
             .get(&source)
             .map(|(_, cancel)| cancel.clone())
             .unwrap_or_default();
-        self.job(Job::Fetch { ticket, images, cancel });
+        let rollout = self.active(source).and_then(|active| active.rollout.as_ref());
+        // What is no rate was refused.
+        let rate = rollout.and_then(|rollout| rollout.rate().ok().flatten());
+        self.job(Job::Fetch {
+            ticket,
+            images,
+            rate,
+            cancel,
+        });
     }
 
     pub(super) fn progress(&mut self, ticket: &Ticket, bytes: BytesMoved, now: Now) {

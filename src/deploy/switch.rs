@@ -13,7 +13,7 @@ use super::hands::Failure;
 use super::work::{Job, previous_name, staged_name, start_failure};
 
 /// How often a stop that fails is tried, a second apart.
-const STOP_TRIES: u32 = 3;
+pub(super) const STOP_TRIES: u32 = 3;
 
 impl Core {
     pub(super) fn begin_switch(&mut self, source: Source, now: Now) {
@@ -75,6 +75,7 @@ impl Core {
                 owner: *owner,
             })
         }));
+        let saved = self.notes(source).map(|notes| notes.saved.clone()).unwrap_or_default();
         let wanted: Vec<reconcile::Wanted> = old
             .apps
             .iter()
@@ -83,6 +84,7 @@ impl Core {
                 spec: one.spec,
                 depends_on: &one.app.depends_on,
                 beside: false,
+                saves: saved.contains(&one.app.name),
             })
             .collect();
         let steps = reconcile::plan(&source, &wanted, &current)
@@ -126,6 +128,7 @@ impl Core {
             };
             let finished = match &step {
                 Step::Stop(app) => self.step_stop(source, app, back),
+                Step::Save(app) => self.step_save(source, app, back, now),
                 Step::Start(app) => self.step_start(source, app, back, now),
                 Step::Await(app) => self.step_await(source, app, back, now),
             };

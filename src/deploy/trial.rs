@@ -66,6 +66,10 @@ impl Core {
         flight.well_once.extend(new);
         flight.soak = Some(Soak::new(need, counted));
         self.check_soak(source, now);
+        // Others whose turn waited for the steps and probes of this one.
+        for other in Source::ALL.into_iter().filter(|other| *other != source) {
+            self.look(other, now);
+        }
     }
 
     pub(super) fn check_soak(&mut self, source: Source, now: Now) {

@@ -1,6 +1,9 @@
 //! Jobs: what is done to containers and images away from the deployer's own thread, each safe to be done again.
 
-use crate::types::app::App;
+use std::num::NonZeroU64;
+
+use crate::plan::admission::written_volumes;
+use crate::types::app::{App, VolumePolicy};
 use crate::types::deployment::{BytesMoved, Cause, Reason};
 use crate::types::digest::Digest;
 use crate::types::ids::ContainerId;
@@ -18,6 +21,8 @@ pub enum Job {
         ticket: Ticket,
         /// App names and image references.
         images: Vec<(String, String)>,
+        /// Bytes per second, at the most.
+        rate: Option<NonZeroU64>,
         /// Ends it early.
         cancel: Cancel,
     },
@@ -55,6 +60,24 @@ pub enum Job {
         /// Which.
         id: ContainerId,
     },
+    /// Save an app's volumes under a tag.
+    Save {
+        /// The app.
+        app: String,
+        /// Their names.
+        volumes: Vec<String>,
+        /// The tag.
+        tag: String,
+    },
+    /// Put what is saved under a tag in its place again.
+    Restore {
+        /// The app.
+        app: String,
+        /// The tag.
+        tag: String,
+    },
+    /// Remove what is saved under other tags.
+    Forget(Vec<String>),
     /// Make the container of a committed app again, because it is gone; fetch its image where that is gone too.
     Mend {
         /// The app.
@@ -88,6 +111,10 @@ pub enum Done {
     Started(String, ContainerId, Result<Vec<(ContainerId, String)>, Failure>),
     /// Of [`Job::Remove`].
     Removed(String, ContainerId, Result<(), Failure>),
+    /// Of [`Job::Save`], and of [`Job::Restore`], which is the way back.
+    Saved(String, bool, Result<(), Failure>),
+    /// Of [`Job::Forget`].
+    Forgotten(Result<(), Failure>),
     /// Of [`Job::Mend`].
     Mended(String, Result<Box<Container>, Failure>),
 }
@@ -117,8 +144,13 @@ pub fn previous_name(app: &str, spec: &Digest) -> String {
 /// Does one job.
 pub fn run(job: Job, hands: &dyn Hands, progress: &mut dyn FnMut(&Ticket, BytesMoved)) -> Done {
     match job {
-        Job::Fetch { ticket, images, cancel } => {
-            let result = fetch(hands, &images, &cancel, &mut |bytes| progress(&ticket, bytes));
+        Job::Fetch {
+            ticket,
+            images,
+            rate,
+            cancel,
+        } => {
+            let result = fetch(hands, &images, rate, &cancel, &mut |bytes| progress(&ticket, bytes));
             Done::Fetched(ticket, result)
         }
         Job::Keep(images) => Done::Kept(hands.keep(&images)),
@@ -143,6 +175,22 @@ pub fn run(job: Job, hands: &dyn Hands, progress: &mut dyn FnMut(&Ticket, BytesM
             kill::point("remove-after");
             Done::Removed(app, id, result)
         }
+        Job::Save { app, volumes, tag } => {
+            kill::point("save-before");
+            let result = hands.save(&volumes, &tag);
+            kill::point("save-after");
+            Done::Saved(app, false, result)
+        }
+        Job::Restore { app, tag } => {
+            kill::point("restore-before");
+            let result = hands.restore(&tag);
+            kill::point("restore-after");
+            Done::Saved(app, true, result)
+        }
+        Job::Forget(keep) => {
+            kill::point("forget-before");
+            Done::Forgotten(hands.forget(&keep))
+        }
         Job::Mend { app, image } => Done::Mended(app.name.clone(), mend(hands, &app, image).map(Box::new)),
     }
 }
@@ -150,6 +198,7 @@ pub fn run(job: Job, hands: &dyn Hands, progress: &mut dyn FnMut(&Ticket, BytesM
 fn fetch(
     hands: &dyn Hands,
     images: &[(String, String)],
+    rate: Option<NonZeroU64>,
     cancel: &Cancel,
     progress: &mut dyn FnMut(BytesMoved),
 ) -> Result<Images, AppFailure> {
@@ -165,7 +214,7 @@ fn fetch(
         kill::point("fetch-before");
         let before = sum;
         let fetched = hands
-            .fetch(image, cancel, &mut |bytes| progress(add(before, bytes)))
+            .fetch(image, rate, cancel, &mut |bytes| progress(add(before, bytes)))
             .map_err(|failure| (app.clone(), failure))?;
         sum = add(sum, fetched.bytes);
         manifests.push((app.clone(), fetched.image));
@@ -194,6 +243,9 @@ fn stage(
     for (app, image) in apps {
         let spec = app.spec_digest();
         let fail = |failure| (app.name.clone(), failure);
+        if app.update.volumes == VolumePolicy::Snapshot {
+            hands.room(&written_volumes(app)).map_err(fail)?;
+        }
         let mut kept = None;
         for old in existing.iter().filter(|old| old.app == app.name && old.spec == spec) {
             // One that was created and never started is as good as new; one that ran is not.
@@ -272,7 +324,7 @@ fn mend(hands: &dyn Hands, app: &App, image: Option<Digest>) -> Result<Container
         (Ok(reference), Some(image)) if reference.digest().is_none() => reference.pinned(image).to_string(),
         _ => app.image.clone(),
     };
-    let fetched = hands.fetch(&reference, &Cancel::default(), &mut |_| {})?;
+    let fetched = hands.fetch(&reference, None, &Cancel::default(), &mut |_| {})?;
     hands.create(app, &fetched.image, &name)
 }
 

@@ -211,6 +211,18 @@ pub enum EngineError {
     /// What dead processes or a collection left.
     #[error(transparent)]
     Sweep(#[from] SweepError),
+    /// Volumes cannot be saved.
+    #[error(
+        "saving the volumes takes {need} bytes, {room} are free beyond the reserve and at most {} are copied; free space, or use \
+         `volumes = \"keep\"`",
+        crate::types::bounds::SNAPSHOT_BYTES
+    )]
+    SnapshotRoom {
+        /// Bytes of the volumes.
+        need: u64,
+        /// Bytes that are free beyond the reserve.
+        room: u64,
+    },
     /// A worker.
     #[error("`{path}`: {source}")]
     Worker {

@@ -23,6 +23,7 @@ pub mod pull;
 pub mod remote;
 pub mod remove;
 pub mod signal;
+pub mod snapshot;
 pub mod start;
 pub mod transfer;
 pub mod unshare;

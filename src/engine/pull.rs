@@ -13,6 +13,7 @@ use crate::registry::{Client, Settings as ClientSettings};
 use crate::store::ImageRecord;
 use crate::types::platform::Platform;
 use crate::types::reference::Reference;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -33,6 +34,8 @@ pub struct Reach {
     pub signature_policy: Option<PathBuf>,
     /// What keeps pulled images until they are pinned.
     pub holds: Option<Holds>,
+    /// Bytes per second, where the settings do not say less.
+    pub rate: Option<NonZeroU64>,
 }
 
 impl Engine {
@@ -110,11 +113,10 @@ impl Engine {
     /// For what was let in before, or is made here: without a policy.
     pub(super) fn plain_options(&self, reach: &Reach) -> PullOptions {
         let standard = PullOptions::default();
-        let reserve = self.settings().store.reserve.or(self.board().storage.reserve);
         let parallel = self.settings().registry.parallel;
         PullOptions {
             platform: reach.platform.clone().unwrap_or(standard.platform),
-            reserve: reserve.map_or(standard.reserve, |reserve| reserve.0),
+            reserve: self.reserve(),
             parallel: parallel.map_or(standard.parallel, |layers| layers as usize),
             program: standard.program,
             policy: standard.policy,
@@ -149,6 +151,7 @@ fn usual(settings: &Settings, authfile: Option<&Path>) -> Result<ClientSettings,
 /// The client's settings for a registry (`host[:port]`), where there need be no store.
 pub(super) fn reaching(settings: &Settings, registry: &str, reach: &Reach) -> Result<ClientSettings, EngineError> {
     let mut settings = usual(settings, reach.authfile.as_deref())?;
+    settings.rate = [settings.rate, reach.rate].into_iter().flatten().min();
     let registry = registry.to_owned();
     if reach.tls_verify == Some(false) {
         settings.registries.allow_insecure(std::slice::from_ref(&registry));

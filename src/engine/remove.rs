@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Suffix of a folder whose removal has begun.
-const REMOVING: &str = ".removing";
+pub(super) const REMOVING: &str = ".removing";
 /// How often, and how long apart, a run-time directory that is not empty is tried again: a second in all.
 const RUN_DIR_TRIES: u32 = 100;
 const RUN_DIR_PAUSE: Duration = Duration::from_millis(10);
@@ -164,7 +164,7 @@ pub fn cleanup(layout: &Layout, id: &ContainerId, gone: &dyn Fn()) -> Result<(),
 }
 
 /// Says that this process removes a folder, for as long as the result is there; `WouldBlock` where another one does.
-fn claim(path: &Path) -> io::Result<fs::File> {
+pub(super) fn claim(path: &Path) -> io::Result<fs::File> {
     let dir = fs::File::open(path)?;
     dir.try_lock()?;
     Ok(dir)

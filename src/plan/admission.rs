@@ -1,6 +1,6 @@
 //! Admission: the sum of the apps' memory limits against the board's budget, before anything is pulled.
 
-use crate::types::app::{App, parse_volume};
+use crate::types::app::{App, VolumePolicy, parse_volume};
 use crate::types::container::Network;
 
 /// Memory that one app takes in the set to come.
@@ -50,6 +50,9 @@ pub fn admit(budget: Option<u64>, needs: &[Need]) -> Result<(), Over> {
 
 /// Why both versions of this app may not run beside each other (start-first); `None` when they may.
 pub fn beside_refusal(app: &App) -> Option<String> {
+    if app.update.volumes == VolumePolicy::Snapshot {
+        return Some("its volumes are saved while neither version runs (`volumes = \"snapshot\"`)".into());
+    }
     if app.network == Some(Network::Host) {
         return Some("both versions would use the host's network".into());
     }
@@ -63,6 +66,36 @@ pub fn beside_refusal(app: &App) -> Option<String> {
         .map(|volume| format!("both versions would write to `{volume}`; say `:shared` if they may"))
 }
 
+/// Why the volumes of one of these apps cannot be saved and brought back: another app has one of them too.
+pub fn snapshot_refusal(apps: &[&App]) -> Option<String> {
+    let saves = apps.iter().filter(|app| app.update.volumes == VolumePolicy::Snapshot);
+    for app in saves {
+        for volume in written_volumes(app) {
+            let has = |other: &&&App| other.name != app.name && named_volumes(other).any(|(name, _)| name == volume);
+            if let Some(other) = apps.iter().find(has) {
+                return Some(format!(
+                    "app `{}`: volume `{volume}` cannot be saved and brought back (`volumes = \"snapshot\"`): app `{}` has it too",
+                    app.name, other.name
+                ));
+            }
+        }
+    }
+    None
+}
+
+/// The named volumes that an app writes to.
+pub fn written_volumes(app: &App) -> Vec<String> {
+    let written = named_volumes(app).filter(|(_, read_only)| !read_only);
+    written.map(|(name, _)| name).collect()
+}
+
+fn named_volumes(app: &App) -> impl Iterator<Item = (String, bool)> + '_ {
+    let volumes = app.volumes.iter().filter_map(|text| parse_volume(text).ok());
+    volumes
+        .filter(|volume| !volume.source.starts_with('/'))
+        .map(|volume| (volume.source, volume.read_only))
+}
+
 /// Whole mebibytes, rounded up.
 fn mib(bytes: u64) -> u64 {
     bytes.div_ceil(1 << 20)
@@ -72,21 +105,70 @@ fn mib(bytes: u64) -> u64 {
 mod tests {
     use super::*;
 
+    fn app(name: &str, more: &str) -> App {
+        crate::types::read::toml(&format!("name='{name}'\nimage='r.example/a:1'\n{more}")).unwrap()
+    }
+
     #[test]
     fn start_first_needs_nothing_that_only_one_can_have() {
-        for (more, allowed) in [
+        // Every combination: one thing that cannot be shared is enough.
+        let networks = [
             ("", true),
-            ("network='private'", true),
-            ("network='host'", false),
-            ("ports=['80']", true),
-            ("ports=['8080:80']", false),
-            ("volumes=['data:/d:ro']", true),
-            ("volumes=['data:/d:shared']", true),
-            ("volumes=['data:/d']", false),
-        ] {
-            let app: App = crate::types::read::toml(&format!("name='a'\nimage='r.example/a:1'\n{more}")).unwrap();
-            assert_eq!(beside_refusal(&app).is_none(), allowed, "{more}");
+            ("network='none'\n", true),
+            ("network='private'\n", true),
+            ("network='host'\n", false),
+        ];
+        let ports = [
+            ("", true),
+            ("ports=['80']\n", true),
+            ("ports=['8080:80']\n", false),
+            ("ports=['80','::1:8080:80/udp']\n", false),
+        ];
+        let volumes = [
+            ("", true),
+            ("volumes=['data:/d:ro']\n", true),
+            ("volumes=['data:/d:shared']\n", true),
+            ("volumes=['/host:/d:ro']\n", true),
+            ("volumes=['data:/d']\n", false),
+            ("volumes=['/host:/d']\n", false),
+            ("volumes=['a:/a:ro','data:/d:nosuid']\n", false),
+        ];
+        let policies = [
+            ("", true),
+            ("[update]\nvolumes='keep'", true),
+            ("[update]\nvolumes='snapshot'", false),
+        ];
+        for (network, a) in networks {
+            for (port, b) in ports {
+                for (volume, c) in volumes {
+                    for (policy, d) in policies {
+                        let more = format!("{network}{port}{volume}{policy}");
+                        let refusal = beside_refusal(&app("a", &more));
+                        assert_eq!(refusal.is_none(), a && b && c && d, "{more}: {refusal:?}");
+                    }
+                }
+            }
         }
+    }
+
+    #[test]
+    fn volumes_are_saved_only_where_one_app_has_them() {
+        let saves = "[update]\nvolumes='snapshot'";
+        for (first, second, allowed) in [
+            ("volumes=['v:/d']", "volumes=['v:/d']", true),
+            (&format!("volumes=['v:/d']\n{saves}"), "volumes=['w:/d','/v:/e']", true),
+            (&format!("volumes=['v:/d']\n{saves}"), "volumes=['v:/d']", false),
+            (&format!("volumes=['v:/d']\n{saves}"), "volumes=['v:/d:ro']", false),
+            (&format!("volumes=['v:/d:ro']\n{saves}"), "volumes=['v:/d']", true),
+            (&format!("volumes=['/h:/d']\n{saves}"), "volumes=['/h:/d']", true),
+        ] {
+            let (a, b) = (app("a", first), app("b", second));
+            for pair in [[&a, &b], [&b, &a]] {
+                assert_eq!(snapshot_refusal(&pair).is_none(), allowed, "{first} {second}");
+            }
+        }
+        let many = app("a", "volumes=['v:/d','w:/e:ro','/h:/f','x:/g']");
+        assert_eq!(written_volumes(&many), ["v", "x"]);
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub struct Wanted<'a> {
     pub depends_on: &'a [String],
     /// The new version starts beside the old one, which is stopped when the new one is healthy.
     pub beside: bool,
+    /// Its volumes are saved before a new version starts; on the way back: brought back before the old one starts.
+    pub saves: bool,
 }
 
 /// An app of the committed sets, of any source.
@@ -51,6 +53,8 @@ pub enum Step {
     Stop(String),
     /// Wait until this app is healthy: one that follows depends on it.
     Await(String),
+    /// Save the app's volumes; on the way back: bring them back.
+    Save(String),
     /// Put the new version into its place and start it.
     Start(String),
 }
@@ -158,7 +162,14 @@ where
         .filter(|w| w.beside && own.contains_key(w.name))
         .map(|w| w.name)
         .collect();
-    let steps = steps(&changes, &order, &graph, &old_graph, &beside);
+    let mut steps = steps(&changes, &order, &graph, &old_graph, &beside);
+    for app in next.values().filter(|app| app.saves) {
+        if changes.get(app.name) == Some(&Change::Update)
+            && let Some(at) = steps.iter().position(|step| *step == Step::Start(app.name.to_owned()))
+        {
+            steps.insert(at, Step::Save(app.name.to_owned()));
+        }
+    }
     Ok(Plan { changes, steps })
 }
 
@@ -265,7 +276,7 @@ fn groups<'a>(changes: &'a BTreeMap<String, Change>, graph: &Graph, old_graph: &
 mod tests {
     use super::*;
 
-    struct App(&'static str, u8, Vec<String>, bool);
+    struct App(&'static str, u8, Vec<String>, bool, bool);
 
     fn app(name: &'static str, version: u8, depends_on: &[&str]) -> App {
         App(
@@ -273,11 +284,16 @@ mod tests {
             version,
             depends_on.iter().map(|d| (*d).to_owned()).collect(),
             false,
+            false,
         )
     }
 
     fn beside(app: App) -> App {
-        App(app.0, app.1, app.2, true)
+        App(app.0, app.1, app.2, true, false)
+    }
+
+    fn saves(app: App) -> App {
+        App(app.0, app.1, app.2, false, true)
     }
 
     fn result(wanted: &[App], own: &[App], others: &[App]) -> Result<Plan, Vec<Refusal<&'static str>>> {
@@ -289,6 +305,7 @@ mod tests {
                 spec: spec(a),
                 depends_on: &a.2,
                 beside: a.3,
+                saves: a.4,
             })
             .collect();
         let mut current: Vec<Current<&str>> = own
@@ -309,11 +326,12 @@ mod tests {
         plan(&"fleet", &wanted, &current)
     }
 
-    /// The steps as a line of text: `-x` stop, `?x` await, `+x` start.
+    /// The steps as a line of text: `-x` stop, `?x` await, `=x` save, `+x` start.
     fn line(plan: &Plan) -> String {
         let word = |step: &Step| match step {
             Step::Stop(name) => format!("-{name}"),
             Step::Await(name) => format!("?{name}"),
+            Step::Save(name) => format!("={name}"),
             Step::Start(name) => format!("+{name}"),
         };
         plan.steps.iter().map(word).collect::<Vec<_>>().join(" ")
@@ -420,6 +438,20 @@ mod tests {
                 "start-first of a new app is a start",
                 vec![beside(app("a", 2, &[]))],
                 vec![],
+                vec![],
+                "+a",
+            ),
+            (
+                "volumes are saved when the old one is stopped and before the new one starts",
+                vec![saves(app("a", 2, &["z"])), saves(app("z", 2, &[]))],
+                vec![app("a", 1, &["z"]), app("z", 1, &[])],
+                vec![],
+                "-a -z =z +z ?z =a +a",
+            ),
+            (
+                "what is new or unchanged has nothing to save",
+                vec![saves(app("a", 1, &[])), saves(app("b", 1, &[]))],
+                vec![app("b", 1, &[])],
                 vec![],
                 "+a",
             ),

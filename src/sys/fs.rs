@@ -392,6 +392,27 @@ pub fn copy_range(from: &File, to: &File, offset: u64, len: usize) -> io::Result
     )?)
 }
 
+/// Whether copies of files in this folder share their blocks (FICLONE of ioctl_ficlone(2)); tried with two files without names.
+pub fn shares_copies(dir: &Path) -> bool {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    /// `_IOW(0x94, 9, int)`.
+    const FICLONE: u32 = 0x4004_9409;
+    let make = || {
+        let mut options = std::fs::OpenOptions::new();
+        options.read(true).write(true).mode(0o600).custom_flags(libc::O_TMPFILE);
+        options.open(dir)
+    };
+    let (Ok(mut from), Ok(to)) = (make(), make()) else {
+        return false;
+    };
+    if from.write_all(&[1; 4096]).is_err() {
+        return false;
+    }
+    // SAFETY: two descriptors that the files keep open; no memory is passed.
+    unsafe { libc::ioctl(to.as_raw_fd(), FICLONE as _, from.as_raw_fd()) == 0 }
+}
+
 /// The next range of `file` at or after `offset` that holds data (lseek(2), SEEK_DATA and SEEK_HOLE).
 pub fn next_data(file: &File, offset: u64) -> io::Result<Option<(u64, u64)>> {
     let offset = i64::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;

@@ -92,6 +92,9 @@ pub struct Update {
     pub volumes: VolumePolicy,
     /// The app may hold its update back by locking a file.
     pub lock: bool,
+    /// How long it may do so before the update fails; a day when nothing is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lock_timeout: Option<Span>,
     /// Switched and rolled back by itself, not with the set.
     pub independent: bool,
 }
@@ -104,6 +107,7 @@ impl Default for Update {
             max_restarts: 0,
             volumes: VolumePolicy::Keep,
             lock: false,
+            lock_timeout: None,
             independent: false,
         }
     }

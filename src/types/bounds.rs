@@ -219,6 +219,8 @@ pub const PIPE_BYTES: usize = 256 << 10;
 pub const FEED_PIPE_BYTES: usize = 128 << 10;
 /// Bytes of the disk that a pull leaves free, unless told otherwise.
 pub const DISK_RESERVE_BYTES: u64 = 64 << 20;
+/// Bytes of an app's volumes that are copied before an update, where the file system cannot share them: the app stands still meanwhile.
+pub const SNAPSHOT_BYTES: u64 = 1 << 30;
 /// Progress events of a pull that wait for whoever shows them.
 pub const PROGRESS_QUEUE: usize = 64;
 /// Inputs of the deployer that wait for its thread (events of every app, a few of each).

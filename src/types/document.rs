@@ -5,6 +5,8 @@ use super::deployment::{Cause, Reason, Record};
 use super::digest::Digest;
 use super::health::HealthStatus;
 use super::limits::NotEnforced;
+use super::text::parse_size;
+use std::num::NonZeroU64;
 
 /// A DSSE envelope as JSON: payload and signatures in base64.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -110,6 +112,21 @@ pub struct Rollout {
     /// Window, spread, metered links and an untrusted clock do not hold it back.
     #[serde(default)]
     pub urgent: bool,
+}
+
+/// Bytes per second that a rollout may say at the least.
+const RATE_MIN: u64 = 1024;
+
+impl Rollout {
+    /// Bytes per second of its pulls; `Err` where what stands there is no rate.
+    pub fn rate(&self) -> Result<Option<NonZeroU64>, ()> {
+        let Some(text) = &self.max_rate else { return Ok(None) };
+        let rate = text.strip_suffix("/s").and_then(parse_size);
+        rate.filter(|rate| *rate >= RATE_MIN)
+            .and_then(NonZeroU64::new)
+            .map(Some)
+            .ok_or(())
+    }
 }
 
 fn everyone() -> f64 {
@@ -305,4 +322,29 @@ pub struct Event {
     pub detail: String,
     /// RFC 3339.
     pub at: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_sizes_in_a_second() {
+        for (text, rate) in [
+            (None, Ok(None)),
+            (Some("256KiB/s"), Ok(Some(256 << 10))),
+            (Some("1M/s"), Ok(Some(1 << 20))),
+            (Some("1024/s"), Ok(Some(1024))),
+            (Some("1023/s"), Err(())),
+            (Some("0/s"), Err(())),
+            (Some("256KiB"), Err(())),
+            (Some("fast/s"), Err(())),
+            (Some("/s"), Err(())),
+            (Some(""), Err(())),
+        ] {
+            let mut rollout: Rollout = serde_json::from_str(r#"{"id":"r"}"#).unwrap();
+            rollout.max_rate = text.map(str::to_owned);
+            assert_eq!(rollout.rate().map(|rate| rate.map(NonZeroU64::get)), rate, "{text:?}");
+        }
+    }
 }

@@ -31,3 +31,4 @@ mod runtime_cli;
 mod testbed;
 mod units;
 mod unpack;
+mod update;
