@@ -51,11 +51,16 @@ impl Daemon {
                 self.apply_effective();
                 sent.map(|()| Value::Null)
             }
-            Request::Rollback(app) => {
+            Request::Rollback(_) | Request::Unlock(_) => {
                 let answer = Box::new(move |result: Result<(), Cause>| {
                     reply.send(&result.map(|()| Value::Null));
                 });
-                if let Err(cause) = self.deployer.send(Command::Rollback(app, answer)) {
+                let command = match request {
+                    Request::Unlock(app) => Command::Unlock(app, answer),
+                    Request::Rollback(app) => Command::Rollback(app, answer),
+                    _ => return,
+                };
+                if let Err(cause) = self.deployer.send(command) {
                     // Whoever asked hears that nobody answered.
                     crate::warn!("{cause}");
                 }
@@ -66,6 +71,10 @@ impl Daemon {
                 let reset = self.intake.reset(synchronised());
                 self.subscribe();
                 reset.map(|()| Value::Null).map_err(disk)
+            }
+            Request::AutoUpdate => {
+                self.look_up(Some(reply));
+                return;
             }
             Request::Renew { allow_downgrade } => {
                 let answer = self.renew(allow_downgrade);

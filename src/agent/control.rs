@@ -43,6 +43,8 @@ pub enum Request {
     Rollback(String),
     /// Lift these apps' quarantine.
     Retry(Vec<String>),
+    /// Let the update that this app's lock holds back go on once.
+    Unlock(String),
     /// Begin anew with the numbers of accepted documents.
     ResetTrust,
     /// Try the program that was brought; an older version only where that is allowed.
@@ -52,6 +54,8 @@ pub enum Request {
     },
     /// This agent, which was on trial, stays.
     Committed,
+    /// Look now at the tags that apps follow; answers with the apps whose tags moved, and those that could not be looked at.
+    AutoUpdate,
 }
 
 /// An answer.

@@ -1,19 +1,21 @@
 //! The loop: everything that happens to the agent is one closed enum, handled one at a time.
 
 use std::collections::BTreeMap;
-use std::os::fd::AsFd as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
 use super::control::Asked;
+use super::follow::{Following, Looked};
 use super::identity::{self, Identity, VERSION};
 use super::intake::{Intake, Outcome, Refusal};
 use super::presence::{AWAY_MS, Verdict, Watch};
 use super::slots::Slot;
 use super::{AgentError, Ended, local, sources};
 use crate::config::agent::{Mqtt, Settings};
+use crate::deploy::hands::Hands;
 use crate::deploy::{Command, Conditions, Deployer, Report, Source, Wish};
 use crate::disk::layout::Layout;
 use crate::sys::{clock, event, footprint};
@@ -40,8 +42,6 @@ const FLUSH: Duration = Duration::from_millis(50);
 const LOOK: Duration = Duration::from_secs(60);
 /// So long after events, memory that only they need is let go.
 const QUIET: Duration = Duration::from_secs(2);
-/// Changes in the folder of local apps settle for this long.
-const SETTLE: Duration = Duration::from_millis(300);
 
 /// Everything that happens to the agent.
 enum Event {
@@ -51,6 +51,8 @@ enum Event {
     Report(Report),
     /// Somebody asks at the control socket.
     Asked(Asked),
+    /// Tags were looked up.
+    Looked(Looked),
     /// SIGHUP, or a change in a folder of local apps.
     Reread,
     /// SIGTERM or SIGINT.
@@ -72,6 +74,8 @@ pub(super) struct Place {
     pub(super) slot: Slot,
     /// It has to prove itself.
     pub(super) trial: bool,
+    /// For what is looked up in registries.
+    pub(super) hands: Arc<dyn Hands>,
 }
 
 /// The agent.
@@ -96,6 +100,8 @@ pub(super) struct Daemon {
     conditions: Option<Conditions>,
     repeat_at: Option<Mono>,
     pub(super) place: Place,
+    /// Tags that apps follow.
+    pub(super) following: Following,
     /// The next end is that of a version that makes room for another.
     pub(super) renewed: bool,
     /// The administrator's folder was made after the start, so that its changes are not told: it is looked at now and then.
@@ -134,6 +140,7 @@ impl Daemon {
             conditions: None,
             repeat_at: None,
             late_folder: !place.folders[0].exists(),
+            following: Following::open(&place.layout),
             place,
             renewed: false,
         }
@@ -157,7 +164,7 @@ impl Daemon {
             listen(SignalKind::interrupt())?,
             listen(SignalKind::hangup())?,
         );
-        let mut folder = watch_folders(&self.place.folders);
+        let mut folder = local::watch(&self.place.folders);
         let mut feed = feed_interval().map(tokio::time::interval);
         self.begin()?;
         let mut trim_at = Some(tokio::time::Instant::now() + QUIET);
@@ -172,6 +179,7 @@ impl Daemon {
                 () = tick(&mut feed) => Event::Watchdog,
                 Some(report) = reports.recv() => Event::Report(report),
                 Some(asked) = asked.recv() => Event::Asked(asked),
+                Some(looked) = self.following.next() => Event::Looked(looked),
                 incoming = next(&mut self.session) => Event::Uplink(incoming),
                 () = changed(&mut folder) => Event::Reread,
                 () = tokio::time::sleep(due) => Event::Due,
@@ -211,6 +219,7 @@ impl Daemon {
         self.outbox.set(self.topics.own("caps"), json(&self.caps));
         self.publish_reported();
         self.tell_renewal();
+        self.follow();
         notify(sd_notify::NotifyState::Ready);
         crate::info!(
             "agent {VERSION} of `{}`: boot {}, session {}",
@@ -226,11 +235,13 @@ impl Daemon {
             Event::Uplink(incoming) => self.incoming(incoming),
             Event::Report(report) => self.report(report),
             Event::Asked(asked) => self.asked(asked),
+            Event::Looked(looked) => self.looked(looked),
             Event::Reread => self.reread(),
             Event::Watchdog => notify(sd_notify::NotifyState::Watchdog),
             Event::Due => {
                 self.repeat();
                 self.look();
+                self.follow();
                 if self.late_folder {
                     self.reread();
                 }
@@ -385,14 +396,20 @@ impl Daemon {
         let groups = &self.intake.assign().groups;
         let found = sources::effective(self.intake.documents(), &self.identity.device, groups);
         let Some((label, document)) = found else { return };
+        let mut apps = document.apps.clone();
+        let mut activity = document.activity.clone();
+        if self.following.auto.overlay(&mut apps) {
+            // The same document with other tags is another update.
+            activity = format!("{activity}+{}", set_digest(&apps).short());
+        }
         let wish = Wish {
             source: Source::Fleet,
             label: label.to_owned(),
-            activity: document.activity.clone(),
+            activity,
             generation: document.generation,
             rollout: document.rollout.clone(),
             retry: document.retry.clone(),
-            apps: document.apps.clone(),
+            apps,
         };
         self.command(Command::Apply(Box::new(wish)));
     }
@@ -400,9 +417,10 @@ impl Daemon {
     /// Reads the folder of local apps again; an unchanged set and a mistake change nothing.
     pub(super) fn reread(&mut self) {
         match local::read(&self.place.folders) {
-            Ok(apps) => {
+            Ok(mut apps) => {
                 self.local_error.clear();
-                let digest = Digest::of(&serde_json::to_vec(&apps).unwrap_or_default());
+                self.following.auto.overlay(&mut apps);
+                let digest = set_digest(&apps);
                 let none_before = self.local.is_none() && apps.is_empty();
                 if self.local != Some(digest) {
                     self.local = Some(digest);
@@ -547,7 +565,7 @@ impl Daemon {
             return FLUSH;
         }
         let reported = self.reported_at.map(|at| at.plus(REPORTED_MS)).filter(|at| *at > now());
-        [reported, self.away_until, self.repeat_at]
+        [reported, self.away_until, self.repeat_at, self.following.due()]
             .into_iter()
             .flatten()
             .map(|at| Duration::from_millis(at.since(now()) + 1))
@@ -611,40 +629,15 @@ fn notify(state: sd_notify::NotifyState<'_>) {
     let _ = sd_notify::notify(&[state]);
 }
 
-/// Changes of folders, through inotify on a thread of its own; none are told of one that cannot be watched.
-fn watch_folders(folders: &[PathBuf]) -> mpsc::Receiver<()> {
-    let (sender, changes) = mpsc::channel(1);
-    let Ok(watch) = event::Inotify::new() else {
-        return changes;
-    };
-    let watched = folders.iter().filter(|folder| watch.watch(folder).is_ok());
-    if watched.count() == 0 {
-        return changes;
-    }
-    let wait = move || {
-        loop {
-            let mut readable = [event::Poll::new(Some(watch.as_fd()), event::Interest::READ)];
-            if event::poll(&mut readable, None).is_err() || watch.drain().is_err() {
-                return;
-            }
-            std::thread::sleep(SETTLE);
-            // A change that is told and not taken yet is enough.
-            let told = sender.try_send(());
-            if watch.drain().is_err() || matches!(told, Err(mpsc::error::TrySendError::Closed(()))) {
-                return;
-            }
-        }
-    };
-    if let Err(error) = std::thread::Builder::new().name("folder".into()).spawn(wait) {
-        crate::warn!("changes of local apps are not noticed: {error}");
-    }
-    changes
-}
-
 async fn changed(changes: &mut mpsc::Receiver<()>) {
     if changes.recv().await.is_none() {
         std::future::pending().await
     }
+}
+
+/// The digest over documents as they are.
+fn set_digest(apps: &[App]) -> Digest {
+    Digest::of(&serde_json::to_vec(apps).unwrap_or_default())
 }
 
 /// The activity of local documents with this digest.
@@ -682,7 +675,7 @@ fn json(value: &impl serde::Serialize) -> Vec<u8> {
     serde_json::to_vec(value).unwrap_or_default()
 }
 
-fn now() -> Mono {
+pub(super) fn now() -> Mono {
     Mono(event::mono_ms())
 }
 

@@ -2,14 +2,22 @@
 //! (`/etc/dunlin/apps`), the other holds what `dunlin app apply` was given.
 
 use std::fs;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
 
 use crate::config::agent::Settings;
 use crate::disk::durable;
 use crate::disk::layout::Layout;
+use crate::sys::event;
 use crate::types::app::{self, App};
 use crate::types::bounds::{APP_FILE_BYTES, LOCAL_APPS};
 use crate::types::read;
+
+/// Changes in the folder of local apps settle for this long.
+const SETTLE: Duration = Duration::from_millis(300);
 
 /// Local documents that cannot be used; the apps that run are left alone.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -91,6 +99,36 @@ fn read_folder(folder: &Path, apps: &mut Vec<App>, problems: &mut Vec<String>) {
             )),
         }
     }
+}
+
+/// Changes of folders, through inotify on a thread of its own; none are told of one that cannot be watched.
+pub(super) fn watch(folders: &[PathBuf]) -> mpsc::Receiver<()> {
+    let (sender, changes) = mpsc::channel(1);
+    let Ok(watch) = event::Inotify::new() else {
+        return changes;
+    };
+    let watched = folders.iter().filter(|folder| watch.watch(folder).is_ok());
+    if watched.count() == 0 {
+        return changes;
+    }
+    let wait = move || {
+        loop {
+            let mut readable = [event::Poll::new(Some(watch.as_fd()), event::Interest::READ)];
+            if event::poll(&mut readable, None).is_err() || watch.drain().is_err() {
+                return;
+            }
+            std::thread::sleep(SETTLE);
+            // A change that is told and not taken yet is enough.
+            let told = sender.try_send(());
+            if watch.drain().is_err() || matches!(told, Err(mpsc::error::TrySendError::Closed(()))) {
+                return;
+            }
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name("folder".into()).spawn(wait) {
+        crate::warn!("changes of local apps are not noticed: {error}");
+    }
+    changes
 }
 
 #[cfg(test)]

@@ -3,9 +3,11 @@
 //! One loop over one closed enum (`daemon`); documents pass `intake` before anybody acts on them; `deploy` carries out.
 
 mod answers;
+pub mod auto;
 pub mod control;
 mod daemon;
 pub mod explain;
+mod follow;
 pub mod identity;
 pub mod intake;
 pub mod local;
@@ -149,8 +151,15 @@ pub fn run(start: Start) -> Result<Ended, AgentError> {
     let folders = local::folders(&settings, &layout);
     durable::create_dirs(&folders[1])?;
     let conditions = daemon::conditions(&settings, intake.assign(), trial);
-    let deployer = Deployer::start(deployer_settings, conditions, dir, &identity.boot_id, hands, sink)
-        .map_err(|e| AgentError::Deploy(e.to_string()))?;
+    let deployer = Deployer::start(
+        deployer_settings,
+        conditions,
+        dir,
+        &identity.boot_id,
+        hands.clone(),
+        sink,
+    )
+    .map_err(|e| AgentError::Deploy(e.to_string()))?;
     let root = settings
         .mqtt
         .as_ref()
@@ -179,6 +188,7 @@ pub fn run(start: Start) -> Result<Ended, AgentError> {
             folders,
             slot,
             trial,
+            hands,
         },
     );
     runtime.block_on(agent.run(reports, asked))

@@ -155,6 +155,8 @@ fn other(engine: &Engine, verb: &Verb, env: Vec<String>, given: verbs::Given) ->
         Verb::AppRm(args) => verbs::app::rm(engine, args),
         Verb::AppRollback(args) => verbs::app::rollback(engine, args),
         Verb::AppRetry(args) => verbs::app::retry(engine, args),
+        Verb::AppUnlock(args) => verbs::app::unlock(engine, args),
+        Verb::AutoUpdate(args) => verbs::app::auto_update(engine, args),
         Verb::AppHistory(args) => verbs::app::history(engine, args),
         Verb::ResetTrust(args) => verbs::app::reset_trust(engine, args),
         Verb::Explain(args) => verbs::app::explain(engine, args),

@@ -172,6 +172,8 @@ pub struct Apps {
     pub pull_attempts: u32,
     /// A new version of the agent must be healthy within this time.
     pub agent_timeout: Span,
+    /// Tags that apps follow are looked at this often.
+    pub auto_update: Span,
 }
 
 impl Default for Apps {
@@ -181,6 +183,7 @@ impl Default for Apps {
             probe_timeout: Span::seconds(300),
             pull_attempts: 10,
             agent_timeout: Span::seconds(300),
+            auto_update: Span::seconds(86_400),
         }
     }
 }
@@ -257,6 +260,10 @@ impl Settings {
         check(
             (15_000..=3_600_000).contains(&self.apps.agent_timeout.ms()),
             "`apps.agent_timeout` must be 15s to 1h",
+        );
+        check(
+            self.apps.auto_update.ms() >= 1_000,
+            "`apps.auto_update` must be at least 1s",
         );
         check(
             (1..=1000).contains(&self.apps.pull_attempts),

@@ -22,6 +22,7 @@ use crate::types::container::{Device, Mount, MountSource, Network, RestartPolicy
 use crate::types::deployment::{BytesMoved, Reason};
 use crate::types::digest::Digest;
 use crate::types::ids::ContainerId;
+use crate::types::platform::Platform;
 use crate::types::time::Unix;
 
 use super::files;
@@ -147,6 +148,10 @@ impl Hands for EngineHands {
         }
     }
 
+    fn latest(&self, image: &str, signed: bool) -> Result<Digest, Failure> {
+        latest(&self.engine, image, signed)
+    }
+
     fn keep(&self, images: &[Digest]) -> Result<(), Failure> {
         let here = self.engine.images().map_err(|e| failure(&e))?;
         let kept = here.iter().filter(|image| images.contains(&image.manifest));
@@ -241,6 +246,29 @@ impl Hands for EngineHands {
 
     fn watch(&self, id: &ContainerId, sink: Sink) -> Result<(), Failure> {
         self.watcher.add(&self.engine, *id, sink).map_err(|e| on(id, &e))
+    }
+}
+
+/// See [`Hands::latest`].
+pub fn latest(engine: &Engine, image: &str, signed: bool) -> Result<Digest, Failure> {
+    let found = engine.resolve(image).and_then(|meaning| {
+        let reference = meaning.sure(image)?;
+        if signed && !engine.asks_for_signatures(&reference)? {
+            return Ok(None);
+        }
+        let remote = engine.remote(&reference, &Reach::default())?;
+        let image = remote.image(remote.manifest()?, &Platform::host())?;
+        Ok(Some(image.manifest.digest))
+    });
+    match found {
+        Ok(Some(digest)) => Ok(digest),
+        Ok(None) => {
+            let text = format!(
+                "`{image}`: this device has fleet keys, so tags are only followed where policy.json asks for signatures"
+            );
+            Err(Failure::new(Reason::Verify, text))
+        }
+        Err(error) => Err(failure(&error)),
     }
 }
 

@@ -224,6 +224,10 @@ impl Hands for Fake {
             .collect())
     }
 
+    fn latest(&self, image: &str, _: bool) -> Result<Digest, Failure> {
+        Ok(Digest::of(image.as_bytes()))
+    }
+
     fn fetch(
         &self,
         image: &str,

@@ -32,6 +32,10 @@ pub trait Hands: Send + Sync + 'static {
         progress: &mut dyn FnMut(BytesMoved),
     ) -> Result<Fetched, Failure>;
 
+    /// The manifest for this platform that an image's tag means in its registry now. With `signed`, only where policy.json asks for
+    /// signatures of it.
+    fn latest(&self, image: &str, signed: bool) -> Result<Digest, Failure>;
+
     /// Keeps these images (digests of manifests) from being removed, and no others any more.
     fn keep(&self, images: &[Digest]) -> Result<(), Failure>;
 

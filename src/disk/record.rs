@@ -190,6 +190,8 @@ pub mod kinds {
     pub const MARK: u16 = 20;
     /// The agent's own versions.
     pub const SLOTS: u16 = 22;
+    /// What followed tags mean.
+    pub const AUTO: u16 = 23;
 }
 
 impl Record for crate::types::container::ContainerRecord {

@@ -5,6 +5,7 @@ use crate::config::agent::Settings;
 use crate::config::auth::Credential;
 use crate::config::folders::Folders;
 use crate::config::policy::Policy;
+use crate::config::policy::Rule;
 use crate::config::registries::Registries;
 use crate::image::pull::{self, Holds, Progress, PullOptions};
 use crate::image::worker::Workers;
@@ -126,6 +127,13 @@ impl Engine {
 
     pub(super) fn client(&self, reference: &Reference, reach: &Reach) -> Result<Client, EngineError> {
         Ok(Client::new(self.reaching(reference.registry(), reach)?))
+    }
+
+    /// Whether policy.json lets only signed images in under this name.
+    pub fn asks_for_signatures(&self, reference: &Reference) -> Result<bool, EngineError> {
+        let policy = policy(self.settings(), &Reach::default())?;
+        let rules = policy.of_reference(reference).rules;
+        Ok(rules.iter().any(|rule| matches!(rule, Rule::Signed(_) | Rule::Reject)))
     }
 
     /// The client's settings for a registry (`host[:port]`).

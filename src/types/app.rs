@@ -97,6 +97,9 @@ pub struct Update {
     pub lock_timeout: Option<Span>,
     /// Switched and rolled back by itself, not with the set.
     pub independent: bool,
+    /// Its image's tag is followed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub auto: bool,
 }
 
 impl Default for Update {
@@ -109,6 +112,7 @@ impl Default for Update {
             lock: false,
             lock_timeout: None,
             independent: false,
+            auto: false,
         }
     }
 }

@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::device::{Device, LONG, Setup};
-use crate::fixture::images::{Format, Index};
+use crate::fixture::images::{Compression, Format, Index};
+use crate::fixture::tree::Tree;
 use crate::skip;
 
 /// An app document that sleeps and answers its health check with `health`.
@@ -198,5 +199,105 @@ fn documents_are_refused_while_their_numbers_are_lost_until_somebody_on_the_devi
     other[0]["command"] = json!(["sleep", "2000"]);
     let second = device.deploy(other);
     device.wait_state(&second, "COMMITTED");
+    device.clean();
+}
+
+#[test]
+fn tags_are_followed_through_the_same_gate() {
+    let mut device = match Device::new("app-auto", &Setup::default()) {
+        Ok(device) => device,
+        Err(reason) => skip!("{reason}"),
+    };
+    // What the tag means: an image with the file that the health check looks for, or without.
+    let push = |device: &Device, good: bool, version: &str| {
+        let tree = || {
+            let tree = Tree::new().file("version", 0o644, version);
+            if good { tree.file("good", 0o644, "") } else { tree }.finish()
+        };
+        let index = Index::each(Format::Oci, |recipe| recipe.layer(tree(), Compression::Gzip));
+        device.registry.push("tagged", "stable", &index);
+    };
+    push(&device, true, "1");
+    let image = format!("{}:stable", device.registry.reference("tagged"));
+    let text = format!(
+        "name = 'web'\nimage = '{image}'\ncommand = ['sleep', '100000']\nupdate = {{ soak = '1s', auto = true }}\n\
+         health = {{ exec = ['/bin/ls', '/good'], interval = '300ms', start_interval = '100ms', timeout = '5s', failures = 3 }}\n"
+    );
+    let file = device.scratch.write("given.toml", text);
+    device.user.give(&file);
+    device.start();
+    let out = device.dunlin().args(["app", "apply", "--wait"]).arg(&file).run();
+    assert_eq!(out.code, 0, "{out:?}");
+    // Between two versions there is nothing to ask.
+    let version = |device: &Device| {
+        device
+            .dunlin()
+            .args(["exec", "web", "cat", "/version"])
+            .run()
+            .stdout
+            .trim()
+            .to_owned()
+    };
+    let updated = |device: &Device, args: &[&str]| {
+        let out = device
+            .dunlin()
+            .arg("auto-update")
+            .args(args)
+            .args(["--format", "{{.App}} {{.Updated}}"])
+            .run();
+        (out.code, out.stdout.trim().to_owned())
+    };
+    // Fleet keys are there, and no policy asks for signatures.
+    let (code, text) = updated(&device, &["--dry-run"]);
+    assert!(code == 1 && text.contains("policy.json"), "{text}");
+    let settings = device.scratch.join("agent.toml");
+    let text = std::fs::read_to_string(&settings).unwrap();
+    let keys = text.find("[[fleet.keys]]").unwrap();
+    std::fs::write(&settings, &text[..keys]).unwrap();
+    let restart = |device: &mut Device| {
+        let mut agent = device.agent.take().unwrap();
+        agent.signal("TERM");
+        agent.wait(LONG);
+        device.start();
+    };
+    restart(&mut device);
+
+    assert_eq!(updated(&device, &["--dry-run"]), (0, "web false".into()));
+    push(&device, true, "2");
+    assert_eq!(updated(&device, &["--dry-run"]), (0, "web pending".into()));
+    assert_eq!(version(&device), "1", "only looked at");
+    assert_eq!(updated(&device, &[]), (0, "web true".into()));
+    assert_eq!(version(&device), "2");
+    assert_eq!(updated(&device, &[]), (0, "web false".into()));
+    let pid = device.pid("web");
+    restart(&mut device);
+    assert_eq!(
+        explained(&device, "web")["Blocks"],
+        json!([]),
+        "what was followed is what is wanted"
+    );
+    assert_eq!(device.pid("web"), pid, "nothing is done again");
+
+    push(&device, false, "3");
+    assert_eq!(updated(&device, &[]), (1, "web rolled back".into()));
+    assert_eq!(version(&device), "2");
+    assert_eq!(updated(&device, &[]), (0, "web false".into()), "not tried again");
+    push(&device, true, "4");
+    assert_eq!(updated(&device, &[]), (0, "web true".into()));
+    assert_eq!(version(&device), "4");
+
+    // By itself, on its schedule.
+    let text = std::fs::read_to_string(&settings).unwrap();
+    std::fs::write(&settings, text.replace("[apps]\n", "[apps]\nauto_update = '1s'\n")).unwrap();
+    push(&device, true, "5");
+    restart(&mut device);
+    device.hear("the fifth version", "deploy", |v| {
+        v["source"] == "local" && v["state"] == "COMMITTED" && v["activity"] != Value::Null
+    });
+    let begun = std::time::Instant::now();
+    while version(&device) != "5" {
+        assert!(begun.elapsed() < LONG, "the schedule brings it");
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
     device.clean();
 }

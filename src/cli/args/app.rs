@@ -139,3 +139,28 @@ pub struct AgentWatchArgs {
     #[arg(long)]
     pub beside: bool,
 }
+
+/// `auto-update`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  dunlin auto-update --dry-run\n  dunlin auto-update\n\n\
+                  Looks up the tags of apps that say `update.auto = true` (or have the label io.containers.autoupdate=registry) and updates\n\
+                  those whose tag has moved. The agent does the same every `apps.auto_update`.")]
+pub struct AutoUpdateArgs {
+    /// Only show what would be updated
+    #[arg(long)]
+    pub dry_run: bool,
+    /// json, or a Go template
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<String>,
+}
+
+/// `app unlock`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  dunlin app unlock web\n\nLets the update that waits now go on once, whatever the app's lock says."
+)]
+pub struct AppUnlockArgs {
+    /// Name of an app
+    #[arg(value_name = "APP")]
+    pub name: String,
+}

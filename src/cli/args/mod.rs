@@ -10,8 +10,8 @@ mod system;
 mod transfer;
 
 pub use app::{
-    AgentUpdateArgs, AgentWatchArgs, AppApplyArgs, AppHistoryArgs, AppLsArgs, AppNamesArgs, ExplainArgs, FollowArgs,
-    ResetTrustArgs,
+    AgentUpdateArgs, AgentWatchArgs, AppApplyArgs, AppHistoryArgs, AppLsArgs, AppNamesArgs, AppUnlockArgs,
+    AutoUpdateArgs, ExplainArgs, FollowArgs, ResetTrustArgs,
 };
 pub use container::{
     CleanupArgs, ExecArgs, InspectArgs, KillArgs, LogsArgs, PauseArgs, Pick, PortArgs, PsArgs, RenameArgs, RestartArgs,
@@ -184,6 +184,10 @@ verbs! {
         AppRollback(AppNamesArgs) = "app-rollback" => |verb| verb.override_usage("dunlin app rollback [OPTIONS] APP"),
         /// Try versions of apps again that failed
         AppRetry(AppNamesArgs) = "app-retry" => |verb| verb.override_usage("dunlin app retry [OPTIONS] APP..."),
+        /// Let an update go on that an app holds back
+        AppUnlock(AppUnlockArgs) = "app-unlock" => |verb| verb.override_usage("dunlin app unlock APP"),
+        /// Update apps whose tag has moved
+        AutoUpdate(AutoUpdateArgs) = "auto-update",
         /// Show the last updates and how they ended
         AppHistory(AppHistoryArgs) = "app-history" => |verb| verb.override_usage("dunlin app history [OPTIONS] [APP]"),
         /// Forget which documents were accepted over MQTT

@@ -65,7 +65,7 @@ impl Change for BoolValues {
     }
 }
 
-const APP_VERBS: &str = "apply, history, list, ls, remove, reset-trust, retry, rm, rollback";
+const APP_VERBS: &str = "apply, history, list, ls, remove, reset-trust, retry, rm, rollback, unlock";
 const CONTAINER_VERBS: &str = "commit, create, diff, exec, inspect, kill, list, logs, ls, pause, port, ps, rename, restart, rm, run, \
                                start, stats, stop, top, unpause, wait";
 const IMAGE_VERBS: &str = "delete, diff, exists, history, import, inspect, list, load, ls, mount, prune, pull, push, remove, rm, save, tag, tree, \
@@ -114,6 +114,7 @@ fn regroup(mut arguments: Vec<OsString>) -> Vec<OsString> {
         ("app", "rm" | "remove") => &["app-rm"],
         ("app", "rollback") => &["app-rollback"],
         ("app", "retry") => &["app-retry"],
+        ("app", "unlock") => &["app-unlock"],
         ("app", "history") => &["app-history"],
         ("app", "reset-trust") => &["app-reset-trust"],
         ("system", "info") => &["info"],

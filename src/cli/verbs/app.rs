@@ -1,7 +1,8 @@
 //! app and explain: what the agent manages, told from its files; changes go to the agent.
 
 use super::super::args::{
-    AppApplyArgs, AppHistoryArgs, AppLsArgs, AppNamesArgs, ExplainArgs, FollowArgs, ResetTrustArgs,
+    AppApplyArgs, AppHistoryArgs, AppLsArgs, AppNamesArgs, AppUnlockArgs, AutoUpdateArgs, ExplainArgs, FollowArgs,
+    ResetTrustArgs,
 };
 use super::super::failure::{self, Failure};
 use super::super::listing::Listing;
@@ -11,7 +12,7 @@ use super::prune::confirmed;
 use super::transfer::Given;
 use crate::agent::control::{self, Request};
 use crate::agent::explain::{self, Facts, Story};
-use crate::agent::{identity, intake, local};
+use crate::agent::{auto, identity, intake, local, sources};
 use crate::deploy::engine;
 use crate::deploy::files;
 use crate::deploy::hands::{Ended, Phase};
@@ -23,7 +24,7 @@ use crate::types::deployment::{Record, State};
 use crate::types::health::HealthStatus;
 use crate::types::read;
 use crate::types::time::Unix;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -51,10 +52,18 @@ fn known(engine: &Engine) -> Result<Known, Failure> {
         }
     };
     let loaded = files::peek(&dir).map_err(own)?;
-    let (documents, assign) = intake::accepted(&dir).map_err(own)?;
+    let (mut documents, assign) = intake::accepted(&dir).map_err(own)?;
     let containers = engine::app_containers(engine).map_err(|failure| Failure::new(failure.cause.to_string()))?;
     let device = identity::device_name(engine.settings()).unwrap_or_default();
-    let local = local::read(&local::folders(engine.settings(), engine.layout()));
+    let mut local = local::read(&local::folders(engine.settings(), engine.layout()));
+    let auto = auto::read(engine.layout());
+    for apps in documents
+        .values_mut()
+        .map(|document| &mut document.apps)
+        .chain(local.as_mut().ok())
+    {
+        auto.overlay(apps);
+    }
     let stories = explain::stories(&Facts {
         device: &device,
         loaded: &loaded,
@@ -398,6 +407,14 @@ pub fn retry(engine: &Engine, args: &AppNamesArgs) -> Result<u8, Failure> {
     )
 }
 
+/// `app unlock`.
+pub fn unlock(engine: &Engine, args: &AppUnlockArgs) -> Result<u8, Failure> {
+    match asked(engine, &Request::Unlock(args.name.clone()))? {
+        Some(_) => Ok(0),
+        None => Err(Failure::new("the agent is not running; start it and try again")),
+    }
+}
+
 /// `app reset-trust`.
 pub fn reset_trust(engine: &Engine, args: &ResetTrustArgs) -> Result<u8, Failure> {
     if !args.force && !confirmed("what this device remembers of the documents that it has accepted over MQTT")? {
@@ -441,7 +458,30 @@ fn changed(
     if follow.detach {
         return Ok(0);
     }
-    let activity = answer["activity"].as_str().map(str::to_owned);
+    let activity = answer["activity"].as_str();
+    Ok(match followed(engine, activity, names, before, follow.wait)? {
+        None => {
+            failure::say("nothing had to be changed");
+            0
+        }
+        Some(State::Committed) => 0,
+        Some(State::Soaking) => {
+            failure::say("it runs; `dunlin explain` tells how its soak goes");
+            0
+        }
+        Some(_) => 1,
+    })
+}
+
+/// Follows the update that begins after the sequence number `before`: its end, with `soaks` only that of its switch; `None` when none
+/// began.
+fn followed(
+    engine: &Engine,
+    activity: Option<&str>,
+    names: &[String],
+    before: u64,
+    soaks: bool,
+) -> Result<Option<State>, Failure> {
     let asked = Instant::now();
     let mut shown: Option<(State, String)> = None;
     loop {
@@ -449,8 +489,8 @@ fn changed(
         let active = loaded.journal.active.iter().map(|one| &one.record);
         let fits = |record: &&Record| {
             record.seq > before
-                && match &activity {
-                    Some(activity) => record.activity == *activity,
+                && match activity {
+                    Some(activity) => record.activity == activity,
                     None => record.apps.iter().any(|app| names.contains(&app.name)),
                 }
         };
@@ -463,8 +503,7 @@ fn changed(
             .max_by_key(|record| record.seq);
         let Some(record) = record else {
             if asked.elapsed() > BEGIN {
-                failure::say("nothing had to be changed");
-                return Ok(0);
+                return Ok(None);
             }
             std::thread::sleep(LOOK);
             continue;
@@ -482,13 +521,91 @@ fn changed(
             shown = Some((record.state, why));
         }
         match record.state {
-            State::Committed => return Ok(0),
-            State::Soaking if !follow.wait => {
-                failure::say("it runs; `dunlin explain` tells how its soak goes");
-                return Ok(0);
-            }
-            state if state.is_final() => return Ok(1),
+            State::Soaking if !soaks => return Ok(Some(State::Soaking)),
+            state if state.is_final() => return Ok(Some(state)),
             _ => std::thread::sleep(LOOK),
         }
     }
+}
+
+/// The longest wait for the tags of all apps.
+const TAGS: Duration = Duration::from_secs(600);
+
+/// `auto-update`.
+pub fn auto_update(engine: &Engine, args: &AutoUpdateArgs) -> Result<u8, Failure> {
+    let dir = engine.layout().agent();
+    let loaded = files::peek(&dir).map_err(own)?;
+    let (documents, assign) = intake::accepted(&dir).map_err(own)?;
+    let device = identity::device_name(engine.settings()).unwrap_or_default();
+    let local = local::read(&local::folders(engine.settings(), engine.layout())).map_err(own)?;
+    let fleet = sources::effective(&documents, &device, &assign.groups);
+    let fleet = fleet.map_or(&[][..], |(_, document)| &document.apps);
+    let list = auto::read(engine.layout()).followed(local.iter().chain(fleet), &loaded);
+    let mut updated: Map<String, Value> = Map::new();
+    let mut code = 0;
+    if args.dry_run {
+        let signed = !engine.settings().fleet.keys.is_empty();
+        for one in &list {
+            let told = match engine::latest(engine, &one.image, signed) {
+                Ok(latest) if latest == one.now => "false".into(),
+                Ok(_) => "pending".into(),
+                Err(failure) => {
+                    code = 1;
+                    failure.cause.to_string()
+                }
+            };
+            updated.insert(one.app.clone(), Value::from(told));
+        }
+    } else {
+        let before = loaded.journal.seq;
+        let answer = match control::ask(engine.layout(), &Request::AutoUpdate, TAGS) {
+            Ok(Some(answer)) => answer.map_err(|cause| Failure::with_code(1, cause.to_string()))?,
+            Ok(None) => return Err(Failure::new("the agent is not running; start it and try again")),
+            Err(error) => return Err(Failure::new(format!("the agent does not answer: {error}"))),
+        };
+        for one in &list {
+            let told = match &answer[&one.app] {
+                Value::Bool(false) => "false".to_owned(),
+                Value::Bool(true) => match followed(engine, None, std::slice::from_ref(&one.app), before, true)? {
+                    Some(State::Committed) => "true".to_owned(),
+                    Some(state) => {
+                        code = 1;
+                        state.as_str().to_ascii_lowercase().replace('_', " ")
+                    }
+                    None => "false".to_owned(),
+                },
+                other => {
+                    code = 1;
+                    other.as_str().unwrap_or("failed").to_owned()
+                }
+            };
+            updated.insert(one.app.clone(), Value::from(told));
+        }
+    }
+    let containers = engine::app_containers(engine).map_err(|failure| Failure::new(failure.cause.to_string()))?;
+    let row = |one: &auto::Followed| {
+        let container = containers.iter().find(|container| container.name == one.app);
+        json!({
+            "App": one.app,
+            "Container": container.map(|one| format!("{} ({})", one.id.short(), one.name)).unwrap_or_default(),
+            "Image": one.image,
+            "Policy": "registry",
+            "Updated": updated.get(&one.app).cloned().unwrap_or_default(),
+        })
+    };
+    let rows: Vec<Value> = list.iter().map(row).collect();
+    let listing = Listing {
+        columns: vec![
+            ("APP", "App"),
+            ("CONTAINER", "Container"),
+            ("IMAGE", "Image"),
+            ("POLICY", "Policy"),
+            ("UPDATED", "Updated"),
+        ],
+        headers: &[],
+        json: rows.clone(),
+        rows,
+    };
+    print(&listing.render(args.format.as_deref(), false)?)?;
+    Ok(code)
 }
