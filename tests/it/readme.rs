@@ -77,6 +77,11 @@ until_it_holds() {
 }
 until_it_holds 'dunlin ps --format "{{.Names}}" | grep -qx hello'
 echo the first app runs
+sed 's/^name .*/name = "web"/' /etc/dunlin/apps/hello.toml >web.toml
+(set -x
+DEVICE
+)
+echo the device was asked
 (set -x
 FLEET
 )
@@ -159,6 +164,7 @@ fn the_readme_holds_from_installation_to_a_document_of_the_fleet() {
     let steps = STEPS
         .replace("INSTALL", &block(&readme, "install"))
         .replace("CLI", &block(&readme, "cli"))
+        .replace("DEVICE", &block(&readme, "device"))
         .replace("APP", &block(&readme, "app").replace("10m", "1s"))
         .replace(
             "FLEET",
@@ -184,6 +190,7 @@ fn the_readme_holds_from_installation_to_a_document_of_the_fleet() {
         "\nhello\n",
         "used",
         "the first app runs",
+        "the device was asked",
         "the fleet has spoken",
     ] {
         assert!(
