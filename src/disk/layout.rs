@@ -18,7 +18,10 @@
 //!     log/{0.log,1.log…}          output, newest is 0
 //!   names/NAME                    the id that has the name
 //!   volumes/NAME/{record,_data}   named volumes
-//!   agent/                        journal, committed set, quarantine, trust, documents
+//!   agent/                        journal, history, sets (see `deploy::files`)
+//!     trust trust.2 documents     what was accepted over MQTT, its numbers twice
+//!     apps/NAME.toml auto         what `app apply` was given; what followed tags mean
+//!     slots/                      versions of the agent (see `agent::slots`)
 //! <run>/                          cleared by a reboot
 //!   keeper.sock  keeper.lock  agent.sock
 //!   c/ID/{monitor.sock,state,…}   one folder per started container
