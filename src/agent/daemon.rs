@@ -36,6 +36,8 @@ const REPORTED_MS: u64 = 5_000;
 const RESUBSCRIBE_MS: u64 = 900_000;
 /// Reports of the deployer that wait for the loop.
 pub(super) const REPORTS: usize = 256;
+/// A trial that is not over so long after its time has no watcher, milliseconds.
+const UNWATCHED_MS: u64 = 60_000;
 /// Wait before what the connection had no room for is offered again.
 const FLUSH: Duration = Duration::from_millis(50);
 /// The clock and the folder of local apps are looked at this often when nothing else happens.
@@ -102,6 +104,7 @@ pub(super) struct Daemon {
     pub(super) place: Place,
     /// Tags that apps follow.
     pub(super) following: Following,
+    since: Mono,
     /// The next end is that of a version that makes room for another.
     pub(super) renewed: bool,
     /// The administrator's folder was made after the start, so that its changes are not told: it is looked at now and then.
@@ -142,6 +145,7 @@ impl Daemon {
             late_folder: !place.folders[0].exists(),
             following: Following::open(&place.layout),
             place,
+            since: now(),
             renewed: false,
         }
     }
@@ -242,6 +246,7 @@ impl Daemon {
                 self.repeat();
                 self.look();
                 self.follow();
+                self.mind_trial();
                 if self.late_folder {
                     self.reread();
                 }
@@ -254,6 +259,15 @@ impl Daemon {
                 self.publish_reported();
             }
             Event::Stop | Event::Quiet => {}
+        }
+    }
+
+    /// A trial without anybody who watches over it begins anew: the next start counts, and has another watcher.
+    fn mind_trial(&mut self) {
+        let limit = self.settings.apps.agent_timeout.ms().saturating_add(UNWATCHED_MS);
+        if self.place.trial && now().since(self.since) > limit {
+            crate::error!("nobody watches over this agent's trial");
+            self.renewed = true;
         }
     }
 

@@ -39,6 +39,10 @@ const TELL: Duration = Duration::from_secs(10);
 const SETTLE: Duration = Duration::from_secs(10);
 /// Wait between two looks at an agent on trial.
 const LOOK: Duration = Duration::from_millis(250);
+/// Wait before a verdict that could not be written is written again.
+const AGAIN: Duration = Duration::from_secs(5);
+/// Tries to write that a version is left.
+const WRITES: u32 = 3;
 /// Time for an agent to stop when it is asked to.
 const STOP: Duration = Duration::from_secs(10);
 /// A supervisor that starts agents again has done so after this.
@@ -353,7 +357,19 @@ pub fn watch(layout: &Layout, pid: i32, limit: Duration) -> Result<bool, DiskErr
     let now = super::daemon::unix();
     let stays = cause.is_none();
     slots.state.end(cause, now);
-    slots.write()?;
+    // A version that stays must be known to stay; one that is left is left all the same, after its starts.
+    let mut tries = 0;
+    while let Err(error) = slots.write() {
+        crate::error!("{error}");
+        tries += 1;
+        if !stays && tries >= WRITES {
+            break;
+        }
+        if has_ended(agent.as_fd()) {
+            return Ok(unsupervised(layout));
+        }
+        std::thread::sleep(AGAIN);
+    }
     if stays {
         let told = control::ask(layout, &Request::Committed, STOP);
         if !matches!(told, Ok(Some(_))) {

@@ -10,6 +10,8 @@ use crate::cli::failure::{Failure, say};
 use crate::cli::time;
 use crate::config::env;
 use crate::deploy::{engine::EngineHands, kill};
+use crate::disk::durable;
+use crate::disk::lock::{Lock, Mode};
 use crate::engine::Engine;
 use crate::runtime::cgroup::Tree;
 use crate::sys::{fs, process};
@@ -159,6 +161,10 @@ pub fn agent_watch(engine: &Engine, args: &AgentWatchArgs) -> Result<u8, Failure
 
 /// Brings another version of the agent and follows its trial.
 pub fn agent_update(engine: &Engine, args: &AgentUpdateArgs, given: Given) -> Result<u8, Failure> {
+    let dir = engine.layout().agent();
+    durable::create_dirs(&dir).map_err(own)?;
+    // Two updates at the same time would write to the same file.
+    let alone = Lock::take(&dir.join("update.lock"), Mode::Exclusive, ANSWER).map_err(own)?;
     let mut given = given.into_iter();
     let name = args.source.to_str().and_then(|text| text.strip_prefix("docker://"));
     match (name, given.next().flatten()) {
@@ -188,6 +194,7 @@ pub fn agent_update(engine: &Engine, args: &AgentUpdateArgs, given: Given) -> Re
     };
     let version = answer["version"].as_str().unwrap_or("?").to_owned();
     say(&format!("agent {version} is on trial"));
+    drop(alone);
     if args.detach {
         return Ok(0);
     }
