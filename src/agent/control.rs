@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <run>/agent.sock   0600, SOCK_SEQPACKET; one request and one answer on each connection, both JSON
-//! {"rollback":"web"} → {"Ok":null} or {"Err":{"code":"busy","detail":"…"}}
+//! {"do":"rollback","apps":["web"]} → {"done":null} or {"failed":"busy: …"}
 //! ```
 //!
 //! Only the store's owner is answered. What is under way is not told here but read from the agent's files (`explain`), so that it can be
@@ -15,12 +15,12 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde_json::Value;
-use tokio::sync::mpsc;
+use serde_json::{Value, json};
 
 use crate::disk::layout::Layout;
 use crate::sys::{creds, socket};
 use crate::types::deployment::{Cause, Reason};
+use crate::types::read;
 
 /// The socket's name in the run root.
 const NAME: &str = "agent.sock";
@@ -28,12 +28,9 @@ const NAME: &str = "agent.sock";
 const MESSAGE_BYTES: usize = 64 << 10;
 /// The longest wait for a request of somebody who has connected, and for room for its answer.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Requests that wait for the agent's loop.
-const WAITING: usize = 8;
 
 /// What an agent is asked.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
     /// How it is: its version, and whether it keeps the device at its set.
     Health,
@@ -58,6 +55,55 @@ pub enum Request {
     AutoUpdate,
 }
 
+impl Request {
+    /// As it is sent: `{"do": VERB, "apps": […], "older": true}`.
+    fn to_json(&self) -> Value {
+        let word = match self {
+            Request::Health => "health",
+            Request::Reread => "reread",
+            Request::Rollback(_) => "rollback",
+            Request::Retry(_) => "retry",
+            Request::Unlock(_) => "unlock",
+            Request::ResetTrust => "reset-trust",
+            Request::Renew { .. } => "renew",
+            Request::Committed => "committed",
+            Request::AutoUpdate => "auto-update",
+        };
+        let apps = match self {
+            Request::Rollback(app) | Request::Unlock(app) => std::slice::from_ref(app),
+            Request::Retry(apps) => apps,
+            _ => &[],
+        };
+        let older = matches!(self, Request::Renew { allow_downgrade: true });
+        json!({ "do": word, "apps": apps, "older": older })
+    }
+
+    fn from_json(value: &Value) -> Option<Request> {
+        let apps: Vec<String> = match value["apps"].as_array() {
+            Some(apps) => apps
+                .iter()
+                .map(|app| app.as_str().map(str::to_owned))
+                .collect::<Option<_>>()?,
+            None => Vec::new(),
+        };
+        let one = || apps.first().filter(|_| apps.len() == 1).cloned();
+        Some(match value["do"].as_str()? {
+            "health" => Request::Health,
+            "reread" => Request::Reread,
+            "rollback" => Request::Rollback(one()?),
+            "unlock" => Request::Unlock(one()?),
+            "retry" => Request::Retry(apps),
+            "reset-trust" => Request::ResetTrust,
+            "renew" => Request::Renew {
+                allow_downgrade: value["older"].as_bool()?,
+            },
+            "committed" => Request::Committed,
+            "auto-update" => Request::AutoUpdate,
+            _ => return None,
+        })
+    }
+}
+
 /// An answer.
 pub type Answer = Result<Value, Cause>;
 
@@ -75,15 +121,18 @@ pub struct Reply(OwnedFd);
 impl Reply {
     /// Answers.
     pub fn send(self, answer: &Answer) {
-        let bytes = serde_json::to_vec(answer).unwrap_or_default();
-        if let Err(error) = socket::send(self.0.as_fd(), &bytes) {
+        let answer = match answer {
+            Ok(value) => json!({ "done": value }),
+            Err(cause) => json!({ "failed": cause.to_string() }),
+        };
+        if let Err(error) = socket::send(self.0.as_fd(), answer.to_string().as_bytes()) {
             crate::debug!("answer on the control socket: {error}");
         }
     }
 }
 
-/// Listens for requests, on a thread of its own. The agent's lock keeps two agents from listening at the same place.
-pub fn listen(layout: &Layout) -> io::Result<mpsc::Receiver<Asked>> {
+/// Listens for requests, on a thread of its own, until `tell` says that nobody takes them any more. The agent's lock keeps two agents from listening at the same place.
+pub(super) fn listen(layout: &Layout, tell: Box<dyn Fn(Asked) -> bool + Send>) -> io::Result<()> {
     let path = path(layout);
     match fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -92,7 +141,6 @@ pub fn listen(layout: &Layout) -> io::Result<mpsc::Receiver<Asked>> {
     let listener = socket::listen_at(File::open(layout.run())?.as_fd(), NAME)?;
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
     socket::set_nonblocking(listener.as_fd(), false)?;
-    let (sender, requests) = mpsc::channel(WAITING);
     let serve = move || {
         loop {
             let asked = match socket::accept(listener.as_fd()) {
@@ -105,7 +153,7 @@ pub fn listen(layout: &Layout) -> io::Result<mpsc::Receiver<Asked>> {
             };
             match asked {
                 Ok(asked) => {
-                    if sender.blocking_send(asked).is_err() {
+                    if !tell(asked) {
                         return;
                     }
                 }
@@ -114,7 +162,7 @@ pub fn listen(layout: &Layout) -> io::Result<mpsc::Receiver<Asked>> {
         }
     };
     std::thread::Builder::new().name("control".into()).spawn(serve)?;
-    Ok(requests)
+    Ok(())
 }
 
 fn receive(caller: OwnedFd) -> io::Result<Asked> {
@@ -128,17 +176,21 @@ fn receive(caller: OwnedFd) -> io::Result<Asked> {
     let mut buffer = vec![0; MESSAGE_BYTES];
     let length = socket::recv(caller.as_fd(), &mut buffer)?;
     let reply = Reply(caller);
-    match serde_json::from_slice(&buffer[..length]) {
-        Ok(request) => Ok(Asked { request, reply }),
-        Err(error) => {
-            reply.send(&Err(Cause::new(Reason::Schema, format!("request: {error}"))));
-            Err(error.into())
+    let value = read::json_any(&buffer[..length]).ok();
+    match value.as_ref().and_then(Request::from_json) {
+        Some(request) => Ok(Asked { request, reply }),
+        None => {
+            reply.send(&Err(Cause::new(
+                Reason::Schema,
+                "the request is not known to this agent",
+            )));
+            Err(io::Error::other("a request that is not known"))
         }
     }
 }
 
 /// Asks the agent; `None` when none runs.
-pub fn ask(layout: &Layout, request: &Request, patience: Duration) -> io::Result<Option<Answer>> {
+pub fn ask(layout: &Layout, request: &Request, patience: Duration) -> io::Result<Option<Result<Value, String>>> {
     let connected = File::open(layout.run()).and_then(|run| socket::connect_at(run.as_fd(), NAME, PATIENCE));
     let agent = match connected {
         Ok(agent) => agent,
@@ -148,13 +200,17 @@ pub fn ask(layout: &Layout, request: &Request, patience: Duration) -> io::Result
         Err(error) => return Err(error),
     };
     socket::set_timeouts(agent.as_fd(), Some(patience))?;
-    socket::send(agent.as_fd(), &serde_json::to_vec(request)?)?;
+    socket::send(agent.as_fd(), request.to_json().to_string().as_bytes())?;
     let mut buffer = vec![0; MESSAGE_BYTES];
     let length = socket::recv(agent.as_fd(), &mut buffer)?;
     if length == 0 {
         return Err(io::Error::other("the agent stopped before it answered"));
     }
-    Ok(Some(serde_json::from_slice(&buffer[..length])?))
+    let mut answer = read::json_any(&buffer[..length]).map_err(|error| io::Error::other(error.to_string()))?;
+    Ok(Some(match answer["failed"].as_str() {
+        Some(text) => Err(text.to_owned()),
+        None => Ok(answer["done"].take()),
+    }))
 }
 
 fn path(layout: &Layout) -> PathBuf {
@@ -173,9 +229,10 @@ mod tests {
         let layout = Layout::new(&dir, &dir);
         let ask = |request: &Request| ask(&layout, request, PATIENCE);
         assert!(ask(&Request::Health).unwrap().is_none(), "no agent");
-        let mut requests = listen(&layout).unwrap();
+        let (sender, requests) = std::sync::mpsc::channel();
+        listen(&layout, Box::new(move |asked| sender.send(asked).is_ok())).unwrap();
         let serve = std::thread::spawn(move || {
-            while let Some(asked) = requests.blocking_recv() {
+            for asked in requests {
                 match asked.request {
                     Request::Rollback(app) => asked.reply.send(&Ok(Value::from(app))),
                     Request::ResetTrust => return,
@@ -187,7 +244,7 @@ mod tests {
             ask(&Request::Rollback("web".into())).unwrap(),
             Some(Ok(Value::from("web")))
         );
-        assert_eq!(ask(&Request::Health).unwrap(), Some(Err(Cause::new(Reason::Busy, "x"))));
+        assert_eq!(ask(&Request::Health).unwrap(), Some(Err("busy: x".into())));
         let rubbish = socket::connect_at(File::open(&dir).unwrap().as_fd(), NAME, PATIENCE).unwrap();
         socket::send(rubbish.as_fd(), b"{\"health\":").unwrap();
         let mut buffer = [0; 1024];

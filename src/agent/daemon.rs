@@ -34,8 +34,8 @@ const REPEAT_MS: u64 = 1_000;
 const REPORTED_MS: u64 = 5_000;
 /// A kept session's retained topics are asked for again after this, milliseconds.
 const RESUBSCRIBE_MS: u64 = 900_000;
-/// Reports of the deployer that wait for the loop.
-pub(super) const REPORTS: usize = 256;
+/// Events of other threads that wait for the loop.
+pub(super) const EVENTS: usize = 256;
 /// A trial that is not over so long after its time has no watcher, milliseconds.
 const UNWATCHED_MS: u64 = 60_000;
 /// Wait before what the connection had no room for is offered again.
@@ -46,7 +46,7 @@ const LOOK: Duration = Duration::from_secs(60);
 const QUIET: Duration = Duration::from_secs(2);
 
 /// Everything that happens to the agent.
-enum Event {
+pub(super) enum Event {
     /// From the broker.
     Uplink(Incoming),
     /// From the deployer.
@@ -76,6 +76,8 @@ pub(super) struct Place {
     pub(super) slot: Slot,
     /// It has to prove itself.
     pub(super) trial: bool,
+    /// Where other threads tell the loop something.
+    pub(super) events: mpsc::Sender<Event>,
     /// For what is looked up in registries.
     pub(super) hands: Arc<dyn Hands>,
 }
@@ -151,11 +153,7 @@ impl Daemon {
     }
 
     /// Runs until it is asked to stop. What runs on the device goes on.
-    pub(super) async fn run(
-        mut self,
-        mut reports: mpsc::Receiver<Report>,
-        mut asked: mpsc::Receiver<Asked>,
-    ) -> Result<Ended, AgentError> {
+    pub(super) async fn run(mut self, mut events: mpsc::Receiver<Event>) -> Result<Ended, AgentError> {
         use tokio::signal::unix::{SignalKind, signal};
         let listen = |kind| {
             signal(kind).map_err(|source| AgentError::System {
@@ -168,7 +166,7 @@ impl Daemon {
             listen(SignalKind::interrupt())?,
             listen(SignalKind::hangup())?,
         );
-        let mut folder = local::watch(&self.place.folders);
+        local::watch(&self.place.folders, &self.place.events);
         let mut feed = feed_interval().map(tokio::time::interval);
         self.begin()?;
         let mut trim_at = Some(tokio::time::Instant::now() + QUIET);
@@ -181,11 +179,8 @@ impl Daemon {
                 _ = int.recv() => Event::Stop,
                 _ = hup.recv() => Event::Reread,
                 () = tick(&mut feed) => Event::Watchdog,
-                Some(report) = reports.recv() => Event::Report(report),
-                Some(asked) = asked.recv() => Event::Asked(asked),
-                Some(looked) = self.following.next() => Event::Looked(looked),
+                Some(event) = events.recv() => event,
                 incoming = next(&mut self.session) => Event::Uplink(incoming),
-                () = changed(&mut folder) => Event::Reread,
                 () = tokio::time::sleep(due) => Event::Due,
                 () = until(trim_at) => Event::Quiet,
             };
@@ -206,7 +201,7 @@ impl Daemon {
             }
         }
         // Nobody listens to the deployer any more: it must not wait for us while we wait for its end.
-        drop(reports);
+        drop(events);
         let ended = if self.renewed { Ended::Renewed } else { Ended::Stopped };
         self.end(ended).await;
         Ok(ended)
@@ -641,12 +636,6 @@ fn feed_interval() -> Option<Duration> {
 fn notify(state: sd_notify::NotifyState<'_>) {
     // Without systemd there is nobody to tell.
     let _ = sd_notify::notify(&[state]);
-}
-
-async fn changed(changes: &mut mpsc::Receiver<()>) {
-    if changes.recv().await.is_none() {
-        std::future::pending().await
-    }
 }
 
 /// The digest over documents as they are.

@@ -1,7 +1,7 @@
 //! What is wanted, what runs, and what stands between: told from the files and the containers alone, so that it can be told while no
 //! agent runs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::local::LocalError;
 use super::sources;
@@ -77,7 +77,7 @@ impl Story {
 /// The stories of all apps that are wanted or run, by name.
 pub fn stories(facts: &Facts<'_>) -> Vec<Story> {
     let wanted = wanted(facts);
-    let mut names: BTreeSet<&str> = wanted.keys().copied().collect();
+    let mut names: Vec<&str> = wanted.iter().map(|one| one.app.name.as_str()).collect();
     names.extend(committed(facts).map(|(_, one)| one.app.name.as_str()));
     names.extend(
         facts
@@ -88,8 +88,10 @@ pub fn stories(facts: &Facts<'_>) -> Vec<Story> {
             .flat_map(|one| &one.record.apps)
             .map(|one| one.name.as_str()),
     );
+    names.sort_unstable();
+    names.dedup();
     let mut stories: Vec<Story> = names.into_iter().map(|name| story(facts, &wanted, name)).collect();
-    let well: BTreeSet<String> = stories
+    let well: Vec<String> = stories
         .iter()
         .filter(|story| is_well(story))
         .map(|story| story.name.clone())
@@ -98,8 +100,7 @@ pub fn stories(facts: &Facts<'_>) -> Vec<Story> {
         if story.status() == "running" && story.blocks.is_empty() {
             continue;
         }
-        let depends = wanted
-            .get(story.name.as_str())
+        let depends = want(&wanted, &story.name)
             .map(|one| &one.app.depends_on)
             .or_else(|| find(facts, &story.name).map(|(_, one)| &one.app.depends_on));
         let missing = depends.into_iter().flatten().filter(|other| !well.contains(*other));
@@ -119,8 +120,12 @@ struct Wanted<'a> {
     app: &'a App,
 }
 
-fn wanted<'a>(facts: &Facts<'a>) -> BTreeMap<&'a str, Wanted<'a>> {
-    let mut wanted = BTreeMap::new();
+fn want<'a, 'b>(wanted: &'b [Wanted<'a>], name: &str) -> Option<&'b Wanted<'a>> {
+    wanted.iter().find(|one| one.app.name == name)
+}
+
+fn wanted<'a>(facts: &Facts<'a>) -> Vec<Wanted<'a>> {
+    let mut wanted = Vec::new();
     for app in facts.local.unwrap_or_default() {
         let one = Wanted {
             source: Source::Local,
@@ -128,7 +133,7 @@ fn wanted<'a>(facts: &Facts<'a>) -> BTreeMap<&'a str, Wanted<'a>> {
             generation: 0,
             app,
         };
-        wanted.insert(app.name.as_str(), one);
+        wanted.push(one);
     }
     if let Some((label, document)) = sources::effective(facts.documents, facts.device, facts.groups) {
         for app in &document.apps {
@@ -138,7 +143,8 @@ fn wanted<'a>(facts: &Facts<'a>) -> BTreeMap<&'a str, Wanted<'a>> {
                 generation: document.generation,
                 app,
             };
-            wanted.entry(app.name.as_str()).or_insert(one);
+            // A local app of the same name comes first.
+            wanted.push(one);
         }
     }
     wanted
@@ -153,8 +159,8 @@ fn find<'a>(facts: &Facts<'a>, name: &str) -> Option<(Source, &'a SetApp)> {
     committed(facts).find(|(_, one)| one.app.name == name)
 }
 
-fn story(facts: &Facts<'_>, wanted: &BTreeMap<&str, Wanted<'_>>, name: &str) -> Story {
-    let want = wanted.get(name);
+fn story(facts: &Facts<'_>, wanted: &[Wanted<'_>], name: &str) -> Story {
+    let want = want(wanted, name);
     let owned = find(facts, name);
     let owner = owned.map(|(source, _)| source);
     let source = owner.or(want.map(|one| one.source));

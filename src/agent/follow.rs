@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
-use tokio::sync::mpsc;
 
 use super::auto::{self, Auto, Followed};
 use super::control::Reply;
-use super::daemon::{Daemon, now, synchronised};
+use super::daemon::{Daemon, Event, now, synchronised};
 use super::{local, sources};
 use crate::deploy::files::{self, Loaded};
 use crate::deploy::hands::Failure;
@@ -31,8 +30,6 @@ pub(super) type Looked = Vec<(Followed, Result<Digest, Failure>)>;
 pub(super) struct Following {
     pub(super) auto: Auto,
     due: Option<Mono>,
-    answers: mpsc::Receiver<Looked>,
-    sender: mpsc::Sender<Looked>,
     /// Who asked for the look that is under way.
     replies: Vec<Reply>,
     looking: bool,
@@ -41,12 +38,9 @@ pub(super) struct Following {
 impl Following {
     pub(super) fn open(layout: &Layout) -> Following {
         let auto = auto::read(layout);
-        let (sender, answers) = mpsc::channel(1);
         Following {
             auto,
             due: None,
-            answers,
-            sender,
             replies: Vec::new(),
             looking: false,
         }
@@ -55,11 +49,6 @@ impl Following {
     /// When to look next.
     pub(super) fn due(&self) -> Option<Mono> {
         self.due.filter(|at| *at > now())
-    }
-
-    /// What the look that is under way found.
-    pub(super) async fn next(&mut self) -> Option<Looked> {
-        self.answers.recv().await
     }
 }
 
@@ -114,7 +103,7 @@ impl Daemon {
         if followed.is_empty() {
             return self.looked(Vec::new());
         }
-        let (hands, sender) = (self.place.hands.clone(), self.following.sender.clone());
+        let (hands, sender) = (self.place.hands.clone(), self.place.events.clone());
         let signed = !self.intake.trusted().keys.is_empty();
         let look = move || {
             let found = followed.into_iter().map(|one| {
@@ -122,7 +111,7 @@ impl Daemon {
                 (one, latest)
             });
             // The loop has ended when it does not take this.
-            let _ = sender.blocking_send(found.collect());
+            let _ = sender.blocking_send(Event::Looked(found.collect()));
         };
         match std::thread::Builder::new().name("tags".into()).spawn(look) {
             Ok(_) => self.following.looking = true,

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use super::daemon::Event;
 use crate::config::agent::Settings;
 use crate::disk::durable;
 use crate::disk::layout::Layout;
@@ -102,14 +103,14 @@ fn read_folder(folder: &Path, apps: &mut Vec<App>, problems: &mut Vec<String>) {
 }
 
 /// Changes of folders, through inotify on a thread of its own; none are told of one that cannot be watched.
-pub(super) fn watch(folders: &[PathBuf]) -> mpsc::Receiver<()> {
-    let (sender, changes) = mpsc::channel(1);
+pub(super) fn watch(folders: &[PathBuf], events: &mpsc::Sender<Event>) {
     let Ok(watch) = event::Inotify::new() else {
-        return changes;
+        return;
     };
+    let events = events.clone();
     let watched = folders.iter().filter(|folder| watch.watch(folder).is_ok());
     if watched.count() == 0 {
-        return changes;
+        return;
     }
     let wait = move || {
         loop {
@@ -118,9 +119,7 @@ pub(super) fn watch(folders: &[PathBuf]) -> mpsc::Receiver<()> {
                 return;
             }
             std::thread::sleep(SETTLE);
-            // A change that is told and not taken yet is enough.
-            let told = sender.try_send(());
-            if watch.drain().is_err() || matches!(told, Err(mpsc::error::TrySendError::Closed(()))) {
+            if watch.drain().is_err() || events.blocking_send(Event::Reread).is_err() {
                 return;
             }
         }
@@ -128,7 +127,6 @@ pub(super) fn watch(folders: &[PathBuf]) -> mpsc::Receiver<()> {
     if let Err(error) = std::thread::Builder::new().name("folder".into()).spawn(wait) {
         crate::warn!("changes of local apps are not noticed: {error}");
     }
-    changes
 }
 
 #[cfg(test)]

@@ -22,15 +22,15 @@ use std::time::Duration;
 
 use crate::config::ConfigError;
 use crate::config::agent::{Fleet, Settings};
+use crate::deploy::Deployer;
 use crate::deploy::hands::Hands;
-use crate::deploy::{Deployer, Report};
 use crate::disk::layout::Layout;
 use crate::disk::lock::{Lock, Mode};
 use crate::disk::{DiskError, durable, record};
 use crate::types::base64;
 use crate::uplink::dsse::{PublicKey, Trusted};
 use crate::uplink::session::SessionError;
-use daemon::Place;
+use daemon::{Event, Place};
 use slots::{Slot, Slots};
 
 /// How long an agent waits for the one before it to be gone.
@@ -134,7 +134,8 @@ pub fn run(start: Start) -> Result<Ended, AgentError> {
     let board = settings.board()?;
     let identity = identity::Identity::establish(&settings, &dir)?;
     let caps = daemon::caps(&settings, &board.name, disk, &cgroup);
-    let (sender, reports) = tokio::sync::mpsc::channel::<Report>(daemon::REPORTS);
+    let (sender, events) = tokio::sync::mpsc::channel::<Event>(daemon::EVENTS);
+    let (told, asked) = (sender.clone(), sender.clone());
     let deployer_settings = crate::deploy::Settings {
         device: identity.device.clone(),
         budget: Some(board.app_memory(caps.memory)),
@@ -145,7 +146,7 @@ pub fn run(start: Start) -> Result<Ended, AgentError> {
     };
     let sink = Box::new(move |report| {
         // The loop takes reports at once; when it has ended, nobody is left to tell.
-        let _ = sender.blocking_send(report);
+        let _ = told.blocking_send(Event::Report(report));
     });
     let intake = intake::Intake::open(&dir, &identity.device, trusted)?;
     let folders = local::folders(&settings, &layout);
@@ -172,7 +173,11 @@ pub fn run(start: Start) -> Result<Ended, AgentError> {
             what: "start the event loop",
             source,
         })?;
-    let asked = control::listen(&layout).map_err(|source| AgentError::System {
+    let listened = control::listen(
+        &layout,
+        Box::new(move |one| asked.blocking_send(Event::Asked(one)).is_ok()),
+    );
+    listened.map_err(|source| AgentError::System {
         what: "listen at the control socket",
         source,
     })?;
@@ -189,7 +194,8 @@ pub fn run(start: Start) -> Result<Ended, AgentError> {
             slot,
             trial,
             hands,
+            events: sender,
         },
     );
-    runtime.block_on(agent.run(reports, asked))
+    runtime.block_on(agent.run(events))
 }

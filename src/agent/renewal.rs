@@ -1,7 +1,6 @@
 //! Updates of the agent itself: a program is brought (`incoming`), judged, put into the free slot and tried; a watcher beside it, which
 //! is the program before it, commits it or brings that one back.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -10,6 +9,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::control::{self, Request};
@@ -49,13 +49,54 @@ const STOP: Duration = Duration::from_secs(10);
 const SUPERVISOR: Duration = Duration::from_secs(8);
 
 /// The document about a release: which program is which version.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Release {
     /// `0.2.0`
     pub version: String,
-    /// `amd64`, `arm64`: digest of the program.
-    pub binaries: BTreeMap<String, Digest>,
+    /// `amd64`, `arm64`, with the digest of the program.
+    pub binaries: Vec<(String, Digest)>,
+}
+
+impl Release {
+    /// The document.
+    pub fn to_json(&self) -> Value {
+        let binaries = self
+            .binaries
+            .iter()
+            .map(|(architecture, digest)| (architecture.clone(), digest.to_string().into()));
+        json!({ "version": self.version, "binaries": Value::Object(binaries.collect()) })
+    }
+
+    /// Reads the document; other keys are refused.
+    pub fn from_json(text: &[u8]) -> Result<Release, String> {
+        let value = read::json_any(text).map_err(|error| error.to_string())?;
+        let parts = (
+            value.as_object().map(Map::len),
+            value["version"].as_str(),
+            value["binaries"].as_object(),
+        );
+        let (Some(2), Some(version), Some(named)) = parts else {
+            return Err("write `version` and `binaries`".into());
+        };
+        let mut binaries = Vec::new();
+        for (architecture, digest) in named {
+            let digest = digest.as_str().and_then(|text| text.parse().ok());
+            let digest = digest.ok_or_else(|| format!("`binaries.{architecture}` is no digest"))?;
+            binaries.push((architecture.clone(), digest));
+        }
+        Ok(Release {
+            version: version.to_owned(),
+            binaries,
+        })
+    }
+
+    /// The program for this device.
+    fn program(&self) -> Option<&Digest> {
+        let own = Platform::host().architecture;
+        let mut all = self.binaries.iter();
+        all.find(|(architecture, _)| *architecture == own)
+            .map(|(_, digest)| digest)
+    }
 }
 
 /// Brings a program and the document about it to where the agent looks for them. On disk when this returns.
@@ -134,10 +175,9 @@ pub fn fetch(engine: &Engine, reference: &Reference) -> Result<(), EngineError> 
     let program = match &release {
         Some(message) => {
             // Only to choose with: whether it is signed is judged when the program is here.
-            let named: Option<Release> = dsse::open(message, Kind::Agent, &Trusted::default())
-                .ok()
-                .and_then(|payload| read::json(&payload).ok());
-            let digest = named.and_then(|named| named.binaries.get(&Platform::host().architecture).copied());
+            let named = dsse::open(message, Kind::Agent, &Trusted::default()).ok();
+            let named = named.and_then(|payload| Release::from_json(&payload).ok());
+            let digest = named.and_then(|named| named.program().copied());
             manifest.layers.iter().find(|blob| Some(blob.digest) == digest)
         }
         None => Some(&manifest.layers[..])
@@ -222,10 +262,10 @@ fn judge(release: Option<&[u8]>, digest: &Digest, trusted: &Trusted) -> Result<(
     };
     let payload = dsse::open(message, Kind::Agent, trusted)
         .map_err(|error| Cause::new(Reason::SigInvalid, format!("release: {error}")))?;
-    let release: Release =
-        read::json(&payload).map_err(|error| Cause::new(Reason::Schema, format!("release: {error}")))?;
+    let release =
+        Release::from_json(&payload).map_err(|text| Cause::new(Reason::Schema, format!("release: {text}")))?;
     let architecture = Platform::host().architecture;
-    match release.binaries.get(&architecture) {
+    match release.program() {
         Some(expected) if expected == digest => Ok((Some(release), !trusted.keys.is_empty())),
         Some(expected) => {
             let text = format!("the program is {digest}, the release names {expected} for {architecture}");
@@ -427,7 +467,7 @@ mod tests {
     use crate::uplink::dsse::SigningKey;
 
     fn signed(release: &Release, key: &SigningKey) -> Vec<u8> {
-        let mut envelope = dsse::wrap(Kind::Agent, &serde_json::to_vec(release).unwrap());
+        let mut envelope = dsse::wrap(Kind::Agent, release.to_json().to_string().as_bytes());
         key.sign(&mut envelope).unwrap();
         serde_json::to_vec(&envelope).unwrap()
     }
@@ -442,7 +482,7 @@ mod tests {
         let (right, wrong) = (Digest::of(b"right"), Digest::of(b"wrong"));
         let release = |architecture: &str, digest| Release {
             version: "0.2.0".into(),
-            binaries: [(architecture.to_owned(), digest)].into(),
+            binaries: vec![(architecture.to_owned(), digest)],
         };
         let host = Platform::host().architecture;
         let good = release(&host, right);
@@ -457,7 +497,7 @@ mod tests {
         );
         assert_eq!(code(Some(&signed(&good, &stranger)), &trusted), Err(Reason::SigInvalid));
         assert_eq!(
-            code(Some(&serde_json::to_vec(&good).unwrap()), &trusted),
+            code(Some(good.to_json().to_string().as_bytes()), &trusted),
             Err(Reason::SigInvalid)
         );
         assert_eq!(

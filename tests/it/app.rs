@@ -93,7 +93,7 @@ fn a_technician_brings_apps_follows_them_and_takes_them_away() {
         blocks.contains("quarantine") && blocks.contains("ROLLED_BACK"),
         "{blocks}"
     );
-    let history = app(&device, &["history", "--noheading", "web"]).ok();
+    let history = app(&device, &["history", "web"]).ok();
     let states: Vec<&str> = history
         .lines()
         .filter_map(|line| {

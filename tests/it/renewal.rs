@@ -211,13 +211,12 @@ fn with_fleet_keys_only_signed_releases_come_also_from_a_registry() {
     let release = |digest: Digest, key: &SigningKey| {
         let release = Release {
             version: "0.1.1".into(),
-            binaries: [
+            binaries: vec![
                 (Platform::host().architecture, digest),
                 ("s390x".into(), Digest::of(b"other")),
-            ]
-            .into(),
+            ],
         };
-        let mut envelope = dsse::wrap(Kind::Agent, &serde_json::to_vec(&release).unwrap());
+        let mut envelope = dsse::wrap(Kind::Agent, release.to_json().to_string().as_bytes());
         key.sign(&mut envelope).unwrap();
         serde_json::to_vec(&envelope).unwrap()
     };

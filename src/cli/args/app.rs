@@ -50,7 +50,7 @@ pub struct AppApplyArgs {
     pub files: Vec<PathBuf>,
 }
 
-/// `app rm`, `app rollback`, `app retry`.
+/// `app rm`, `app rollback`, `app retry`, `app unlock`.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  dunlin app rm web\n  dunlin app rollback --wait web\n  dunlin app retry web\n\n\
@@ -66,17 +66,17 @@ pub struct AppNamesArgs {
     pub names: Vec<String>,
 }
 
-/// `app history`.
+/// `app history` and `explain`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  dunlin app history\n  dunlin app history web\n  dunlin app history --format json")]
-pub struct AppHistoryArgs {
-    /// json, or a Go template
+#[command(
+    after_help = "Examples:\n  dunlin explain\n  dunlin explain web\n  dunlin app history web\n  dunlin app history --format json\n\n\
+                  Both work while no agent runs too."
+)]
+pub struct AppViewArgs {
+    /// json; a Go template for `history`
     #[arg(long, value_name = "FORMAT")]
     pub format: Option<String>,
-    /// Without the heading
-    #[arg(short, long)]
-    pub noheading: bool,
-    /// Only updates of this app
+    /// Only this app
     #[arg(value_name = "APP")]
     pub app: Option<String>,
 }
@@ -90,21 +90,6 @@ pub struct ResetTrustArgs {
     /// Do not ask
     #[arg(short, long)]
     pub force: bool,
-}
-
-/// `explain`.
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  dunlin explain\n  dunlin explain web\n  dunlin explain --format json\n\n\
-                  Works while no agent runs too."
-)]
-pub struct ExplainArgs {
-    /// json
-    #[arg(long, value_name = "FORMAT")]
-    pub format: Option<String>,
-    /// Only this app
-    #[arg(value_name = "APP")]
-    pub app: Option<String>,
 }
 
 /// `agent update`.
@@ -152,15 +137,4 @@ pub struct AutoUpdateArgs {
     /// json, or a Go template
     #[arg(long, value_name = "FORMAT")]
     pub format: Option<String>,
-}
-
-/// `app unlock`.
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Example:\n  dunlin app unlock web\n\nLets the update that waits now go on once, whatever the app's lock says."
-)]
-pub struct AppUnlockArgs {
-    /// Name of an app
-    #[arg(value_name = "APP")]
-    pub name: String,
 }

@@ -10,8 +10,8 @@ mod system;
 mod transfer;
 
 pub use app::{
-    AgentUpdateArgs, AgentWatchArgs, AppApplyArgs, AppHistoryArgs, AppLsArgs, AppNamesArgs, AppUnlockArgs,
-    AutoUpdateArgs, ExplainArgs, FollowArgs, ResetTrustArgs,
+    AgentUpdateArgs, AgentWatchArgs, AppApplyArgs, AppLsArgs, AppNamesArgs, AppViewArgs, AutoUpdateArgs, FollowArgs,
+    ResetTrustArgs,
 };
 pub use container::{
     CleanupArgs, ExecArgs, InspectArgs, KillArgs, LogsArgs, PauseArgs, Pick, PortArgs, PsArgs, RenameArgs, RestartArgs,
@@ -185,15 +185,15 @@ verbs! {
         /// Try versions of apps again that failed
         AppRetry(AppNamesArgs) = "app-retry" => |verb| verb.override_usage("dunlin app retry [OPTIONS] APP..."),
         /// Let an update go on that an app holds back
-        AppUnlock(AppUnlockArgs) = "app-unlock" => |verb| verb.override_usage("dunlin app unlock APP"),
+        AppUnlock(AppNamesArgs) = "app-unlock" => |verb| verb.override_usage("dunlin app unlock APP..."),
         /// Update apps whose tag has moved
         AutoUpdate(AutoUpdateArgs) = "auto-update",
         /// Show the last updates and how they ended
-        AppHistory(AppHistoryArgs) = "app-history" => |verb| verb.override_usage("dunlin app history [OPTIONS] [APP]"),
+        AppHistory(AppViewArgs) = "app-history" => |verb| verb.override_usage("dunlin app history [OPTIONS] [APP]"),
         /// Forget which documents were accepted over MQTT
         ResetTrust(ResetTrustArgs) = "app-reset-trust" => |verb| verb.override_usage("dunlin app reset-trust [OPTIONS]"),
         /// Show what is wanted, what runs, and what stands between
-        Explain(ExplainArgs) = "explain",
+        Explain(AppViewArgs) = "explain",
         /// Clean up after a container that ended
         ContainerCleanup(CleanupArgs) = "container-cleanup" => |verb| verb.hide(true),
     }

@@ -188,7 +188,7 @@ pub fn agent_update(engine: &Engine, args: &AgentUpdateArgs, given: Given) -> Re
     };
     let answer = match control::ask(engine.layout(), &request, ANSWER) {
         Ok(Some(Ok(answer))) => answer,
-        Ok(Some(Err(cause))) => return Err(Failure::with_code(1, cause.to_string())),
+        Ok(Some(Err(text))) => return Err(Failure::with_code(1, text)),
         Ok(None) => return Err(Failure::new("the agent is not running; start it and try again")),
         Err(error) => return Err(Failure::new(format!("the agent does not answer: {error}"))),
     };

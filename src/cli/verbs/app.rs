@@ -1,8 +1,7 @@
 //! app and explain: what the agent manages, told from its files; changes go to the agent.
 
 use super::super::args::{
-    AppApplyArgs, AppHistoryArgs, AppLsArgs, AppNamesArgs, AppUnlockArgs, AutoUpdateArgs, ExplainArgs, FollowArgs,
-    ResetTrustArgs,
+    AppApplyArgs, AppLsArgs, AppNamesArgs, AppViewArgs, AutoUpdateArgs, FollowArgs, ResetTrustArgs,
 };
 use super::super::failure::{self, Failure};
 use super::super::listing::Listing;
@@ -153,7 +152,7 @@ fn status(story: &Story, now: Unix) -> String {
 }
 
 /// `explain`.
-pub fn explain(engine: &Engine, args: &ExplainArgs) -> Result<u8, Failure> {
+pub fn explain(engine: &Engine, args: &AppViewArgs) -> Result<u8, Failure> {
     let known = known(engine)?;
     let now = time::now();
     let mut stories: Vec<&Story> = known.stories.iter().collect();
@@ -245,7 +244,7 @@ fn paragraph(story: &Story, now: Unix) -> String {
 }
 
 /// `app history`.
-pub fn history(engine: &Engine, args: &AppHistoryArgs) -> Result<u8, Failure> {
+pub fn history(engine: &Engine, args: &AppViewArgs) -> Result<u8, Failure> {
     let loaded = files::peek(&engine.layout().agent()).map_err(own)?;
     let records = loaded
         .history
@@ -285,10 +284,14 @@ pub fn history(engine: &Engine, args: &AppHistoryArgs) -> Result<u8, Failure> {
         rows: records.iter().map(row).collect(),
         json: records
             .iter()
-            .filter_map(|record| serde_json::to_value(record).ok())
+            .filter_map(|record| {
+                serde_json::to_vec(record)
+                    .ok()
+                    .and_then(|json| read::json_any(&json).ok())
+            })
             .collect(),
     };
-    print(&listing.render(args.format.as_deref(), args.noheading)?)?;
+    print(&listing.render(args.format.as_deref(), false)?)?;
     Ok(0)
 }
 
@@ -408,11 +411,13 @@ pub fn retry(engine: &Engine, args: &AppNamesArgs) -> Result<u8, Failure> {
 }
 
 /// `app unlock`.
-pub fn unlock(engine: &Engine, args: &AppUnlockArgs) -> Result<u8, Failure> {
-    match asked(engine, &Request::Unlock(args.name.clone()))? {
-        Some(_) => Ok(0),
-        None => Err(Failure::new("the agent is not running; start it and try again")),
+pub fn unlock(engine: &Engine, args: &AppNamesArgs) -> Result<u8, Failure> {
+    for name in &args.names {
+        if asked(engine, &Request::Unlock(name.clone()))?.is_none() {
+            return Err(Failure::new("the agent is not running; start it and try again"));
+        }
     }
+    Ok(0)
 }
 
 /// `app reset-trust`.
@@ -430,7 +435,7 @@ fn asked(engine: &Engine, request: &Request) -> Result<Option<Value>, Failure> {
     match control::ask(engine.layout(), request, ANSWER) {
         Ok(None) => Ok(None),
         Ok(Some(Ok(value))) => Ok(Some(value)),
-        Ok(Some(Err(cause))) => Err(Failure::with_code(1, cause.to_string())),
+        Ok(Some(Err(text))) => Err(Failure::with_code(1, text)),
         Err(error) => Err(Failure::new(format!("the agent does not answer: {error}"))),
     }
 }
@@ -559,7 +564,7 @@ pub fn auto_update(engine: &Engine, args: &AutoUpdateArgs) -> Result<u8, Failure
     } else {
         let before = loaded.journal.seq;
         let answer = match control::ask(engine.layout(), &Request::AutoUpdate, TAGS) {
-            Ok(Some(answer)) => answer.map_err(|cause| Failure::with_code(1, cause.to_string()))?,
+            Ok(Some(answer)) => answer.map_err(|text| Failure::with_code(1, text))?,
             Ok(None) => return Err(Failure::new("the agent is not running; start it and try again")),
             Err(error) => return Err(Failure::new(format!("the agent does not answer: {error}"))),
         };
