@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 
 use super::control::Asked;
 use super::follow::{Following, Looked};
+use super::gauges::Gauges;
 use super::identity::{self, Identity, VERSION};
 use super::intake::{Intake, Outcome, Refusal};
 use super::presence::{AWAY_MS, Verdict, Watch};
@@ -100,6 +101,7 @@ pub(super) struct Daemon {
     pub(super) local: Option<Digest>,
     pub(super) local_error: String,
     conditions: Option<Conditions>,
+    pub(super) gauges: Gauges,
     repeat_at: Option<Mono>,
     pub(super) place: Place,
     /// Tags that apps follow.
@@ -141,6 +143,7 @@ impl Daemon {
             local: None,
             local_error: String::new(),
             conditions: None,
+            gauges: Gauges::default(),
             repeat_at: None,
             late_folder: !place.folders[0].exists(),
             following: Following::open(&place.layout),
@@ -493,7 +496,18 @@ impl Daemon {
 
     /// Looks at what may hold updates back.
     pub(super) fn look(&mut self) {
-        let conditions = conditions(&self.settings, self.intake.assign(), self.place.trial);
+        let words = self.gauges.words();
+        if let Some(text) = self.gauges.read() {
+            crate::warn!("{text}");
+            self.tell("oom", Reason::Oom, None, text);
+        }
+        if words != self.gauges.words() {
+            self.publish_reported();
+        }
+        let conditions = Conditions {
+            full: self.gauges.full,
+            ..conditions(&self.settings, self.intake.assign(), self.place.trial)
+        };
         if self.conditions.as_ref() != Some(&conditions) {
             self.conditions = Some(conditions.clone());
             self.command(Command::Conditions(conditions));
@@ -553,6 +567,7 @@ impl Daemon {
             freshness: self.intake.freshness(source, synchronised()).into(),
             apps: self.apps.clone(),
             refused: self.refused.clone(),
+            degraded: self.gauges.words(),
         };
         self.outbox.set(self.topics.own("reported"), json(&reported));
         if self.outbox.is_waiting() {
@@ -607,6 +622,7 @@ pub(super) fn conditions(settings: &Settings, assign: &Assign, renewing: bool) -
         synchronised: clock::is_synchronised(),
         offset: assign.time_zone.as_deref().and_then(offset).unwrap_or(0),
         metered: assign.metered,
+        full: false,
         labels: assign.labels.iter().chain(&settings.device.labels).cloned().collect(),
         renewing,
     }

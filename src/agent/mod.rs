@@ -8,6 +8,7 @@ pub mod control;
 mod daemon;
 pub mod explain;
 mod follow;
+mod gauges;
 pub mod identity;
 pub mod intake;
 pub mod local;
@@ -27,7 +28,7 @@ use crate::deploy::{Deployer, Report};
 use crate::disk::layout::Layout;
 use crate::disk::lock::{Lock, Mode};
 use crate::disk::{DiskError, durable, record};
-use crate::types::base64;
+use crate::types::{base64, bounds};
 use crate::uplink::dsse::{PublicKey, Trusted};
 use crate::uplink::session::SessionError;
 use daemon::Place;
@@ -132,6 +133,9 @@ pub fn run(start: Start) -> Result<Ended, AgentError> {
     record::write_older(trial);
     let trusted = trusted(&settings.fleet)?;
     let board = settings.board()?;
+    let reserve = settings.store.reserve.or(board.storage.reserve);
+    let reserve = reserve.map_or(bounds::DISK_RESERVE_BYTES, |bytes| bytes.0);
+    let gauges = gauges::Gauges::new(layout.data().to_owned(), reserve);
     let identity = identity::Identity::establish(&settings, &dir)?;
     let caps = daemon::caps(&settings, &board.name, disk, &cgroup);
     let (sender, reports) = tokio::sync::mpsc::channel::<Report>(daemon::REPORTS);
@@ -176,7 +180,7 @@ pub fn run(start: Start) -> Result<Ended, AgentError> {
         what: "listen at the control socket",
         source,
     })?;
-    let agent = daemon::Daemon::new(
+    let mut agent = daemon::Daemon::new(
         identity,
         settings,
         intake,
@@ -191,5 +195,6 @@ pub fn run(start: Start) -> Result<Ended, AgentError> {
             hands,
         },
     );
+    agent.gauges = gauges;
     runtime.block_on(agent.run(reports, asked))
 }

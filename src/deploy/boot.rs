@@ -87,6 +87,7 @@ impl Core {
             }
         }
         core.run_starts(now);
+        core.files.keep_room();
         core.report_apps();
         for source in Source::ALL {
             if core.active(source).is_some() {

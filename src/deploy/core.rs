@@ -50,6 +50,8 @@ pub struct Conditions {
     pub offset: i32,
     /// The link is metered: nothing is pulled unless urgent.
     pub metered: bool,
+    /// The disk is at its reserve: nothing is pulled, and what is not needed goes.
+    pub full: bool,
     /// The device's labels, for waves.
     pub labels: Vec<String>,
     /// The agent itself is on trial: one change at a time.
@@ -247,7 +249,11 @@ impl Core {
         match command {
             Command::Apply(wish) => self.apply(*wish, now),
             Command::Conditions(conditions) => {
+                let full = self.conditions.full;
                 self.conditions = conditions;
+                if full != self.conditions.full {
+                    self.disk_turned(now);
+                }
                 self.look_all(now);
             }
             Command::Retry(apps) => self.retry(&apps, now),
@@ -267,7 +273,8 @@ impl Core {
             Done::Started(app, id, result) => self.started(&app, id, result, now),
             Done::Removed(app, id, result) => self.removed(&app, id, result, now),
             Done::Saved(app, back, result) => self.saved(&app, back, result, now),
-            Done::Forgotten(Ok(())) => {}
+            Done::Forgotten(Ok(())) | Done::Tidied(Ok(())) => {}
+            Done::Tidied(Err(failure)) => crate::warn!("make room on the disk: {}", failure.cause),
             Done::Forgotten(Err(failure)) => crate::warn!("remove saved volumes: {}", failure.cause),
             Done::Mended(app, result) => self.mended(&app, result, now),
         }
@@ -504,6 +511,7 @@ impl Core {
         if let Some(wish) = self.pending.remove(&source) {
             self.apply(wish, now);
         }
+        self.files.keep_room();
         self.look_all(now);
     }
 

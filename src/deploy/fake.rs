@@ -100,6 +100,19 @@ impl Fake {
         std::mem::take(&mut self.state().log)
     }
 
+    /// Kills the monitor of an app's running container, and with it whatever runs in there.
+    pub fn lose_monitor(&self, app: &str) -> ContainerId {
+        let mut state = self.state();
+        let found = state
+            .beings
+            .iter_mut()
+            .find(|(_, being)| being.container.app == app && being.running.is_some());
+        let (id, being) = found.expect("it runs");
+        being.running = None;
+        being.container.phase = Phase::Lost;
+        *id
+    }
+
     /// Removes every container behind the agent's back.
     pub fn lose_containers(&self) {
         self.state().beings.clear();
@@ -315,6 +328,15 @@ impl Hands for Fake {
         if being.running.is_some() {
             return Ok(());
         }
+        let image = being.container.image;
+        let named = state.images.iter().find(|(_, digest)| Some(**digest) == image);
+        let key = named.map(|(name, _)| format!("start {name}")).unwrap_or_default();
+        if let Some(failure) = state.faults.get_mut(&key).and_then(VecDeque::pop_front) {
+            return Err(failure);
+        }
+        let Some(being) = state.beings.get_mut(id) else {
+            return Err(Failure::gone(id));
+        };
         if being.manner == Manner::DoesNotStart {
             return Err(Failure::new(Reason::StartFailed, "exec: not found"));
         }
@@ -417,6 +439,11 @@ impl Hands for Fake {
         Ok(())
     }
 
+    fn tidy(&self, full: bool) -> Result<(), Failure> {
+        self.state().log.push(format!("tidy {full}"));
+        Ok(())
+    }
+
     fn forget(&self, keep: &[String]) -> Result<(), Failure> {
         self.state().saved.retain(|(_, tag), _| keep.contains(tag));
         Ok(())
@@ -460,6 +487,8 @@ pub struct World {
     pub settings: Settings,
     pub conditions: Conditions,
     queue: VecDeque<Input>,
+    /// What the wall clock is ahead, milliseconds.
+    pub wall: i64,
 }
 
 impl World {
@@ -491,13 +520,14 @@ impl World {
                 ..Conditions::default()
             },
             queue: VecDeque::new(),
+            wall: 0,
         }
     }
 
     fn clock(&self) -> Now {
         Now {
             mono: Mono(self.now),
-            unix: Unix(self.now),
+            unix: Unix(self.now.saturating_add_signed(self.wall)),
             dice: 0,
         }
     }
@@ -520,6 +550,13 @@ impl World {
 
     pub fn command(&mut self, command: Command) -> Result<(), ()> {
         self.queue.push_back(Input::Command(command));
+        self.drain()
+    }
+
+    /// An app's monitor is killed, and that is noticed.
+    pub fn lose_monitor(&mut self, app: &str) -> Result<(), ()> {
+        let id = self.fake.lose_monitor(app);
+        self.queue.push_back(Input::Seen(id, Seen::Lost));
         self.drain()
     }
 

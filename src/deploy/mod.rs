@@ -19,6 +19,7 @@ mod locks;
 #[cfg(test)]
 mod rehearsal;
 mod report;
+mod room;
 mod save;
 #[cfg(test)]
 mod scenarios;

@@ -5,7 +5,7 @@
 
 use crate::plan::admission::written_volumes;
 use crate::plan::reconcile::Step;
-use crate::types::deployment::{Cause, State};
+use crate::types::deployment::{Cause, Reason, State};
 use crate::types::digest::Digest;
 
 use super::core::{Core, Now};
@@ -40,7 +40,7 @@ impl Core {
             notes.saved.push(app.to_owned());
             if let Err(error) = self.write_journal(true, files::SAVE) {
                 self.disk_event(&error, now);
-                let cause = Cause::new(crate::types::deployment::Reason::Disk, error.to_string());
+                let cause = Cause::new(Reason::Disk, error.to_string());
                 self.turn_back(source, app, cause, now);
                 return false;
             }
@@ -64,6 +64,9 @@ impl Core {
             match result {
                 Ok(()) => flight.at += 1,
                 Err(failure) if back && flight.step_tries < STOP_TRIES => {
+                    if failure.cause.code == Reason::Disk {
+                        self.files.give_room();
+                    }
                     crate::warn!("bring the volumes of app `{app}` back: {}", failure.cause);
                     flight.retry_at = Some(now.mono.plus(1_000));
                 }

@@ -345,6 +345,9 @@ impl Core {
         let cause = start_failure(app, failure);
         let at_it = |flight: &Flight| matches!(flight.steps.get(flight.at), Some(Step::Start(name)) if name == app);
         if self.state(source) == Some(State::RollingBack) {
+            if self.found_room(source, failure, now) {
+                return;
+            }
             self.restore_failed(source, cause);
             if !self.flights.get(&source).is_some_and(at_it) {
                 return;

@@ -227,6 +227,9 @@ pub struct Reported {
     pub apps: Vec<ReportedApp>,
     /// Documents that were refused since the start, by reason.
     pub refused: std::collections::BTreeMap<String, u64>,
+    /// What the device is short of: `disk`, `memory`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub degraded: Vec<String>,
 }
 
 /// What one app does.
