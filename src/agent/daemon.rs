@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use super::control::Asked;
 use super::follow::{Following, Looked};
-use super::gauges::Gauges;
+use super::gauges::{Gauges, conditions};
 use super::identity::{self, Identity, VERSION};
 use super::intake::{Intake, Outcome, Refusal};
 use super::presence::{AWAY_MS, Verdict, Watch};
@@ -23,7 +23,7 @@ use crate::sys::{clock, event, footprint};
 use crate::types::app::App;
 use crate::types::deployment::{Cause, Reason};
 use crate::types::digest::Digest;
-use crate::types::document::{Assign, Caps, Deploy, Event as Told, Presence, Reported, ReportedApp};
+use crate::types::document::{Caps, Deploy, Event as Told, Presence, Reported, ReportedApp};
 use crate::types::time::{Mono, Unix};
 use crate::uplink::outbox::{Message, Outbox};
 use crate::uplink::session::{Delivery, Incoming, Session};
@@ -616,18 +616,6 @@ impl Daemon {
     }
 }
 
-/// What may hold updates back, as it is now.
-pub(super) fn conditions(settings: &Settings, assign: &Assign, renewing: bool) -> Conditions {
-    Conditions {
-        synchronised: clock::is_synchronised(),
-        offset: assign.time_zone.as_deref().and_then(offset).unwrap_or(0),
-        metered: assign.metered,
-        full: false,
-        labels: assign.labels.iter().chain(&settings.device.labels).cloned().collect(),
-        renewing,
-    }
-}
-
 async fn next(session: &mut Option<Session>) -> Incoming {
     match session {
         Some(session) => session.next().await,
@@ -685,21 +673,6 @@ fn class(code: Reason) -> &'static str {
     }
 }
 
-/// Seconds east of UTC of `UTC` or `+HH:MM`.
-fn offset(zone: &str) -> Option<i32> {
-    if zone == "UTC" {
-        return Some(0);
-    }
-    let (sign, rest) = match zone.split_at_checked(1)? {
-        ("+", rest) => (1, rest),
-        ("-", rest) => (-1, rest),
-        _ => return None,
-    };
-    let (hours, minutes) = rest.split_once(':')?;
-    let (hours, minutes): (i32, i32) = (hours.parse().ok()?, minutes.parse().ok()?);
-    ((0..=14).contains(&hours) && (0..60).contains(&minutes)).then_some(sign * (hours * 3600 + minutes * 60))
-}
-
 fn json(value: &impl serde::Serialize) -> Vec<u8> {
     // None of the documents can fail to be written: no maps with other keys than text.
     serde_json::to_vec(value).unwrap_or_default()
@@ -722,23 +695,4 @@ pub(super) fn synchronised() -> Option<Unix> {
 pub(super) fn caps(settings: &Settings, board: &str, disk: u64, cgroup: &str) -> Caps {
     let keys = settings.fleet.keys.iter().map(|k| k.id.clone()).collect();
     identity::caps(board, keys, disk, cgroup)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn time_zones_are_utc_or_an_offset() {
-        for (zone, expected) in [
-            ("UTC", Some(0)),
-            ("+01:00", Some(3600)),
-            ("-03:30", Some(-12_600)),
-            ("Europe/Berlin", None),
-            ("+15:00", None),
-            ("", None),
-        ] {
-            assert_eq!(offset(zone), expected, "{zone}");
-        }
-    }
 }

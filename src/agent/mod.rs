@@ -154,7 +154,7 @@ pub fn run(start: Start) -> Result<Ended, AgentError> {
     let intake = intake::Intake::open(&dir, &identity.device, trusted)?;
     let folders = local::folders(&settings, &layout);
     durable::create_dirs(&folders[1])?;
-    let conditions = daemon::conditions(&settings, intake.assign(), trial);
+    let conditions = gauges::conditions(&settings, intake.assign(), trial);
     let deployer = Deployer::start(
         deployer_settings,
         conditions,

@@ -483,8 +483,8 @@ fn wish_problem(wish: &Wish, pinned: bool) -> Option<Cause> {
         {
             lines.push("`rollout.not_before`: write a time as `2026-11-21T22:00:00Z`".into());
         }
-        if rollout.rate().is_err() {
-            lines.push("`rollout.max_rate`: write for example `256KiB/s`, at least `1KiB/s`".into());
+        if let Err(text) = rollout.rate() {
+            lines.push(format!("`rollout.max_rate`: {text}"));
         }
         if !(0.0..=100.0).contains(&rollout.percent) {
             lines.push("`rollout.percent`: 0 to 100".into());

@@ -8,12 +8,16 @@ mod accept;
 mod boot;
 mod care;
 pub mod core;
+#[cfg(test)]
+mod degraded;
 pub mod engine;
 #[cfg(test)]
 mod fake;
 pub mod files;
 mod gate;
 pub mod hands;
+#[cfg(test)]
+mod holding;
 pub mod kill;
 mod locks;
 #[cfg(test)]
@@ -30,6 +34,8 @@ mod thread;
 mod trial;
 mod watch;
 pub mod work;
+#[cfg(test)]
+mod world;
 
 pub use core::{Command, Conditions, Report, Settings, Wish};
 pub use engine::EngineHands;

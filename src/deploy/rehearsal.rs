@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use crate::types::app::App;
 use crate::types::deployment::State;
 
-use super::fake::{Death, World, app, app_after, wish};
 use super::kill::{self, POINTS};
+use super::world::{Death, World, app, app_after, wish};
 
 /// A way to go: what runs before, what is wanted, how it ends when nobody dies.
 struct Way {
