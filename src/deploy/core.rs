@@ -18,6 +18,7 @@ use crate::types::health::HealthStatus;
 use crate::types::ids::ContainerId;
 use crate::types::time::{Mono, Unix};
 
+use super::alone::left;
 use super::files::{self, CHECKPOINT, Deployment, Files, Handled, History, Journal, SEQ_AHEAD, Set, Source};
 use super::hands::{Cancel, Container, Ended, Seen};
 use super::slots;
@@ -181,6 +182,8 @@ pub(super) struct Flight {
     pub begun: Mono,
     pub soak: Option<Soak>,
     pub well_once: BTreeSet<String>,
+    /// Apps that left, and whether their old version had its turn to start.
+    pub alone: BTreeMap<String, bool>,
     pub not_restored: Option<Cause>,
     pub retry_at: Option<Mono>,
     /// Its wait for update locks is counted up to here.
@@ -394,6 +397,13 @@ impl Core {
     pub(super) fn stamp(&mut self, source: Source, now: Now) {
         self.journal.seq += 1;
         let seq = self.journal.seq;
+        let alone: Vec<String> = match (self.active(source), self.flights.get(&source)) {
+            (Some(active), Some(flight)) => {
+                let names = active.record.apps.iter().map(|one| one.name.clone());
+                names.filter(|name| left(active, flight, name)).collect()
+            }
+            _ => Vec::new(),
+        };
         let flight_bytes = self.flights.get(&source).map(|flight| flight.bytes);
         let Some(deployment) = self.active_mut(source) else {
             return;
@@ -407,6 +417,12 @@ impl Core {
         record.seq = seq;
         record.bytes = flight_bytes.unwrap_or(record.bytes);
         for app in &mut record.apps {
+            if alone.contains(&app.name) {
+                if record.state == State::Committed && app.state != State::Failed {
+                    app.state = State::RolledBack;
+                }
+                continue;
+            }
             app.state = record.state;
             app.reason = match &deployment.culprit {
                 Some(culprit) if *culprit == app.name => record.reason.clone(),
@@ -531,6 +547,11 @@ impl Core {
                         .any(|step| matches!(step, Step::Start(name) if name == app))
                 })
             };
+            if let Some(flight) = flight.filter(|flight| left(deployment, flight, app)) {
+                let returned = flight.alone.get(app) == Some(&true);
+                let version = record.from.filter(|_| returned);
+                return version.map(|version| (deployment.source, version.spec));
+            }
             let version = match deployment.update.state {
                 State::Probing | State::Soaking => record.to,
                 State::Switching if had_its_turn() => record.to,

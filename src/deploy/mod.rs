@@ -5,6 +5,7 @@
 //! the journal, [`work`] does the jobs through [`hands`], [`Deployer`] is the thread around them.
 
 mod accept;
+mod alone;
 mod boot;
 mod care;
 pub mod core;
@@ -18,6 +19,8 @@ mod gate;
 pub mod hands;
 #[cfg(test)]
 mod holding;
+#[cfg(test)]
+mod independent;
 pub mod kill;
 mod locks;
 #[cfg(test)]

@@ -53,9 +53,9 @@ impl Core {
 
     pub(super) fn saved(&mut self, app: &str, back: bool, result: Result<(), Failure>, now: Now) {
         self.busy.remove(app);
-        let source = self
-            .flying(app)
-            .filter(|source| (self.state(*source) == Some(State::RollingBack)) == back);
+        let goes_back = |source: Source| self.state(source) == Some(State::RollingBack) || self.is_alone(source, app);
+        let source = self.flying(app).filter(|source| goes_back(*source) == back);
+        let alone = source.is_some_and(|source| self.is_alone(source, app));
         if let Some(source) = source
             && let Some(flight) = self.flights.get_mut(&source)
             && matches!(flight.steps.get(flight.at), Some(Step::Save(name)) if name == app)
@@ -73,7 +73,7 @@ impl Core {
                 Err(failure) => {
                     let text = format!("the volumes of app `{app}`: {}", failure.cause.detail);
                     let cause = Cause::new(failure.cause.code, text);
-                    if back {
+                    if back && !alone {
                         flight.at += 1;
                         self.restore_failed(source, cause);
                     } else {

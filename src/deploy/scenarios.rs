@@ -352,6 +352,7 @@ fn sets_that_cannot_be_are_rejected_with_everything_that_is_wrong() {
             vec![app_after("a", "good-1", &["b"]), app_after("b", "good-1", &["a"])],
             Reason::Schema,
         ),
+        (vec![app("a", "no such:tag")], Reason::Schema),
         (vec![app_after("a", "good-1", &["gone"])], Reason::Schema),
         (vec![app("a", "good-1"), app("a", "good-2")], Reason::Schema),
         (vec![beside], Reason::Schema),
