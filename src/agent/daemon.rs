@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 
 use super::control::Asked;
 use super::follow::{Following, Looked};
+use super::gauges::{Gauges, conditions};
 use super::identity::{self, Identity, VERSION};
 use super::intake::{Intake, Outcome, Refusal};
 use super::presence::{AWAY_MS, Verdict, Watch};
@@ -22,7 +23,7 @@ use crate::sys::{clock, event, footprint};
 use crate::types::app::App;
 use crate::types::deployment::{Cause, Reason};
 use crate::types::digest::Digest;
-use crate::types::document::{Assign, Caps, Deploy, Event as Told, Presence, Reported, ReportedApp};
+use crate::types::document::{Caps, Deploy, Event as Told, Presence, Reported, ReportedApp};
 use crate::types::time::{Mono, Unix};
 use crate::uplink::outbox::{Message, Outbox};
 use crate::uplink::session::{Delivery, Incoming, Session};
@@ -102,6 +103,7 @@ pub(super) struct Daemon {
     pub(super) local: Option<Digest>,
     pub(super) local_error: String,
     conditions: Option<Conditions>,
+    pub(super) gauges: Gauges,
     repeat_at: Option<Mono>,
     pub(super) place: Place,
     /// Tags that apps follow.
@@ -143,6 +145,7 @@ impl Daemon {
             local: None,
             local_error: String::new(),
             conditions: None,
+            gauges: Gauges::default(),
             repeat_at: None,
             late_folder: !place.folders[0].exists(),
             following: Following::open(&place.layout),
@@ -488,7 +491,18 @@ impl Daemon {
 
     /// Looks at what may hold updates back.
     pub(super) fn look(&mut self) {
-        let conditions = conditions(&self.settings, self.intake.assign(), self.place.trial);
+        let words = self.gauges.words();
+        if let Some(text) = self.gauges.read() {
+            crate::warn!("{text}");
+            self.tell("oom", Reason::Oom, None, text);
+        }
+        if words != self.gauges.words() {
+            self.publish_reported();
+        }
+        let conditions = Conditions {
+            full: self.gauges.full,
+            ..conditions(&self.settings, self.intake.assign(), self.place.trial)
+        };
         if self.conditions.as_ref() != Some(&conditions) {
             self.conditions = Some(conditions.clone());
             self.command(Command::Conditions(conditions));
@@ -548,6 +562,7 @@ impl Daemon {
             freshness: self.intake.freshness(source, synchronised()).into(),
             apps: self.apps.clone(),
             refused: self.refused.clone(),
+            degraded: self.gauges.words(),
         };
         self.outbox.set(self.topics.own("reported"), json(&reported));
         if self.outbox.is_waiting() {
@@ -593,17 +608,6 @@ impl Daemon {
             session.close().await;
         }
         self.deployer.shutdown();
-    }
-}
-
-/// What may hold updates back, as it is now.
-pub(super) fn conditions(settings: &Settings, assign: &Assign, renewing: bool) -> Conditions {
-    Conditions {
-        synchronised: clock::is_synchronised(),
-        offset: assign.time_zone.as_deref().and_then(offset).unwrap_or(0),
-        metered: assign.metered,
-        labels: assign.labels.iter().chain(&settings.device.labels).cloned().collect(),
-        renewing,
     }
 }
 
@@ -658,21 +662,6 @@ fn class(code: Reason) -> &'static str {
     }
 }
 
-/// Seconds east of UTC of `UTC` or `+HH:MM`.
-fn offset(zone: &str) -> Option<i32> {
-    if zone == "UTC" {
-        return Some(0);
-    }
-    let (sign, rest) = match zone.split_at_checked(1)? {
-        ("+", rest) => (1, rest),
-        ("-", rest) => (-1, rest),
-        _ => return None,
-    };
-    let (hours, minutes) = rest.split_once(':')?;
-    let (hours, minutes): (i32, i32) = (hours.parse().ok()?, minutes.parse().ok()?);
-    ((0..=14).contains(&hours) && (0..60).contains(&minutes)).then_some(sign * (hours * 3600 + minutes * 60))
-}
-
 fn json(value: &impl serde::Serialize) -> Vec<u8> {
     // None of the documents can fail to be written: no maps with other keys than text.
     serde_json::to_vec(value).unwrap_or_default()
@@ -695,23 +684,4 @@ pub(super) fn synchronised() -> Option<Unix> {
 pub(super) fn caps(settings: &Settings, board: &str, disk: u64, cgroup: &str) -> Caps {
     let keys = settings.fleet.keys.iter().map(|k| k.id.clone()).collect();
     identity::caps(board, keys, disk, cgroup)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn time_zones_are_utc_or_an_offset() {
-        for (zone, expected) in [
-            ("UTC", Some(0)),
-            ("+01:00", Some(3600)),
-            ("-03:30", Some(-12_600)),
-            ("Europe/Berlin", None),
-            ("+15:00", None),
-            ("", None),
-        ] {
-            assert_eq!(offset(zone), expected, "{zone}");
-        }
-    }
 }

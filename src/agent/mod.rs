@@ -8,6 +8,7 @@ pub mod control;
 mod daemon;
 pub mod explain;
 mod follow;
+mod gauges;
 pub mod identity;
 pub mod intake;
 pub mod local;
@@ -27,7 +28,7 @@ use crate::deploy::hands::Hands;
 use crate::disk::layout::Layout;
 use crate::disk::lock::{Lock, Mode};
 use crate::disk::{DiskError, durable, record};
-use crate::types::base64;
+use crate::types::{base64, bounds};
 use crate::uplink::dsse::{PublicKey, Trusted};
 use crate::uplink::session::SessionError;
 use daemon::{Event, Place};
@@ -132,6 +133,9 @@ pub fn run(start: Start) -> Result<Ended, AgentError> {
     record::write_older(trial);
     let trusted = trusted(&settings.fleet)?;
     let board = settings.board()?;
+    let reserve = settings.store.reserve.or(board.storage.reserve);
+    let reserve = reserve.map_or(bounds::DISK_RESERVE_BYTES, |bytes| bytes.0);
+    let gauges = gauges::Gauges::new(layout.data().to_owned(), reserve);
     let identity = identity::Identity::establish(&settings, &dir)?;
     let caps = daemon::caps(&settings, &board.name, disk, &cgroup);
     let (sender, events) = tokio::sync::mpsc::channel::<Event>(daemon::EVENTS);
@@ -151,7 +155,7 @@ pub fn run(start: Start) -> Result<Ended, AgentError> {
     let intake = intake::Intake::open(&dir, &identity.device, trusted)?;
     let folders = local::folders(&settings, &layout);
     durable::create_dirs(&folders[1])?;
-    let conditions = daemon::conditions(&settings, intake.assign(), trial);
+    let conditions = gauges::conditions(&settings, intake.assign(), trial);
     let deployer = Deployer::start(
         deployer_settings,
         conditions,
@@ -181,7 +185,7 @@ pub fn run(start: Start) -> Result<Ended, AgentError> {
         what: "listen at the control socket",
         source,
     })?;
-    let agent = daemon::Daemon::new(
+    let mut agent = daemon::Daemon::new(
         identity,
         settings,
         intake,
@@ -197,5 +201,6 @@ pub fn run(start: Start) -> Result<Ended, AgentError> {
             events: sender,
         },
     );
+    agent.gauges = gauges;
     runtime.block_on(agent.run(events))
 }

@@ -8,6 +8,7 @@ use crate::plan::update::{Event, Update};
 use crate::plan::window;
 use crate::types::app::{App, Strategy, VolumePolicy, set_problems};
 use crate::types::deployment::{AppRecord, BytesMoved, Cause, Reason, Record, State, Version};
+use crate::types::digest::Digest;
 use crate::types::time::Unix;
 
 use super::core::{Core, Flight, Now, Reply, Wish};
@@ -92,6 +93,7 @@ impl Core {
         let attempt = last.map_or(1, |record| record.attempt.saturating_add(1));
         let set = set_of(&wish);
         let digest = set.digest();
+        let wanted: Vec<(String, Digest)> = set.apps.iter().map(|one| (one.app.name.clone(), one.spec)).collect();
         let examined = match wish_problem(&wish, self.settings.pinned && source == Source::Fleet) {
             Some(cause) => Err(cause),
             None => self.examine(source, set),
@@ -134,6 +136,15 @@ impl Core {
         match examined {
             Err(cause) => self.advance(source, Event::Refused(cause), now),
             Ok((set, plan)) => {
+                let held: Vec<(String, String)> = wanted
+                    .iter()
+                    .filter_map(|(name, spec)| Some((name, self.history.quarantine.holds(name, spec)?)))
+                    .map(|(name, entry)| (name.clone(), entry.cause.to_string()))
+                    .collect();
+                for (name, why) in held {
+                    let text = format!("app `{name}` stays as it is: the version that is wanted failed before ({why})");
+                    self.event(Reason::Quarantined, Some(&name), text, now);
+                }
                 self.stamp(source, now);
                 if let Err(error) = self.write_journal(true, files::journal_step(State::Accepted)) {
                     self.disk_event(&error, now);
@@ -186,9 +197,7 @@ impl Core {
     /// Whether the set can be brought here at all: order, ownership, quarantine, budget. The set may come back with quarantined apps
     /// left as they are, where its source is not one whole (local documents are files of their own).
     pub(super) fn examine(&self, source: Source, mut set: Set) -> Result<(Set, Plan), Cause> {
-        if source == Source::Local {
-            self.hold_quarantined(source, &mut set);
-        }
+        self.hold_quarantined(source, &mut set);
         for one in &set.apps {
             if one.app.update.strategy == Strategy::StartFirst
                 && let Some(why) = beside_refusal(&one.app)
@@ -232,7 +241,11 @@ impl Core {
     }
 
     fn hold_quarantined(&self, source: Source, set: &mut Set) {
-        let held = |one: &SetApp| self.history.quarantine.holds(&one.app.name, &one.spec).is_some();
+        // Local documents are files of their own, and independent apps go alone: they hold no others up.
+        let held = |one: &SetApp| {
+            let alone = source == Source::Local || one.app.update.independent;
+            alone && self.history.quarantine.holds(&one.app.name, &one.spec).is_some()
+        };
         let old = self.sets.get(&source);
         let apps = std::mem::take(&mut set.apps);
         set.apps = apps
@@ -458,7 +471,7 @@ fn set_of(wish: &Wish) -> Set {
     }
 }
 
-fn set_digest(apps: &[App]) -> crate::types::digest::Digest {
+fn set_digest(apps: &[App]) -> Digest {
     files::digest_of(apps.iter().map(|app| (app.name.as_str(), app.spec_digest())))
 }
 
@@ -483,8 +496,8 @@ fn wish_problem(wish: &Wish, pinned: bool) -> Option<Cause> {
         {
             lines.push("`rollout.not_before`: write a time as `2026-11-21T22:00:00Z`".into());
         }
-        if rollout.rate().is_err() {
-            lines.push("`rollout.max_rate`: write for example `256KiB/s`, at least `1KiB/s`".into());
+        if let Err(text) = rollout.rate() {
+            lines.push(format!("`rollout.max_rate`: {text}"));
         }
         if !(0.0..=100.0).contains(&rollout.percent) {
             lines.push("`rollout.percent`: 0 to 100".into());

@@ -9,6 +9,7 @@ use crate::plan::soak;
 use crate::plan::update::{Event, before_switching};
 use crate::types::deployment::{Cause, Reason, State};
 
+use super::alone::left;
 use super::core::{Conditions, Core, Flight, Now, Out, Settings, Start};
 use super::files::{self, Files, SEQ_AHEAD, Source};
 use super::hands::{Container, Phase};
@@ -87,6 +88,7 @@ impl Core {
             }
         }
         core.run_starts(now);
+        core.files.keep_room();
         core.report_apps();
         for source in Source::ALL {
             if core.active(source).is_some() {
@@ -176,6 +178,27 @@ impl Core {
                 .filter(|(name, _)| names.contains(name))
                 .collect();
             flight.steps = plan.steps;
+        }
+        if matches!(state, State::Probing | State::Soaking) {
+            flight.steps.clear();
+        }
+        let active = self.active(source);
+        let gone = |app: &&String| active.is_some_and(|active| left(active, &flight, app));
+        let alone: Vec<String> = names.iter().filter(gone).cloned().collect();
+        for app in alone {
+            flight.steps.splice(0..0, self.steps_back(source, &app));
+            // What it is held for may not have been written down.
+            let record = self
+                .active(source)
+                .and_then(|active| active.record.apps.iter().find(|one| one.name == app));
+            if let Some(cause) = record
+                .and_then(|one| one.reason.clone())
+                .filter(|cause| soak::counts_against(cause.code))
+            {
+                self.hold_version(source, &app, &cause, now);
+                self.write_quarantine(now);
+            }
+            flight.alone.insert(app, false);
         }
         self.flights.insert(source, flight);
     }

@@ -316,12 +316,14 @@ impl Core {
                     self.cares.remove(&id);
                 }
                 let flying = self.flying(app).filter(|source| {
-                    let back = self.state(*source) == Some(State::RollingBack);
+                    let back = self.state(*source) == Some(State::RollingBack) || self.is_alone(*source, app);
                     spec.is_some() && self.versions(*source, app, back).1 == spec
                 });
                 let text = format!("app `{app}` could not be started: {}", failure.cause.detail);
                 match flying {
-                    Some(source) if failure.gone && self.state(source) == Some(State::RollingBack) => {}
+                    Some(source)
+                        if failure.gone
+                            && (self.state(source) == Some(State::RollingBack) || self.is_alone(source, app)) => {}
                     Some(source) => self.start_failed(source, app, &failure, now),
                     None if failure.gone => self.revive(app, now),
                     None if self.desired(app).map(|(_, wanted)| wanted) == spec => {

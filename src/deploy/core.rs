@@ -18,6 +18,7 @@ use crate::types::health::HealthStatus;
 use crate::types::ids::ContainerId;
 use crate::types::time::{Mono, Unix};
 
+use super::alone::left;
 use super::files::{self, CHECKPOINT, Deployment, Files, Handled, History, Journal, SEQ_AHEAD, Set, Source};
 use super::hands::{Cancel, Container, Ended, Seen};
 use super::slots;
@@ -50,6 +51,8 @@ pub struct Conditions {
     pub offset: i32,
     /// The link is metered: nothing is pulled unless urgent.
     pub metered: bool,
+    /// The disk is at its reserve: nothing is pulled, and what is not needed goes.
+    pub full: bool,
     /// The device's labels, for waves.
     pub labels: Vec<String>,
     /// The agent itself is on trial: one change at a time.
@@ -179,6 +182,8 @@ pub(super) struct Flight {
     pub begun: Mono,
     pub soak: Option<Soak>,
     pub well_once: BTreeSet<String>,
+    /// Apps that left, and whether their old version had its turn to start.
+    pub alone: BTreeMap<String, bool>,
     pub not_restored: Option<Cause>,
     pub retry_at: Option<Mono>,
     /// Its wait for update locks is counted up to here.
@@ -247,7 +252,11 @@ impl Core {
         match command {
             Command::Apply(wish) => self.apply(*wish, now),
             Command::Conditions(conditions) => {
+                let full = self.conditions.full;
                 self.conditions = conditions;
+                if full != self.conditions.full {
+                    self.disk_turned(now);
+                }
                 self.look_all(now);
             }
             Command::Retry(apps) => self.retry(&apps, now),
@@ -267,7 +276,8 @@ impl Core {
             Done::Started(app, id, result) => self.started(&app, id, result, now),
             Done::Removed(app, id, result) => self.removed(&app, id, result, now),
             Done::Saved(app, back, result) => self.saved(&app, back, result, now),
-            Done::Forgotten(Ok(())) => {}
+            Done::Forgotten(Ok(())) | Done::Tidied(Ok(())) => {}
+            Done::Tidied(Err(failure)) => crate::warn!("make room on the disk: {}", failure.cause),
             Done::Forgotten(Err(failure)) => crate::warn!("remove saved volumes: {}", failure.cause),
             Done::Mended(app, result) => self.mended(&app, result, now),
         }
@@ -387,6 +397,13 @@ impl Core {
     pub(super) fn stamp(&mut self, source: Source, now: Now) {
         self.journal.seq += 1;
         let seq = self.journal.seq;
+        let alone: Vec<String> = match (self.active(source), self.flights.get(&source)) {
+            (Some(active), Some(flight)) => {
+                let names = active.record.apps.iter().map(|one| one.name.clone());
+                names.filter(|name| left(active, flight, name)).collect()
+            }
+            _ => Vec::new(),
+        };
         let flight_bytes = self.flights.get(&source).map(|flight| flight.bytes);
         let Some(deployment) = self.active_mut(source) else {
             return;
@@ -400,6 +417,12 @@ impl Core {
         record.seq = seq;
         record.bytes = flight_bytes.unwrap_or(record.bytes);
         for app in &mut record.apps {
+            if alone.contains(&app.name) {
+                if record.state == State::Committed && app.state != State::Failed {
+                    app.state = State::RolledBack;
+                }
+                continue;
+            }
             app.state = record.state;
             app.reason = match &deployment.culprit {
                 Some(culprit) if *culprit == app.name => record.reason.clone(),
@@ -504,6 +527,7 @@ impl Core {
         if let Some(wish) = self.pending.remove(&source) {
             self.apply(wish, now);
         }
+        self.files.keep_room();
         self.look_all(now);
     }
 
@@ -523,6 +547,11 @@ impl Core {
                         .any(|step| matches!(step, Step::Start(name) if name == app))
                 })
             };
+            if let Some(flight) = flight.filter(|flight| left(deployment, flight, app)) {
+                let returned = flight.alone.get(app) == Some(&true);
+                let version = record.from.filter(|_| returned);
+                return version.map(|version| (deployment.source, version.spec));
+            }
             let version = match deployment.update.state {
                 State::Probing | State::Soaking => record.to,
                 State::Switching if had_its_turn() => record.to,

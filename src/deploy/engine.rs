@@ -10,6 +10,7 @@ use std::sync::{Arc, PoisonError};
 use crate::disk::{DiskError, durable};
 use crate::engine::filter::Filter;
 use crate::engine::options::{CreateOptions, HealthOptions};
+use crate::engine::prune::{Kept, Pruned};
 use crate::engine::pull::Reach;
 use crate::engine::view::ContainerView;
 use crate::engine::{Engine, EngineError};
@@ -33,6 +34,9 @@ use super::watch::{Watcher, of_exit};
 const LOCK_TARGET: &str = "/run/dunlin/update.lock";
 /// The environment variable that says so.
 const LOCK_VARIABLE: &str = "DUNLIN_UPDATE_LOCK";
+
+/// With less than this free, bytes, a start that fails is the disk's fault.
+const NO_ROOM_BYTES: u64 = 256 << 10;
 
 /// The pin under which the store keeps the images of apps.
 const PIN: &str = "apps";
@@ -195,7 +199,12 @@ impl Hands for EngineHands {
     fn start(&self, id: &ContainerId) -> Result<(), Failure> {
         match self.engine.start(&id.hex(), None) {
             Ok(_) => Ok(()),
-            Err(error) if error.refusal().is_some() => Err(Failure::new(Reason::StartFailed, error.to_string())),
+            Err(error) if error.refusal().is_some() => {
+                // A full disk shows in many ways; none of them is the version's fault.
+                let full = self.engine.store().free().is_ok_and(|free| free < NO_ROOM_BYTES);
+                let code = if full { Reason::Disk } else { Reason::StartFailed };
+                Err(Failure::new(code, error.to_string()))
+            }
             Err(error) => Err(on(id, &error)),
         }
     }
@@ -234,6 +243,26 @@ impl Hands for EngineHands {
 
     fn save(&self, volumes: &[String], tag: &str) -> Result<(), Failure> {
         self.engine.snapshot_save(volumes, tag).map_err(|error| failure(&error))
+    }
+
+    fn tidy(&self, full: bool) -> Result<(), Failure> {
+        let mark = self.engine.layout().full();
+        if !full {
+            // It is not there where the device was restarted meanwhile.
+            let _ = std::fs::remove_file(mark);
+            return Ok(());
+        }
+        let marked = std::fs::write(&mark, "").map_err(EngineError::io("write", &mark));
+        marked.map_err(|error| failure(&error))?;
+        let kept = kept(&self.engine).map_err(|error| failure(&EngineError::Disk(error)))?;
+        let mut pruned = Pruned::default();
+        let done = self.engine.prune_images(true, &kept, &|_| true, &mut pruned);
+        crate::info!(
+            "{} images removed, {} bytes are free again",
+            pruned.images.len(),
+            pruned.bytes
+        );
+        done.map_err(|error| failure(&error))
     }
 
     fn restore(&self, tag: &str) -> Result<(), Failure> {
@@ -276,6 +305,20 @@ pub fn latest(engine: &Engine, image: &str, signed: bool) -> Result<Digest, Fail
 pub fn app_containers(engine: &Engine) -> Result<Vec<Container>, Failure> {
     let views = engine.list(&Filter::default(), Unix(0)).map_err(|e| failure(&e))?;
     Ok(views.iter().filter_map(container).collect())
+}
+
+/// What the agent's sets name: its apps run, or are what a rollback goes back to.
+pub fn kept(engine: &Engine) -> Result<Kept, DiskError> {
+    let mut kept = Kept {
+        label: LABEL_APP.to_owned(),
+        ..Kept::default()
+    };
+    for one in files::known_apps(&engine.layout().agent())? {
+        kept.images.extend(one.image);
+        let sources = one.app.volumes.iter().filter_map(|text| parse_volume(text).ok());
+        kept.volumes.extend(sources.map(|volume| volume.source));
+    }
+    Ok(kept)
 }
 
 fn container(view: &ContainerView) -> Option<Container> {

@@ -1,22 +1,17 @@
-//! A world for tests: containers that behave as told, time that jumps, an agent that dies where told.
+//! Containers, images and volumes for tests: they behave as told and outlive the agent.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroU64;
-use std::panic::AssertUnwindSafe;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard};
 
 use crate::types::app::App;
-use crate::types::deployment::{BytesMoved, Reason, Record, State};
+use crate::types::deployment::{BytesMoved, Reason};
 use crate::types::digest::Digest;
-use crate::types::health::{Health, HealthStatus};
+use crate::types::health::HealthStatus;
 use crate::types::ids::ContainerId;
-use crate::types::time::{Mono, Unix};
+use crate::types::time::Unix;
 
-use super::core::{Command, Conditions, Core, Input, Now, Out, Report, Settings, Wish};
-use super::files::Source;
 use super::hands::{Cancel, Container, Ended, Failure, Fetched, Hands, Phase, Seen, Sink};
-use super::{kill, work};
 
 /// How a version behaves; told by its image's tag: `good`, `sick`, `exit-MS-CODE`, `oom-MS`, `nostart`, `sickafter-MS`, `once`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -100,6 +95,19 @@ impl Fake {
         std::mem::take(&mut self.state().log)
     }
 
+    /// Kills the monitor of an app's running container, and with it whatever runs in there.
+    pub fn lose_monitor(&self, app: &str) -> ContainerId {
+        let mut state = self.state();
+        let found = state
+            .beings
+            .iter_mut()
+            .find(|(_, being)| being.container.app == app && being.running.is_some());
+        let (id, being) = found.expect("it runs");
+        being.running = None;
+        being.container.phase = Phase::Lost;
+        *id
+    }
+
     /// Removes every container behind the agent's back.
     pub fn lose_containers(&self) {
         self.state().beings.clear();
@@ -128,7 +136,12 @@ impl Fake {
         (written, state.saved.len())
     }
 
-    fn power_cut(&self) {
+    /// The time from now on.
+    pub fn set_now(&self, now: u64) {
+        self.state().now = now;
+    }
+
+    pub fn power_cut(&self) {
         for being in self.state().beings.values_mut() {
             if being.running.take().is_some() {
                 being.container.phase = Phase::Lost;
@@ -137,7 +150,7 @@ impl Fake {
     }
 
     /// The next change of any container after `from`, and until `to` the changes themselves.
-    fn next_change(&self) -> Option<u64> {
+    pub fn next_change(&self) -> Option<u64> {
         let state = self.state();
         state
             .beings
@@ -146,7 +159,7 @@ impl Fake {
             .min()
     }
 
-    fn changes(&self, now: u64) -> Vec<(ContainerId, Seen)> {
+    pub fn changes(&self, now: u64) -> Vec<(ContainerId, Seen)> {
         let mut state = self.state();
         state.now = now;
         let mut changes = Vec::new();
@@ -315,6 +328,15 @@ impl Hands for Fake {
         if being.running.is_some() {
             return Ok(());
         }
+        let image = being.container.image;
+        let named = state.images.iter().find(|(_, digest)| Some(**digest) == image);
+        let key = named.map(|(name, _)| format!("start {name}")).unwrap_or_default();
+        if let Some(failure) = state.faults.get_mut(&key).and_then(VecDeque::pop_front) {
+            return Err(failure);
+        }
+        let Some(being) = state.beings.get_mut(id) else {
+            return Err(Failure::gone(id));
+        };
         if being.manner == Manner::DoesNotStart {
             return Err(Failure::new(Reason::StartFailed, "exec: not found"));
         }
@@ -417,6 +439,11 @@ impl Hands for Fake {
         Ok(())
     }
 
+    fn tidy(&self, full: bool) -> Result<(), Failure> {
+        self.state().log.push(format!("tidy {full}"));
+        Ok(())
+    }
+
     fn forget(&self, keep: &[String]) -> Result<(), Failure> {
         self.state().saved.retain(|(_, tag), _| keep.contains(tag));
         Ok(())
@@ -435,288 +462,5 @@ impl Hands for Fake {
         drop(state);
         sink(*id, seen);
         Ok(())
-    }
-}
-
-/// How the agent dies.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Death {
-    /// Its process is killed; containers go on.
-    Killed,
-    /// The power fails.
-    PowerCut,
-}
-
-/// A device with its deployer.
-pub struct World {
-    pub fake: Arc<Fake>,
-    pub dir: PathBuf,
-    pub core: Option<Core>,
-    pub now: u64,
-    pub boots: u32,
-    /// Every record that was reported, in order.
-    pub records: Vec<Record>,
-    pub events: Vec<crate::types::document::Event>,
-    pub settings: Settings,
-    pub conditions: Conditions,
-    queue: VecDeque<Input>,
-}
-
-impl World {
-    pub fn new(name: &str) -> World {
-        // In memory where there is such a folder: these tests are about order, not about this disk.
-        let memory = PathBuf::from("/dev/shm");
-        let base = if memory.is_dir() { memory } else { std::env::temp_dir() };
-        let dir = base.join(format!("dunlin-deploy-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&dir);
-        let settings = Settings {
-            device: "gw-1".into(),
-            budget: None,
-            default_memory: 64 << 20,
-            pinned: false,
-            probe_timeout: 300_000,
-            pull_attempts: 10,
-        };
-        World {
-            fake: Arc::default(),
-            dir,
-            core: None,
-            now: 1 << 40,
-            boots: 0,
-            records: Vec::new(),
-            events: Vec::new(),
-            settings,
-            conditions: Conditions {
-                synchronised: true,
-                ..Conditions::default()
-            },
-            queue: VecDeque::new(),
-        }
-    }
-
-    fn clock(&self) -> Now {
-        Now {
-            mono: Mono(self.now),
-            unix: Unix(self.now),
-            dice: 0,
-        }
-    }
-
-    /// Starts the agent: `Err` when it died on the way.
-    pub fn boot(&mut self) -> Result<(), ()> {
-        let found = self.fake.containers().unwrap();
-        let (boot, now) = (format!("boot-{}", self.boots), self.clock());
-        self.fake.state().now = self.now;
-        let (settings, conditions, dir) = (self.settings.clone(), self.conditions.clone(), self.dir.clone());
-        let result = catch(|| Core::boot(settings, conditions, &dir, found, &boot, now).unwrap())?;
-        self.core = Some(result.0);
-        self.carry_out(result.1)
-    }
-
-    pub fn apply(&mut self, wish: Wish) -> Result<(), ()> {
-        self.queue.push_back(Input::Command(Command::Apply(Box::new(wish))));
-        self.drain()
-    }
-
-    pub fn command(&mut self, command: Command) -> Result<(), ()> {
-        self.queue.push_back(Input::Command(command));
-        self.drain()
-    }
-
-    fn drain(&mut self) -> Result<(), ()> {
-        while let Some(input) = self.queue.pop_front() {
-            let now = self.clock();
-            let Some(core) = self.core.as_mut() else { return Ok(()) };
-            let out = catch(AssertUnwindSafe(|| core.handle(input, now)))?;
-            self.carry_out(out)?;
-        }
-        Ok(())
-    }
-
-    fn carry_out(&mut self, out: Vec<Out>) -> Result<(), ()> {
-        for one in out {
-            match one {
-                Out::Report(Report::Deployment(deploy)) => {
-                    if self.records.last() != Some(&deploy.record) {
-                        self.records.push(deploy.record);
-                    }
-                }
-                Out::Report(Report::Event(event)) => self.events.push(event),
-                Out::Report(Report::Apps(_)) => {}
-                Out::Watch(id) => {
-                    let seen: Arc<Mutex<Vec<(ContainerId, Seen)>>> = Arc::default();
-                    let into = seen.clone();
-                    self.fake
-                        .watch(&id, Arc::new(move |id, seen| into.lock().unwrap().push((id, seen))))
-                        .unwrap();
-                    let seen = std::mem::take(&mut *seen.lock().unwrap());
-                    self.queue
-                        .extend(seen.into_iter().map(|(id, seen)| Input::Seen(id, seen)));
-                }
-                Out::Job(job) => {
-                    let fake = self.fake.clone();
-                    let mut progress = Vec::new();
-                    let done = catch(AssertUnwindSafe(|| {
-                        work::run(job, &*fake, &mut |ticket, bytes| {
-                            progress.push(Input::Progress(ticket.clone(), bytes))
-                        })
-                    }))?;
-                    self.queue.extend(progress);
-                    self.queue.push_back(Input::Done(done));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Lets up to `ms` milliseconds pass.
-    pub fn pass(&mut self, ms: u64) -> Result<(), ()> {
-        let end = self.now + ms;
-        self.pass_until(end, |_| false)
-    }
-
-    /// Lets time pass until no deployment is under way, at the most an hour.
-    pub fn settle(&mut self) -> Result<(), ()> {
-        let end = self.now + 3_600_000;
-        self.drain()?;
-        self.pass_until(end, World::is_idle)?;
-        assert!(
-            self.is_idle(),
-            "not settled after an hour: {:?}",
-            self.core.as_ref().map(|core| &core.journal.active)
-        );
-        Ok(())
-    }
-
-    fn is_idle(&self) -> bool {
-        self.queue.is_empty()
-            && self
-                .core
-                .as_ref()
-                .is_some_and(|core| core.journal.active.is_empty() && core.busy.is_empty())
-    }
-
-    fn pass_until(&mut self, end: u64, done: impl Fn(&World) -> bool) -> Result<(), ()> {
-        self.drain()?;
-        for _ in 0..20_000 {
-            if done(self) {
-                return Ok(());
-            }
-            let deadline = self
-                .core
-                .as_ref()
-                .and_then(|core| core.deadline(Mono(self.now)))
-                .map(|at| at.0);
-            let next = [deadline, self.fake.next_change()]
-                .into_iter()
-                .flatten()
-                .min()
-                .unwrap_or(end)
-                .max(self.now);
-            if next > end {
-                self.now = end;
-                self.fake.state().now = end;
-                return Ok(());
-            }
-            self.now = next.max(self.now);
-            let changes = self.fake.changes(self.now);
-            if changes.is_empty() {
-                self.queue.push_back(Input::Tick);
-            }
-            self.queue
-                .extend(changes.into_iter().map(|(id, seen)| Input::Seen(id, seen)));
-            self.drain()?;
-            if next == end {
-                return Ok(());
-            }
-            if deadline == Some(next) {
-                let again = self.core.as_ref().and_then(|core| core.deadline(Mono(self.now)));
-                if again.is_some_and(|at| at.0 <= self.now) {
-                    // Whoever asks for the same time again would spin in the real world.
-                    self.now += 1;
-                }
-            }
-        }
-        panic!(
-            "no end in sight: {:?}",
-            self.core.as_ref().map(|core| &core.journal.active)
-        );
-    }
-
-    /// The agent is gone; so are the running containers when the power failed.
-    pub fn die(&mut self, death: Death) {
-        self.core = None;
-        self.queue.clear();
-        if death == Death::PowerCut {
-            self.boots += 1;
-            self.fake.power_cut();
-        }
-        self.now += 1_000;
-    }
-
-    /// The last reported record's state and reason.
-    pub fn end(&self) -> (State, Option<Reason>) {
-        let last = self.records.last().expect("no record was reported");
-        (last.state, last.reason.as_ref().map(|cause| cause.code))
-    }
-
-    /// The states that were reported, without repetitions in a row.
-    pub fn states(&self) -> Vec<State> {
-        let mut states: Vec<State> = self.records.iter().map(|record| record.state).collect();
-        states.dedup();
-        states
-    }
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.dir);
-    }
-}
-
-/// Runs something that may reach the armed kill point.
-fn catch<T>(work: impl FnOnce() -> T) -> Result<T, ()> {
-    match std::panic::catch_unwind(AssertUnwindSafe(work)) {
-        Ok(value) => Ok(value),
-        Err(payload) if payload.is::<kill::rehearsal::Died>() => Err(()),
-        Err(payload) => std::panic::resume_unwind(payload),
-    }
-}
-
-/// An app whose behaviour is `tag`, with a health check, a soak of ten seconds.
-pub fn app(name: &str, tag: &str) -> App {
-    let text = format!(
-        "name='{name}'\nimage='r.example/{name}:{tag}'\n[health]\ntcp={{port=80}}\ninterval='100ms'\ntimeout='100ms'\n\
-         start_interval='100ms'\n[update]\nsoak='10s'\n"
-    );
-    crate::types::read::toml(&text).unwrap()
-}
-
-/// The same, waiting for others.
-pub fn app_after(name: &str, tag: &str, depends_on: &[&str]) -> App {
-    App {
-        depends_on: depends_on.iter().map(|one| (*one).to_owned()).collect(),
-        ..app(name, tag)
-    }
-}
-
-/// The same without a health check.
-pub fn app_unchecked(name: &str, tag: &str) -> App {
-    App {
-        health: None::<Health>,
-        ..app(name, tag)
-    }
-}
-
-/// The fleet's wish for these apps.
-pub fn wish(generation: u64, apps: Vec<App>) -> Wish {
-    Wish {
-        source: Source::Fleet,
-        label: "d/gw-1".into(),
-        activity: format!("activity-{generation}"),
-        generation,
-        rollout: None,
-        retry: Vec::new(),
-        apps,
     }
 }

@@ -7,6 +7,7 @@
 //!   set-SOURCE       the committed set of one source: what runs after a power cut
 //!   previous-SOURCE  the committed set before that
 //!   next-SOURCE      the set that a deployment brings, complete from STAGED on; it becomes `set-SOURCE` by a rename
+//!   room             bytes that are given up when the disk is full, so that a way back and its record have some
 //!   locks/APP        what the app locks to hold its update back; its container sees it
 //! ```
 //!
@@ -19,7 +20,7 @@ use crate::disk::{DiskError, durable};
 use crate::plan::quarantine::Quarantine;
 use crate::plan::update::Update;
 use crate::types::app::App;
-use crate::types::bounds::FINAL_RECORDS;
+use crate::types::bounds::{AGENT_ROOM_BYTES, FINAL_RECORDS};
 use crate::types::deployment::{self, State};
 use crate::types::digest::Digest;
 use crate::types::document::Rollout;
@@ -277,7 +278,11 @@ impl Files {
 
     /// Writes the journal; `step` names its kill points.
     pub fn write_journal(&mut self, journal: &Journal, sync: bool, step: Step) -> Result<(), DiskError> {
-        self.journal.write(journal, sync, step)
+        match self.journal.write(journal, sync, step) {
+            // Where nothing is changed in place, also this needs room.
+            Err(error) if error.is_full() && self.give_room() => self.journal.write(journal, sync, step),
+            result => result,
+        }
     }
 
     /// Writes the history, synced. The oldest final records go until it fits.
@@ -287,6 +292,7 @@ impl Files {
         loop {
             match self.history.write(history, true, step) {
                 Err(DiskError::TooLarge { .. }) if history.finals.len() > 1 => drop(history.finals.remove(0)),
+                Err(error) if error.is_full() && self.give_room() => {}
                 result => return result,
             }
         }
@@ -331,7 +337,10 @@ impl Files {
         // Kept for `app rollback`; a disk without room for one more name must not hold up the commit.
         let _ = std::fs::remove_file(&previous);
         let _ = std::fs::hard_link(&set, &previous);
-        durable::rename(&self.next(source), &set)?;
+        match durable::rename(&self.next(source), &set) {
+            Err(error) if error.is_full() && self.give_room() => durable::rename(&self.next(source), &set)?,
+            result => result?,
+        }
         kill::point("set-commit-after");
         Ok(())
     }
@@ -342,6 +351,27 @@ impl Files {
             return false;
         };
         matches!(file.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock))
+    }
+
+    /// Takes [`AGENT_ROOM_BYTES`] of the disk, where there is plenty, so that they can be given up when it is full.
+    pub fn keep_room(&self) {
+        let path = self.dir.join("room");
+        let plenty = || crate::sys::fs::open_dir(&self.dir).and_then(crate::sys::fs::space);
+        if path.exists() || !plenty().is_ok_and(|space| space.bytes >= 8 * AGENT_ROOM_BYTES) {
+            return;
+        }
+        let written = super::slots::preallocate(&path, AGENT_ROOM_BYTES);
+        if let Err(error) = written {
+            crate::warn!("{error}");
+            let _ = std::fs::remove_file(&path);
+        }
+    }
+
+    /// Gives the bytes of [`Files::keep_room`] back to the disk; false when they are given up already.
+    pub fn give_room(&self) -> bool {
+        let given = std::fs::remove_file(self.dir.join("room")).is_ok();
+        // Some file systems let blocks go only with the folder's change.
+        given && durable::sync_dir(&self.dir).is_ok()
     }
 
     /// Removes the lock file of an app that is not here any more.

@@ -64,6 +64,10 @@ pub trait Hands: Send + Sync + 'static {
     /// Puts everything that is saved under a tag in the place of its volume; what was saved is gone then.
     fn restore(&self, tag: &str) -> Result<(), Failure>;
 
+    /// The disk is at its reserve: removes what nothing needs (no app, no way back, no container, no pin), and lets no log grow until it
+    /// is called with false.
+    fn tidy(&self, full: bool) -> Result<(), Failure>;
+
     /// Removes everything that is saved under other tags than these.
     fn forget(&self, keep: &[String]) -> Result<(), Failure>;
 

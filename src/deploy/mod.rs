@@ -5,20 +5,28 @@
 //! the journal, [`work`] does the jobs through [`hands`], [`Deployer`] is the thread around them.
 
 mod accept;
+mod alone;
 mod boot;
 mod care;
 pub mod core;
+#[cfg(test)]
+mod degraded;
 pub mod engine;
 #[cfg(test)]
 mod fake;
 pub mod files;
 mod gate;
 pub mod hands;
+#[cfg(test)]
+mod holding;
+#[cfg(test)]
+mod independent;
 pub mod kill;
 mod locks;
 #[cfg(test)]
 mod rehearsal;
 mod report;
+mod room;
 mod save;
 #[cfg(test)]
 mod scenarios;
@@ -29,6 +37,8 @@ mod thread;
 mod trial;
 mod watch;
 pub mod work;
+#[cfg(test)]
+mod world;
 
 pub use core::{Command, Conditions, Report, Settings, Wish};
 pub use engine::EngineHands;

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use crate::types::app::App;
 use crate::types::deployment::State;
 
-use super::fake::{Death, World, app, app_after, wish};
 use super::kill::{self, POINTS};
+use super::world::{Death, World, app, app_after, wish};
 
 /// A way to go: what runs before, what is wanted, how it ends when nobody dies.
 struct Way {
@@ -27,6 +27,21 @@ fn saving(tag: &str) -> App {
     web.update.volumes = crate::types::app::VolumePolicy::Snapshot;
     web.volumes = vec!["data:/data".into()];
     web
+}
+
+fn alone(tag: &str) -> App {
+    let mut web = saving(tag);
+    web.update.independent = true;
+    web
+}
+
+/// What runs at the end of a way when nobody dies.
+fn outcome(way: &Way) -> Vec<App> {
+    match way.end {
+        State::Committed if way.name.starts_with("alone") => vec![app("db", "good-2"), alone("good-1")],
+        State::Committed => (way.after)(),
+        _ => (way.before)(),
+    }
 }
 
 const WAYS: &[Way] = &[
@@ -127,6 +142,18 @@ const WAYS: &[Way] = &[
         end: State::RolledBack,
     },
     Way {
+        name: "alone-fails",
+        before: || vec![app("db", "good-1"), alone("good-1")],
+        after: || vec![app("db", "good-2"), alone("sick")],
+        end: State::Committed,
+    },
+    Way {
+        name: "alone-soak-fails",
+        before: || vec![app("db", "good-1"), alone("good-1")],
+        after: || vec![app("db", "good-2"), alone("exit-4000-1")],
+        end: State::Committed,
+    },
+    Way {
         name: "refused",
         before: || vec![app("web", "good-1")],
         after: || vec![app_after("web", "good-1", &["gone"])],
@@ -184,9 +211,8 @@ fn go(way: &Way, point: &str, n: u32, death: Death) {
     world.apply(wish(2, (way.after)())).unwrap();
     world.settle().unwrap();
     world.pass(1_000).unwrap();
-    let (old, new) = (listing(&(way.before)()), listing(&(way.after)()));
     let now = world.fake.listing();
-    assert_eq!(now, if way.end == State::Committed { new } else { old }, "{case}");
+    assert_eq!(now, listing(&outcome(way)), "{case}");
     let core = world.core.as_ref().unwrap();
     let last = core
         .finals()
@@ -210,14 +236,14 @@ fn go(way: &Way, point: &str, n: u32, death: Death) {
     let quarantined = core.quarantine().entries().len();
     assert_eq!(
         quarantined,
-        usize::from(way.end == State::RolledBack),
+        usize::from(way.end == State::RolledBack || way.name.starts_with("alone")),
         "{case}: quarantine"
     );
     for name in ["next-fleet", "next-local"] {
         assert!(!world.dir.join(name).exists(), "{case}: `{name}` is left behind");
     }
-    if way.name.starts_with("saved") {
-        let last = if way.end == State::Committed {
+    if way.name.starts_with("saved") || way.name.starts_with("alone") {
+        let last = if way.name == "saved" && way.end == State::Committed {
             &["good-1", "good-2"][..]
         } else {
             &["good-1"]
@@ -314,12 +340,7 @@ fn dying_again_and_again_at_the_start_ends_well_too() {
             world.boot().unwrap();
             world.settle().unwrap();
             world.pass(1_000).unwrap();
-            let expected = if way.end == State::Committed {
-                (way.after)()
-            } else {
-                (way.before)()
-            };
-            assert_eq!(world.fake.listing(), listing(&expected), "{} {point}", way.name);
+            assert_eq!(world.fake.listing(), listing(&outcome(way)), "{} {point}", way.name);
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use crate::plan::admission::written_volumes;
 use crate::plan::reconcile::Step;
-use crate::types::deployment::{Cause, State};
+use crate::types::deployment::{Cause, Reason, State};
 use crate::types::digest::Digest;
 
 use super::core::{Core, Now};
@@ -40,7 +40,7 @@ impl Core {
             notes.saved.push(app.to_owned());
             if let Err(error) = self.write_journal(true, files::SAVE) {
                 self.disk_event(&error, now);
-                let cause = Cause::new(crate::types::deployment::Reason::Disk, error.to_string());
+                let cause = Cause::new(Reason::Disk, error.to_string());
                 self.turn_back(source, app, cause, now);
                 return false;
             }
@@ -53,9 +53,9 @@ impl Core {
 
     pub(super) fn saved(&mut self, app: &str, back: bool, result: Result<(), Failure>, now: Now) {
         self.busy.remove(app);
-        let source = self
-            .flying(app)
-            .filter(|source| (self.state(*source) == Some(State::RollingBack)) == back);
+        let goes_back = |source: Source| self.state(source) == Some(State::RollingBack) || self.is_alone(source, app);
+        let source = self.flying(app).filter(|source| goes_back(*source) == back);
+        let alone = source.is_some_and(|source| self.is_alone(source, app));
         if let Some(source) = source
             && let Some(flight) = self.flights.get_mut(&source)
             && matches!(flight.steps.get(flight.at), Some(Step::Save(name)) if name == app)
@@ -64,13 +64,16 @@ impl Core {
             match result {
                 Ok(()) => flight.at += 1,
                 Err(failure) if back && flight.step_tries < STOP_TRIES => {
+                    if failure.cause.code == Reason::Disk {
+                        self.files.give_room();
+                    }
                     crate::warn!("bring the volumes of app `{app}` back: {}", failure.cause);
                     flight.retry_at = Some(now.mono.plus(1_000));
                 }
                 Err(failure) => {
                     let text = format!("the volumes of app `{app}`: {}", failure.cause.detail);
                     let cause = Cause::new(failure.cause.code, text);
-                    if back {
+                    if back && !alone {
                         flight.at += 1;
                         self.restore_failed(source, cause);
                     } else {

@@ -203,6 +203,13 @@ fn read_slot<T: Body>(file: &File, path: &Path, slot: usize) -> Result<Read<T>, 
     }
 }
 
+/// Makes a file of `bytes` zeros whose blocks are allocated; durable when it returns, and half there at the worst.
+pub fn preallocate(path: &Path, bytes: u64) -> Result<(), DiskError> {
+    let file = File::create(path).map_err(DiskError::io("create", path))?;
+    fill(&file, 0, bytes).map_err(DiskError::io("preallocate", path))?;
+    file.sync_all().map_err(DiskError::io("sync", path))
+}
+
 /// Makes the file under a temporary name and moves it into place, so that it is never seen half made.
 fn create<T: Body>(path: &Path) -> Result<File, DiskError> {
     let temporary = path.with_extension("new");

@@ -109,23 +109,26 @@ impl Core {
     pub(super) fn run_steps(&mut self, source: Source, now: Now) {
         loop {
             let Some(state) = self.state(source) else { return };
-            if !matches!(state, State::Switching | State::RollingBack) {
-                return;
-            }
-            let back = state == State::RollingBack;
             let Some(flight) = self.flights.get(&source) else {
                 return;
             };
+            // Beyond the switch only apps that left have steps to go.
+            let alone = matches!(state, State::Probing | State::Soaking) && flight.at < flight.steps.len();
+            if !alone && !matches!(state, State::Switching | State::RollingBack) {
+                return;
+            }
             if flight.retry_at.is_some_and(|at| at > now.mono) {
                 return;
             }
             let Some(step) = flight.steps.get(flight.at).cloned() else {
-                return if back {
-                    self.check_restored(source, now)
-                } else {
-                    self.advance(source, Event::Switched, now)
+                return match state {
+                    State::RollingBack => self.check_restored(source, now),
+                    State::Switching => self.advance(source, Event::Switched, now),
+                    _ => {}
                 };
             };
+            let alone = self.is_alone(source, step.app());
+            let back = state == State::RollingBack || alone;
             let finished = match &step {
                 Step::Stop(app) => self.step_stop(source, app, back),
                 Step::Save(app) => self.step_save(source, app, back, now),
@@ -136,6 +139,9 @@ impl Core {
                 return;
             }
             if let Some(flight) = self.flights.get_mut(&source) {
+                if let (true, Step::Start(app)) = (alone, &step) {
+                    flight.alone.insert(app.clone(), true);
+                }
                 flight.at += 1;
                 flight.step_tries = 0;
                 flight.step_since = now.mono;
@@ -329,6 +335,9 @@ impl Core {
     pub(super) fn run_all_steps(&mut self, now: Now) {
         for source in Source::ALL {
             self.run_steps(source, now);
+            // What waited for the steps of an app that left.
+            self.check_probe(source, now);
+            self.check_soak(source, now);
         }
     }
 
@@ -344,7 +353,11 @@ impl Core {
     pub(super) fn start_failed(&mut self, source: Source, app: &str, failure: &Failure, now: Now) {
         let cause = start_failure(app, failure);
         let at_it = |flight: &Flight| matches!(flight.steps.get(flight.at), Some(Step::Start(name)) if name == app);
-        if self.state(source) == Some(State::RollingBack) {
+        let back = self.state(source) == Some(State::RollingBack);
+        if (back || self.is_alone(source, app)) && self.found_room(source, failure, now) {
+            return;
+        }
+        if back {
             self.restore_failed(source, cause);
             if !self.flights.get(&source).is_some_and(at_it) {
                 return;
@@ -363,8 +376,14 @@ impl Core {
         }
     }
 
-    /// Goes back to the old versions because of `app`.
+    /// Goes back to the old versions because of `app`, which goes alone where it is independent.
     pub(super) fn turn_back(&mut self, source: Source, app: &str, cause: Cause, now: Now) {
+        if self.is_alone(source, app) {
+            return self.old_failed(source, app, &cause, now);
+        }
+        if self.leave(source, app, &cause, now) {
+            return;
+        }
         if let Some(active) = self.active_mut(source) {
             active.culprit = Some(app.to_owned());
         }
@@ -407,7 +426,7 @@ impl Core {
             .unwrap_or_default();
         records
             .iter()
-            .filter(|one| one.to.is_some())
+            .filter(|one| one.to.is_some() && !self.is_alone(source, &one.name))
             .map(|one| one.name.clone())
             .collect()
     }
@@ -457,8 +476,14 @@ impl Core {
                 self.look(source, now);
             }
             State::Switching | State::RollingBack => self.run_steps(source, now),
-            State::Probing => self.check_probe(source, now),
-            State::Soaking => self.check_soak(source, now),
+            State::Probing => {
+                self.run_steps(source, now);
+                self.check_probe(source, now);
+            }
+            State::Soaking => {
+                self.run_steps(source, now);
+                self.check_soak(source, now);
+            }
             _ => {}
         }
     }
@@ -479,7 +504,8 @@ impl Core {
                 {
                     times.extend(match soak.verdict(now) {
                         Verdict::Going(at) => at,
-                        // It became due since the last look.
+                        // It became due since the last look; the end waits for whoever goes back.
+                        Verdict::Done if flight.at < flight.steps.len() => None,
                         Verdict::Checkpoint | Verdict::Done => Some(now),
                     });
                 }

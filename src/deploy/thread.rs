@@ -235,7 +235,8 @@ impl From<Failure> for StartError {
 mod tests {
     use std::sync::mpsc::{Receiver, channel};
 
-    use crate::deploy::fake::{Fake, app_unchecked, wish};
+    use crate::deploy::fake::Fake;
+    use crate::deploy::world::{app_unchecked, wish};
     use crate::types::deployment::State;
     use crate::types::time::Span;
 

@@ -19,6 +19,7 @@ impl Core {
         if let Some(flight) = self.flights.get_mut(&source) {
             flight.step_since = now.mono;
         }
+        self.run_steps(source, now);
         self.check_probe(source, now);
     }
 
@@ -65,6 +66,7 @@ impl Core {
         let need = need.map(|one| one.app.update.soak.ms()).max().unwrap_or(0);
         flight.well_once.extend(new);
         flight.soak = Some(Soak::new(need, counted));
+        self.run_steps(source, now);
         self.check_soak(source, now);
         // Others whose turn waited for the steps and probes of this one.
         for other in Source::ALL.into_iter().filter(|other| *other != source) {
@@ -88,6 +90,7 @@ impl Core {
         match soak.verdict(now.mono) {
             Verdict::Going(_) => {}
             Verdict::Checkpoint => self.checkpoint(source, now),
+            Verdict::Done if flight.at < flight.steps.len() => {}
             Verdict::Done => self.commit(source, now),
         }
     }

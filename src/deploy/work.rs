@@ -76,6 +76,8 @@ pub enum Job {
         /// The tag.
         tag: String,
     },
+    /// The disk is at its reserve, or no more.
+    Tidy(bool),
     /// Remove what is saved under other tags.
     Forget(Vec<String>),
     /// Make the container of a committed app again, because it is gone; fetch its image where that is gone too.
@@ -113,6 +115,8 @@ pub enum Done {
     Removed(String, ContainerId, Result<(), Failure>),
     /// Of [`Job::Save`], and of [`Job::Restore`], which is the way back.
     Saved(String, bool, Result<(), Failure>),
+    /// Of [`Job::Tidy`].
+    Tidied(Result<(), Failure>),
     /// Of [`Job::Forget`].
     Forgotten(Result<(), Failure>),
     /// Of [`Job::Mend`].
@@ -187,6 +191,7 @@ pub fn run(job: Job, hands: &dyn Hands, progress: &mut dyn FnMut(&Ticket, BytesM
             kill::point("restore-after");
             Done::Saved(app, true, result)
         }
+        Job::Tidy(full) => Done::Tidied(hands.tidy(full)),
         Job::Forget(keep) => {
             kill::point("forget-before");
             Done::Forgotten(hands.forget(&keep))

@@ -25,6 +25,7 @@
 //! <run>/                          cleared by a reboot
 //!   keeper.sock  keeper.lock  agent.sock
 //!   c/ID/{monitor.sock,state,…}   one folder per started container
+//!   full                          the disk is at its reserve: no log grows
 //!   mounts/HEX/merged             where an image is mounted
 //! ```
 
@@ -161,6 +162,11 @@ impl Layout {
     /// The agent's control socket.
     pub fn agent_socket(&self) -> PathBuf {
         self.run.join("agent.sock")
+    }
+
+    /// A file that is there while the disk is at its reserve: no log grows.
+    pub fn full(&self) -> PathBuf {
+        self.run.join("full")
     }
 
     /// Images that are mounted.

@@ -41,6 +41,8 @@ const HEAD: usize = 30 + 1 + 6 + 1 + 1 + 1 + 1;
 pub struct Writer {
     dir: PathBuf,
     limits: LogLimits,
+    /// While this file is there, no log grows.
+    full: PathBuf,
     file: Option<File>,
     size: u64,
     lost: u64,
@@ -52,7 +54,8 @@ pub struct Writer {
 
 impl Writer {
     /// Goes on with the logs in `dir`, which is made when missing. Errors show when something is written.
-    pub fn new(dir: PathBuf, limits: LogLimits) -> Writer {
+    /// While there is a file at `full`, they do not grow: what is oldest goes sooner.
+    pub fn new(dir: PathBuf, limits: LogLimits, full: PathBuf) -> Writer {
         let limits = LogLimits {
             file_bytes: limits.file_bytes.max(LOG_FILE_BYTES_MIN),
             files: limits.files.clamp(1, LOG_FILES_MAX),
@@ -61,6 +64,7 @@ impl Writer {
         Writer {
             dir,
             limits,
+            full,
             file: None,
             size: 0,
             lost: 0,
@@ -137,7 +141,9 @@ impl Writer {
             Some(file) => file,
             None => self.open()?,
         };
-        if self.size > 0 && self.size + wanted > self.limits.file_bytes {
+        // Looked for only where another block of the smallest log begins.
+        let full = || self.size / LOG_FILE_BYTES_MIN < (self.size + wanted) / LOG_FILE_BYTES_MIN && self.full.exists();
+        if self.size > 0 && (self.size + wanted > self.limits.file_bytes || full()) {
             drop(file);
             self.rotate()?;
             file = self.open()?;
@@ -281,7 +287,8 @@ mod tests {
     }
 
     fn writer(dir: &Dir, file_bytes: u64, files: u32) -> Writer {
-        Writer::new(dir.0.clone(), LogLimits { file_bytes, files })
+        let full = dir.0.join("disk-is-full");
+        Writer::new(dir.0.clone(), LogLimits { file_bytes, files }, full)
     }
 
     #[test]
@@ -363,6 +370,25 @@ mod tests {
         }
         assert_eq!(files(&single.0).len(), 1);
         assert!(fs::metadata(file_path(&single.0, 0)).unwrap().len() <= LOG_FILE_BYTES_MIN);
+    }
+
+    #[test]
+    fn logs_do_not_grow_while_the_disk_is_at_its_reserve() {
+        let dir = Dir::new("reserve");
+        let mut log = writer(&dir, 1 << 20, 2);
+        let mut say = |lines| (0..lines).for_each(|_| log.write(Stream::Stdout, NOW, &[b'x'; 999]));
+        let size = || -> u64 { files(&dir.0).iter().map(|path| fs::metadata(path).unwrap().len()).sum() };
+        say(300);
+        let before = size();
+        assert!(before > 300_000);
+        fs::write(dir.0.join("disk-is-full"), "").unwrap();
+        say(20);
+        assert!(size() <= before + 2 * LOG_FILE_BYTES_MIN, "{before} {}", size());
+        say(300);
+        assert!(size() <= 2 * LOG_FILE_BYTES_MIN, "{}", size());
+        fs::remove_file(dir.0.join("disk-is-full")).unwrap();
+        say(300);
+        assert!(size() > 300_000);
     }
 
     #[test]

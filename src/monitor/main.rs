@@ -151,7 +151,11 @@ impl Monitor {
             life: Life::new(config.restart),
             group: config.tree.container(&config.id),
             run: Run::none(&epoll).map_err(|error| failed("prepare", error))?,
-            log: Writer::new(config.data_dir.join(wire::LOG), config.log),
+            log: Writer::new(
+                config.data_dir.join(wire::LOG),
+                config.log,
+                config.run_dir.join(wire::FULL),
+            ),
             execs: Execs::new(),
             prober: config.health.as_ref().map(|health| Prober::new(health, now)),
             memory: MemoryEvents::none(),

@@ -35,6 +35,8 @@ pub const STATE: &str = "state";
 pub const EXIT: &str = "exit";
 /// Name of the log directory in a container's data directory.
 pub const LOG: &str = "log";
+/// From a container's run-time folder: the file that is there while the disk is at its reserve (`disk::layout`).
+pub const FULL: &str = "../../full";
 
 /// Bytes of data in one frame at the most.
 pub const DATA_BYTES: usize = 8 << 10;

@@ -59,6 +59,15 @@ pub enum Step {
     Start(String),
 }
 
+impl Step {
+    /// The app that it is about.
+    pub fn app(&self) -> &str {
+        match self {
+            Step::Stop(app) | Step::Await(app) | Step::Save(app) | Step::Start(app) => app,
+        }
+    }
+}
+
 /// The way from the current to the wanted set.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Plan {

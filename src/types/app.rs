@@ -322,7 +322,7 @@ pub fn set_problems(apps: &[App], at: &str, pinned: bool) -> Vec<Problem> {
         });
         return found;
     }
-    let names: BTreeSet<&str> = apps.iter().map(|a| a.name.as_str()).collect();
+    let names: BTreeMap<&str, bool> = apps.iter().map(|a| (a.name.as_str(), a.update.independent)).collect();
     let mut seen = BTreeSet::new();
     for (i, app) in apps.iter().enumerate() {
         let path = format!("{at}[{i}]");
@@ -334,12 +334,17 @@ pub fn set_problems(apps: &[App], at: &str, pinned: bool) -> Vec<Problem> {
             });
         }
         for (k, other) in app.depends_on.iter().enumerate() {
-            if !names.contains(other.as_str()) {
-                found.push(Problem {
-                    path: format!("{path}.depends_on[{k}]"),
-                    text: format!("no app `{other}` in this set"),
-                });
-            }
+            let text = match names.get(other.as_str()) {
+                None => format!("no app `{other}` in this set"),
+                Some(true) if !app.update.independent => {
+                    format!("`{other}` is independent: only independent apps may depend on it")
+                }
+                Some(_) => continue,
+            };
+            found.push(Problem {
+                path: format!("{path}.depends_on[{k}]"),
+                text,
+            });
         }
     }
     if let Some(cycle) = dependency_cycle(apps) {
@@ -454,6 +459,22 @@ lock     = true
             assert!(paths.iter().any(|p| p == expected), "{expected} in {paths:?}");
         }
         assert!(!paths.contains(&"apps[0].ports[1]".to_owned()));
+    }
+
+    #[test]
+    fn nothing_atomic_depends_on_an_independent_app() {
+        for (dependent, dependency, allowed) in [
+            (false, false, true),
+            (true, false, true),
+            (true, true, true),
+            (false, true, false),
+        ] {
+            let (mut web, mut db) = (app("web", &["db"]), app("db", &[]));
+            web.update.independent = dependent;
+            db.update.independent = dependency;
+            let problems = set_problems(&[web, db], "apps", false);
+            assert_eq!(problems.is_empty(), allowed, "{dependent} {dependency}: {problems:?}");
+        }
     }
 
     #[test]

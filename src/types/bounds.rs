@@ -221,6 +221,8 @@ pub const FEED_PIPE_BYTES: usize = 128 << 10;
 pub const DISK_RESERVE_BYTES: u64 = 64 << 20;
 /// Bytes of an app's volumes that are copied before an update, where the file system cannot share them: the app stands still meanwhile.
 pub const SNAPSHOT_BYTES: u64 = 1 << 30;
+/// Bytes that the deployer keeps for itself, for a way back on a full disk.
+pub const AGENT_ROOM_BYTES: u64 = 1 << 20;
 /// Progress events of a pull that wait for whoever shows them.
 pub const PROGRESS_QUEUE: usize = 64;
 /// Inputs of the deployer that wait for its thread (events of every app, a few of each).

@@ -118,14 +118,14 @@ pub struct Rollout {
 const RATE_MIN: u64 = 1024;
 
 impl Rollout {
-    /// Bytes per second of its pulls; `Err` where what stands there is no rate.
-    pub fn rate(&self) -> Result<Option<NonZeroU64>, ()> {
+    /// Bytes per second of its pulls; the error says what should stand there.
+    pub fn rate(&self) -> Result<Option<NonZeroU64>, &'static str> {
         let Some(text) = &self.max_rate else { return Ok(None) };
         let rate = text.strip_suffix("/s").and_then(parse_size);
         rate.filter(|rate| *rate >= RATE_MIN)
             .and_then(NonZeroU64::new)
             .map(Some)
-            .ok_or(())
+            .ok_or("write for example `256KiB/s`, at least `1KiB/s`")
     }
 }
 
@@ -227,6 +227,9 @@ pub struct Reported {
     pub apps: Vec<ReportedApp>,
     /// Documents that were refused since the start, by reason.
     pub refused: std::collections::BTreeMap<String, u64>,
+    /// What the device is short of: `disk`, `memory`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub degraded: Vec<String>,
 }
 
 /// What one app does.
@@ -344,7 +347,8 @@ mod tests {
         ] {
             let mut rollout: Rollout = serde_json::from_str(r#"{"id":"r"}"#).unwrap();
             rollout.max_rate = text.map(str::to_owned);
-            assert_eq!(rollout.rate().map(|rate| rate.map(NonZeroU64::get)), rate, "{text:?}");
+            let found = rollout.rate().map(|rate| rate.map(NonZeroU64::get));
+            assert_eq!(found.map_err(drop), rate, "{text:?}");
         }
     }
 }

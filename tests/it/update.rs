@@ -1,11 +1,14 @@
 //! What an app's `[update]` says, on real parts: its lock, its volumes.
 
-use std::time::Duration;
+use std::io::Write as _;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::device::{Device, Setup};
 use crate::fixture::images::{Format, Index};
+use crate::fixture::scratch::Scratch;
 use crate::skip;
 
 fn image(device: &Device, version: &str) -> String {
@@ -111,4 +114,128 @@ fn volumes_come_back_as_they_were_with_the_old_version() {
         "what was saved is removed when the new version is committed"
     );
     device.clean();
+}
+
+#[test]
+fn a_container_that_ignores_term_and_a_probe_that_hangs_hold_nothing_up() {
+    let mut device = match Device::new("update-deaf", &Setup::default()) {
+        Ok(device) => device,
+        Err(reason) => skip!("{reason}"),
+    };
+    let (v1, v2, v3) = (image(&device, "v1"), image(&device, "v2"), image(&device, "v3"));
+    device.start();
+    let update = json!({"soak": "1s"});
+    let deaf = "trap '' TERM; while :; do sleep 0.1; done";
+    let first = device.deploy(json!([web(&v1, deaf, "true", update.clone())]));
+    device.wait_state(&first, "COMMITTED");
+    let began = Instant::now();
+    let second = device.deploy(json!([web(&v2, deaf, "true", update.clone())]));
+    device.wait_state(&second, "COMMITTED");
+    let took = began.elapsed();
+    assert!(took > Duration::from_secs(9), "it had its time to stop: {took:?}");
+    assert_eq!(device.running(), [format!("web {v2}")]);
+    let mut hangs = web(
+        &v3,
+        "trap 'exit 0' TERM; while :; do sleep 0.1; done",
+        "sleep 4321",
+        update,
+    );
+    hangs["health"]["timeout"] = json!("500ms");
+    let third = device.deploy(json!([hangs]));
+    let record = device.wait_state(&third, "ROLLED_BACK");
+    assert_eq!(
+        record["reason"]["code"], "unhealthy",
+        "a time-out is a failure: {record}"
+    );
+    assert_eq!(device.running(), [format!("web {v2}")]);
+    let left: Vec<_> = device
+        .user
+        .processes()
+        .into_iter()
+        .filter(|(_, line)| line.contains("4321"))
+        .collect();
+    assert!(left.is_empty(), "probes that hang are killed: {left:?}");
+    device.clean();
+}
+
+/// Not a test of its own: works in the mount namespace that the next one makes.
+#[test]
+fn goes_back_on_the_disk_that_it_is_given() {
+    let Ok(image_file) = std::env::var("DUNLIN_TEST_BACK") else {
+        return;
+    };
+    let setup = Setup {
+        settings: "[store]\nreserve='1M'\n".to_owned(),
+        ..Setup::default()
+    };
+    let mut device = match Device::new("update-full", &setup) {
+        Ok(device) => device,
+        Err(reason) => skip!("{reason}"),
+    };
+    let data = device.scratch.folder("data");
+    let mounted = Command::new("mount")
+        .args(["-o", "loop", &image_file])
+        .arg(&data)
+        .status();
+    if !mounted.is_ok_and(|status| status.success()) {
+        skip!("no loop mounts here");
+    }
+    std::fs::remove_dir(data.join("lost+found")).unwrap();
+    device.user.give(&data);
+    let (v1, v2) = (image(&device, "v1"), image(&device, "v2"));
+    device.start();
+    let loops = "trap 'exit 0' TERM; while :; do sleep 0.1; done";
+    let first = device.deploy(json!([web(&v1, loops, "true", json!({"soak": "1s"}))]));
+    device.wait_state(&first, "COMMITTED");
+    assert!(data.join("agent/room").exists());
+    let second = device.deploy(json!([web(&v2, "sleep 10; exit 3", "true", json!({"soak": "1m"}))]));
+    device.wait_state(&second, "SOAKING");
+    let ballast = std::fs::File::create(data.join("ballast")).unwrap();
+    while (&ballast).write_all(&[1; 512]).is_ok() {}
+    ballast.sync_all().unwrap();
+    let record = device.wait_state(&second, "ROLLED_BACK");
+    assert_eq!(record["reason"]["code"], "exited", "{record}");
+    assert_eq!(record["last_final"]["state"], "ROLLED_BACK");
+    assert_eq!(device.running(), [format!("web {v1}")]);
+    device.hear("the full disk", "reported", |v| v["degraded"] == json!(["disk"]));
+    let mut agent = device.agent.take().unwrap();
+    agent.signal("KILL");
+    agent.wait(Duration::from_secs(10));
+    device.start();
+    let history = device.dunlin().args(["app", "history"]).ok();
+    assert!(history.contains("ROLLED_BACK"), "the record is on the disk: {history}");
+    assert_eq!(device.running(), [format!("web {v1}")]);
+    std::fs::remove_file(data.join("ballast")).unwrap();
+    device.clean();
+    println!("went back on a full disk");
+}
+
+#[test]
+fn the_old_version_comes_back_and_says_so_on_a_full_disk() {
+    let scratch = Scratch::new("update-full-disk");
+    let file = scratch.join("disk.img");
+    std::fs::File::create(&file).unwrap().set_len(48 << 20).unwrap();
+    let made = Command::new("mkfs.ext4").args(["-q", "-m", "0"]).arg(&file).status();
+    if !made.is_ok_and(|status| status.success()) {
+        skip!("no mkfs.ext4");
+    }
+    let mut command = Command::new("unshare");
+    command.arg("--mount").arg(std::env::current_exe().unwrap());
+    command.args([
+        "--exact",
+        "update::goes_back_on_the_disk_that_it_is_given",
+        "--nocapture",
+    ]);
+    command.env("DUNLIN_TEST_BACK", &file);
+    command.env("DUNLIN_BIN", crate::fixture::cmd::dunlin());
+    let out = command.output().unwrap();
+    let streams = [&out.stdout, &out.stderr].map(|stream| String::from_utf8_lossy(stream).into_owned());
+    let text = streams.concat();
+    if out.status.success() && text.contains("SKIP") {
+        skip!("{text}");
+    }
+    assert!(
+        out.status.success() && text.contains("went back on a full disk"),
+        "{text}"
+    );
 }

@@ -7,14 +7,11 @@ use super::super::progress::Gauge;
 use super::super::{human, ps, table, time};
 use super::images::rows_of;
 use super::print;
-use crate::deploy::files::known_apps;
-use crate::deploy::hands::LABEL_APP;
 use crate::engine::Engine;
 use crate::engine::check::{CheckOptions, CheckStep};
 use crate::engine::prune::{Kept, Pruned, Usage};
 use crate::store::Fault;
 use crate::sys::tty;
-use crate::types::app::parse_volume;
 use serde_json::{Value, json};
 use std::io::{self, BufRead as _, Write as _};
 use std::os::fd::AsFd as _;
@@ -77,16 +74,7 @@ fn line(fault: &Fault, end: &str) -> String {
 
 /// What the agent's sets name: its apps run, or are what a rollback goes back to.
 pub(super) fn kept(engine: &Engine) -> Result<Kept, Failure> {
-    let mut kept = Kept {
-        label: LABEL_APP.to_owned(),
-        ..Kept::default()
-    };
-    for one in known_apps(&engine.layout().agent())? {
-        kept.images.extend(one.image);
-        let sources = one.app.volumes.iter().filter_map(|text| parse_volume(text).ok());
-        kept.volumes.extend(sources.map(|volume| volume.source));
-    }
-    Ok(kept)
+    Ok(crate::deploy::engine::kept(engine)?)
 }
 
 pub fn df(engine: &Engine, args: &SystemDfArgs) -> Result<u8, Failure> {
