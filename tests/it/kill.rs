@@ -154,6 +154,7 @@ impl Trial {
     /// Waits until the agent comes to the point, or the deployment to its end; whether it was the point.
     fn until(&mut self, point: &str, activity: &str, act: impl Fn(&Device)) -> bool {
         let began = Instant::now();
+        let mut ended: Option<Instant> = None;
         loop {
             let agent = self.device.agent.as_mut().unwrap();
             let pid = agent.pid();
@@ -166,7 +167,11 @@ impl Trial {
                 return true;
             }
             if self.final_state(activity).is_some() {
-                return false;
+                // What is left of the old version is removed after the end was told.
+                let later = ended.get_or_insert_with(Instant::now);
+                if !point.starts_with("remove") || later.elapsed() > Duration::from_secs(5) {
+                    return false;
+                }
             }
             let output = || self.device.agent.as_ref().unwrap().output();
             assert!(began.elapsed() < LONG, "{point}: no end\n{}", output());

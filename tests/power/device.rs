@@ -45,6 +45,9 @@ const SCRIPT: &str = r#"
     while read -r line; do eval "$line"; echo "vm: done $?"; done
 "#;
 
+/// In the guest, when something is wrong.
+const WITNESS: &str = r#"cat /proc/uptime; apps; for t in $(pidof dunlin | sed 's/\([0-9]*\)/\/proc\/\1\/task\/*/g'); do echo "$t $(cut -d ' ' -f 2-3 $t/stat) $(cat $t/wchan) $(cut -d ' ' -f 1-3 $t/syscall)"; done; echo "vm: witnessed""#;
+
 /// Apps whose versions go together, and one that never changes.
 const TOGETHER: [&str; 2] = ["db", "web"];
 const STILL: &str = "still";
@@ -52,7 +55,7 @@ const STILL: &str = "still";
 const IMAGES: usize = 4;
 
 /// From boot to what must be true by then, on a busy host without hardware help.
-const LONG: Duration = Duration::from_secs(120);
+const LONG: Duration = Duration::from_secs(240);
 
 /// Reboots in one deployment after which the device goes back by itself.
 const MANY_REBOOTS: u32 = 3;
@@ -162,9 +165,17 @@ impl<'a> Device<'a> {
         (phase, result.map_err(|fault| self.told(&fault)))
     }
 
-    fn told(&self, fault: &str) -> String {
-        let said = self.machine.as_ref().map(|(machine, _)| machine.output());
-        format!("{fault}; the machine said:\n{}", said.unwrap_or_default())
+    /// The fault with what the machine said, and what every process of dunlin's waits for.
+    fn told(&mut self, fault: &str) -> String {
+        let Some((machine, _)) = &mut self.machine else {
+            return fault.to_owned();
+        };
+        machine.say(WITNESS);
+        let end = Instant::now() + Duration::from_secs(10);
+        while !machine.output().contains("vm: witnessed") && !machine.ended() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        format!("{fault}; the machine said:\n{}", machine.output())
     }
 
     /// A machine that runs a committed set, and has the images or not as the cut wants it.
@@ -274,8 +285,8 @@ impl<'a> Device<'a> {
         let image = &self.images[self.count % IMAGES];
         let command = json!(["sh", "-c", "trap 'exit 0' TERM; sleep 100000 & wait"]);
         let health = |program: &str| {
-            json!({"exec": [program], "interval": "10s", "start_interval": "200ms", "timeout": "20s",
-                   "start_period": "0s", "failures": 2})
+            json!({"exec": [program], "interval": "3s", "start_interval": "200ms", "timeout": "20s",
+                   "failures": 2})
         };
         let app = |name: &str| {
             json!({"name": name, "image": image, "command": command, "env": {"N": self.count.to_string()},
