@@ -107,6 +107,7 @@ impl Side {
         for _ in 0..=count {
             let (mut app, marks) = self.app();
             app["update"]["strategy"] = json!("start-first");
+            app["volumes"] = json!([format!("{}:/m:shared", marks.display())]);
             let (_, activity) = self.publish(app);
             self.reached(&activity, "COMMITTED");
             if let Some(old) = before.replace(marks.clone()) {
