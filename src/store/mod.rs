@@ -412,8 +412,8 @@ impl Store {
         if let Ok(Some(data)) = records::read_optional::<PinData>(&path)
             && data.images == images
         {
-            // It stands already: an update to an image that is kept costs no sync.
-            return Ok(());
+            // It stands already: an update to an image that is kept writes nothing. Whoever put it there may have died before the sync.
+            return Ok(durable::sync_parent(&path)?);
         }
         Ok(records::write(
             &path,

@@ -28,6 +28,7 @@ const SCRIPT: &str = r#"
     agent=$!
     while [ "$(ls /tmp/up | wc -l)" -lt APPS ]; do usleep 20000; done
     echo "took $(($(uptime_ms) - began)) ms, agent $(cpu_ms $agent) ms, keeper $(cpu_ms $keeper) ms"
+    stty -echo </dev/console
     while read -r line; do eval "$line"; done </dev/console
 "#;
 
@@ -70,6 +71,8 @@ fn ten_apps_come_up_after_a_boot() {
     watch.wait_for_json("ten apps to be committed", Duration::from_secs(300), |value| {
         value["state"] == "COMMITTED"
     });
+    machine.wait_for("took ");
+    std::thread::sleep(Duration::from_secs(1));
     // What one more update writes to the disk, its image there: row N26 as sectors.
     machine.say("sync; echo \"sectors before $(awk '{ print $7 }' /sys/block/vda/stat)\"");
     machine.wait_for("sectors before ");
@@ -83,7 +86,7 @@ fn ten_apps_come_up_after_a_boot() {
     });
     std::thread::sleep(Duration::from_secs(2));
     machine.say("sync; echo \"sectors after $(awk '{ print $7 }' /sys/block/vda/stat)\"; echo DONE");
-    machine.wait_for("DONE\n");
+    machine.wait_for("DONE");
     let output = machine.power_cut().output;
     let sectors = |word: &str| -> u64 {
         let line = output.lines().find_map(|line| line.strip_prefix(word));
@@ -96,7 +99,8 @@ fn ten_apps_come_up_after_a_boot() {
 
     let machine = start();
     machine.wait_for("took ");
-    machine.wait_for(" ms\n");
+    // The rest of the line.
+    std::thread::sleep(Duration::from_millis(500));
     let output = machine.power_cut().output;
     let line = output.lines().find(|line| line.starts_with("took ")).unwrap();
     println!("ten apps after a boot: {line}");

@@ -212,11 +212,12 @@ fn whatever_a_disk_loses_that_was_not_flushed_the_device_comes_up_old_or_new() {
         Err(reason) => skip!("{reason}"),
     };
     let (first, second) = (bench.image("one"), bench.image("second"));
-    let wait = "while ! [ -e /tmp/over ]; do read -r line </dev/console && eval \"$line\"; done";
+    let wait =
+        "stty -echo </dev/console; while ! [ -e /tmp/over ]; do read -r line </dev/console && eval \"$line\"; done";
     let mut machine = vm.net().disk(&bench.disk).start(&format!("{AGENT}\n{wait}"));
     let old = bench.deploy(&first, "/bin/true", "COMMITTED");
     machine.say("sync; umount /disk; echo SYNCED");
-    machine.wait_for("SYNCED\n");
+    machine.wait_for("SYNCED");
     machine.power_cut();
     fs::copy(&bench.disk, &base).unwrap();
 
@@ -225,7 +226,7 @@ fn whatever_a_disk_loses_that_was_not_flushed_the_device_comes_up_old_or_new() {
     let new = bench.deploy(&second, "/bin/true", "COMMITTED");
     bench.deploy(&first, "/bin/false", "ROLLED_BACK");
     machine.say("d system prune -a -f; echo PRUNED");
-    machine.wait_for("PRUNED\n");
+    machine.wait_for("PRUNED");
     machine.power_cut();
 
     let log = File::open(&log).unwrap();
