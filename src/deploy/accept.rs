@@ -11,7 +11,7 @@ use crate::types::deployment::{AppRecord, BytesMoved, Cause, Reason, Record, Sta
 use crate::types::time::Unix;
 
 use super::core::{Core, Flight, Now, Reply, Wish};
-use super::files::{self, Deployment, Set, SetApp, Source};
+use super::files::{self, Deployment, Handled, Set, SetApp, Source};
 
 impl Core {
     /// Takes a document.

@@ -73,6 +73,18 @@ const SUPERSEDED: &[&str] = &[
     "fetch-before",
 ];
 
+/// Points of an update that saves a volume, forward and back.
+const SAVED: &[&str] = &[
+    "journal-save-before",
+    "journal-save-half",
+    "journal-save-after",
+    "save-before",
+    "save-after",
+    "forget-before",
+    "restore-before",
+    "restore-after",
+];
+
 /// Points of a way back that does not succeed either.
 const NOT_RESTORED: &[&str] = &[
     "journal-rolling-back-before",
@@ -169,7 +181,8 @@ impl Trial {
             if self.final_state(activity).is_some() {
                 // What is left of the old version is removed after the end was told.
                 let later = ended.get_or_insert_with(Instant::now);
-                if !point.starts_with("remove") || later.elapsed() > Duration::from_secs(5) {
+                let may_come = ["remove", "forget"].iter().any(|word| point.starts_with(word));
+                if !may_come || later.elapsed() > Duration::from_secs(5) {
                     return false;
                 }
             }
@@ -303,6 +316,27 @@ impl Trial {
         reached
     }
 
+    /// An update that saves its volume; a bad one brings it back.
+    fn saved(&mut self, point: &str) -> bool {
+        let with_volume = |mut app: Value| {
+            app["volumes"] = json!(["data:/data"]);
+            app["update"]["volumes"] = json!("snapshot");
+            app
+        };
+        if self.last["volumes"].is_null() {
+            let app = with_volume(self.app(1 - self.current, "/bin/true"));
+            self.last = app.clone();
+            let activity = self.device.deploy(json!([app]));
+            self.settle("nobody killed", &activity, true);
+        }
+        let good = !point.starts_with("restore");
+        let app = with_volume(self.app(1 - self.current, if good { "/bin/true" } else { "/bin/false" }));
+        self.last = app.clone();
+        let (activity, reached) = self.send(point, json!([app]));
+        self.settle(point, &activity, good);
+        reached
+    }
+
     /// A bad version, and an old one that is well only the first time it runs.
     fn not_restored(&mut self, point: &str) -> bool {
         let once = "test -e /ran && exit 1; touch /ran; trap 'exit 0' TERM; sleep 100000 & wait";
@@ -377,12 +411,13 @@ fn an_agent_killed_at_any_point_leaves_the_old_version_or_the_new_one() {
         }
     }
     type Way = fn(&mut Trial, &str) -> bool;
-    let ways: [(&str, Way, &[&str]); 5] = [
+    let ways: [(&str, Way, &[&str]); 6] = [
         ("beside", Trial::beside, BESIDE),
         ("removed", Trial::removed, REMOVED),
         ("unchanged", Trial::unchanged, UNCHANGED),
         ("superseded", Trial::superseded, SUPERSEDED),
         ("not restored", Trial::not_restored, NOT_RESTORED),
+        ("saved", Trial::saved, SAVED),
     ];
     for (way, go, points) in ways {
         for point in points {
