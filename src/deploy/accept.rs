@@ -12,7 +12,7 @@ use crate::types::digest::Digest;
 use crate::types::time::Unix;
 
 use super::core::{Core, Flight, Now, Reply, Wish};
-use super::files::{self, Deployment, Set, SetApp, Source};
+use super::files::{self, Deployment, Handled, Set, SetApp, Source};
 
 impl Core {
     /// Takes a document.
@@ -40,9 +40,18 @@ impl Core {
             }
             return;
         }
-        if let Some(handled) = self.journal.handled.iter_mut().find(|one| one.source == source)
-            && matches!(handled.state, State::Committed | State::RolledBack)
-        {
+        // What failed is tried again, but not what switched and could not go back either: its end is what stays reported.
+        let finals = &self.history.finals;
+        let over = |one: &Handled| match one.state {
+            State::Committed | State::RolledBack => true,
+            State::Failed => finals.iter().rev().any(|last| {
+                let cause = last.reason.as_ref().map(|cause| cause.code);
+                last.activity == one.activity && cause == Some(Reason::RollbackFailed)
+            }),
+            _ => false,
+        };
+        let mut handled = self.journal.handled.iter_mut();
+        if let Some(handled) = handled.find(|one| one.source == source && over(one)) {
             if handled.activity == wish.activity && handled.generation == wish.generation {
                 return;
             }

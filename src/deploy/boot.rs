@@ -13,6 +13,7 @@ use super::alone::left;
 use super::core::{Conditions, Core, Flight, Now, Out, Settings, Start};
 use super::files::{self, Files, SEQ_AHEAD, Source};
 use super::hands::{Container, Phase};
+use super::work::Job;
 
 impl Core {
     /// Takes up what the files in `dir` say and what runs. `boot` names this boot of the device; `found` is every container of an app.
@@ -89,6 +90,7 @@ impl Core {
         }
         core.run_starts(now);
         core.files.keep_room();
+        core.job(Job::Sweep);
         core.report_apps();
         for source in Source::ALL {
             if core.active(source).is_some() {

@@ -271,7 +271,7 @@ impl Core {
             Done::Fetched(ticket, result) => self.fetched(&ticket, result, now),
             Done::Staged(ticket, made, result) => self.staged(&ticket, made, result, now),
             Done::Kept(Ok(())) => {}
-            Done::Kept(Err(failure)) => crate::warn!("keep the apps' images: {}", failure.cause),
+            Done::Kept(Err(failure)) => crate::warn!("the apps' images, and what is left over: {}", failure.cause),
             Done::Stopped(app, id, result) => self.stopped(&app, id, result, now),
             Done::Started(app, id, result) => self.started(&app, id, result, now),
             Done::Removed(app, id, result) => self.removed(&app, id, result, now),

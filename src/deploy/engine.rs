@@ -167,6 +167,10 @@ impl Hands for EngineHands {
         Ok(())
     }
 
+    fn sweep(&self) -> Result<(), Failure> {
+        self.engine.sweep_all().map_err(|e| failure(&e))
+    }
+
     fn create(&self, app: &App, image: &Digest, name: &str) -> Result<Container, Failure> {
         let found = self.image(image)?;
         let by_name = self.engine.image(&app.image).is_ok_and(|named| named.id == found.id);

@@ -13,7 +13,8 @@ use crate::types::time::Unix;
 
 use super::hands::{Cancel, Container, Ended, Failure, Fetched, Hands, Phase, Seen, Sink};
 
-/// How a version behaves; told by its image's tag: `good`, `sick`, `exit-MS-CODE`, `oom-MS`, `nostart`, `sickafter-MS`, `once`.
+/// How a version behaves; told by its image's tag: `good`, `sick`, `exit-MS-CODE`, `oom-MS`, `nostart`, `sickafter-MS`, `once` (well the first
+/// time it runs, never healthy from then on).
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Manner {
     Good,
@@ -21,6 +22,7 @@ enum Manner {
     Ends { after: u64, code: i32, oom: bool },
     DoesNotStart,
     SickAfter(u64),
+    Once,
 }
 
 fn manner(tag: &str) -> Manner {
@@ -41,6 +43,7 @@ fn manner(tag: &str) -> Manner {
         },
         "nostart" => Manner::DoesNotStart,
         "sickafter" => Manner::SickAfter(number()),
+        "once" => Manner::Once,
         _ => Manner::Good,
     }
 }
@@ -213,7 +216,7 @@ fn change_at(being: &Being) -> Option<(u64, Seen)> {
     let healthy =
         (checked && judged == HealthStatus::Starting).then_some((started + 20, Seen::Running(HealthStatus::Healthy)));
     match being.manner {
-        Manner::Good | Manner::DoesNotStart => healthy,
+        Manner::Good | Manner::DoesNotStart | Manner::Once => healthy,
         Manner::NeverHealthy => {
             (judged == HealthStatus::Starting).then_some((started + 300, Seen::Running(HealthStatus::Unhealthy)))
         }
@@ -268,6 +271,10 @@ impl Hands for Fake {
 
     fn keep(&self, images: &[Digest]) -> Result<(), Failure> {
         self.state().kept = images.to_vec();
+        Ok(())
+    }
+
+    fn sweep(&self) -> Result<(), Failure> {
         Ok(())
     }
 
@@ -339,6 +346,9 @@ impl Hands for Fake {
         };
         if being.manner == Manner::DoesNotStart {
             return Err(Failure::new(Reason::StartFailed, "exec: not found"));
+        }
+        if being.manner == Manner::Once && being.container.phase != Phase::Created {
+            being.manner = Manner::NeverHealthy;
         }
         being.running = Some(now);
         being.judged = if being.container.health_check.is_some() {

@@ -37,6 +37,8 @@ pub enum Job {
     },
     /// Keep no other images than these.
     Keep(Vec<Digest>),
+    /// Remove what whoever died left over.
+    Sweep,
     /// Stop a container.
     Stop {
         /// Its app.
@@ -105,7 +107,7 @@ pub enum Done {
     Fetched(Ticket, Result<Images, AppFailure>),
     /// Of [`Job::Stage`]: what was created, also when not all could be.
     Staged(Ticket, Vec<Container>, Result<(), AppFailure>),
-    /// Of [`Job::Keep`].
+    /// Of [`Job::Keep`] and [`Job::Sweep`].
     Kept(Result<(), Failure>),
     /// Of [`Job::Stop`].
     Stopped(String, ContainerId, Result<(), Failure>),
@@ -158,6 +160,7 @@ pub fn run(job: Job, hands: &dyn Hands, progress: &mut dyn FnMut(&Ticket, BytesM
             Done::Fetched(ticket, result)
         }
         Job::Keep(images) => Done::Kept(hands.keep(&images)),
+        Job::Sweep => Done::Kept(hands.sweep()),
         Job::Stage { ticket, apps, keep } => {
             let mut made = Vec::new();
             let result = stage(hands, &apps, &keep, &mut made);

@@ -95,6 +95,12 @@ impl Engine {
         Ok(runtime()?.block_on(fetched)?)
     }
 
+    /// Removes what dead processes left of containers, volumes and images.
+    pub fn sweep_all(&self) -> Result<(), EngineError> {
+        self.sweep()?;
+        self.sweep_store(&self.workers()?, false)
+    }
+
     /// Removes what dead processes left; with `all` also what could be gone on with.
     pub(super) fn sweep_store(&self, workers: &dyn Workers, all: bool) -> Result<(), EngineError> {
         if let Err(error) = crate::image::sweep::sweep(self.store(), workers, all) {

@@ -408,8 +408,15 @@ impl Store {
     /// one path component of letters, digits, `-`, `_`, `.`.
     pub fn pin(&self, pin: &str, images: &[Digest]) -> Result<(), StoreError> {
         let _lock = self.shared()?;
+        let path = self.pin_path(pin)?;
+        if let Ok(Some(data)) = records::read_optional::<PinData>(&path)
+            && data.images == images
+        {
+            // It stands already: an update to an image that is kept writes nothing. Whoever put it there may have died before the sync.
+            return Ok(durable::sync_parent(&path)?);
+        }
         Ok(records::write(
-            &self.pin_path(pin)?,
+            &path,
             &PinData {
                 images: images.to_vec(),
             },

@@ -1,4 +1,4 @@
-//! Measures rows N1 to N11 and N13 of the budgets against the static binaries and prints them as a table.
+//! Measures rows N1 to N11, N13 to N16, N18 and N26 of the budgets against the static binaries and prints them as a table.
 //!
 //! Memory is PSS and private dirty from `smaps_rollup`, after a sync; CPU is user + system of a process and its reaped
 //! children; times are wall-clock medians of whole processes. Numbers that are short of their budget stand as they are.
@@ -13,6 +13,7 @@
 #[path = "../it/fixture/mod.rs"]
 #[macro_use]
 mod fixture;
+mod deploy;
 #[path = "../it/device.rs"]
 mod device;
 mod life;
@@ -56,6 +57,11 @@ fn main() {
     let mut table = Table(Vec::new());
     if std::env::args().any(|a| a == "pull") {
         pull::rows(&mut table, 5, true);
+        table.print();
+        return;
+    }
+    if std::env::args().any(|a| a == "deploy") {
+        deploy::rows(&mut table, 20);
         table.print();
         return;
     }

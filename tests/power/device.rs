@@ -1,0 +1,569 @@
+//! A device that loses its power: a machine with a disk that outlives it, a broker, and what must be true after each boot.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use dunlin::types::app::App;
+use serde_json::{Value, json};
+
+use super::fixture::arch::Arch;
+use super::fixture::broker::{Broker, Watch};
+use super::fixture::images::{Compression, Format, Index};
+use super::fixture::registry::Registry;
+use super::fixture::scratch::Scratch;
+use super::fixture::tree::Tree;
+use super::fixture::vm::{HOST, Running, Vm, make_disk};
+use super::plan::{Cut, Moment, Phase};
+
+/// What the guest does at its start and when it is asked.
+const SCRIPT: &str = r#"
+    exec </dev/console
+    stty -echo
+    mkdir -p /tmp/drun && chown dunlin:dunlin /tmp/drun && chmod 700 /tmp/drun
+    [ -d /disk/store ] || as dunlin mkdir -m 700 /disk/store
+    [ OFFLINE = 0 ] || ip link set eth0 down
+    delegated dunlin keeper --root /disk/store --runroot /tmp/drun --unit &
+    while ! [ -S /tmp/drun/keeper.sock ]; do usleep 50000; done
+    d() { as dunlin dunlin --root /disk/store --runroot /tmp/drun --config /etc/agent.toml "$@"; }
+    agent() {
+        as dunlin dunlin --root /disk/store --runroot /tmp/drun --config /etc/agent.toml agent &
+        agent=$!
+    }
+    # The agent's end and a new one that stands still at a kill point; says when it does.
+    armed() {
+        kill -TERM $agent && wait $agent
+        export DUNLIN_KILL_POINT=$1@stop
+        agent
+        unset DUNLIN_KILL_POINT
+        (while read -r _ _ state _ <"/proc/$agent/stat" && [ "$state" != T ]; do usleep 20000; done; echo "vm: stands") &
+    }
+    online() { ip link set eth0 up && ip route add default via 10.0.2.2; }
+    apps() { d ps -a --noheading --format '{{.Names}} {{.State}} {{.Labels}}'; }
+    agent
+    echo "vm: agent"
+    while read -r line; do eval "$line"; echo "vm: done $?"; done
+"#;
+
+/// In the guest, when something is wrong.
+const WITNESS: &str = r#"cat /proc/uptime; apps; for t in $(pidof dunlin | sed 's/\([0-9]*\)/\/proc\/\1\/task\/*/g'); do echo "$t $(cut -d ' ' -f 2-3 $t/stat) $(cat $t/wchan) $(cut -d ' ' -f 1-3 $t/syscall)"; done; echo "vm: witnessed""#;
+
+/// Apps whose versions go together, and one that never changes.
+const TOGETHER: [&str; 2] = ["db", "web"];
+const STILL: &str = "still";
+
+const IMAGES: usize = 4;
+
+/// From boot to what must be true by then, on a busy host without hardware help.
+const LONG: Duration = Duration::from_secs(240);
+
+/// Reboots in one deployment after which the device goes back by itself.
+const MANY_REBOOTS: u32 = 3;
+
+/// Name and specification of each app.
+type Set = BTreeMap<String, String>;
+
+/// Images in the registry, each with a layer of its own.
+pub fn images(registry: &Registry) -> Vec<String> {
+    let noise = |seed: u64| {
+        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let mut next = move || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.to_le_bytes()[3]
+        };
+        move |bytes: usize| -> Vec<u8> { (0..bytes).map(|_| next()).collect() }
+    };
+    let push = |number: usize| {
+        let mut noise = noise(number as u64 + 1);
+        let mut tree = Tree::new().dir("own").file("own/big", 0o644, noise(300_000));
+        for file in 0..20 {
+            tree = tree.file(&format!("own/{file}"), 0o640, noise(3000));
+        }
+        let layer = tree.finish();
+        let compression = [Compression::Gzip, Compression::Zstd][number % 2];
+        let index = Index::each(Format::Oci, |recipe| recipe.layer(layer.clone(), compression));
+        let pushed = registry.push("app", &number.to_string(), &index);
+        let digest = pushed.rsplit_once('@').unwrap().1;
+        format!("{HOST}:{}/app@{digest}", registry.port())
+    };
+    (0..IMAGES).map(push).collect()
+}
+
+/// A deployment that was cut.
+struct Flight {
+    activity: String,
+    set: Set,
+    good: bool,
+    /// Cuts since it was sent.
+    cuts: u32,
+}
+
+pub struct Device<'a> {
+    arch: Arch,
+    registry: &'a Registry,
+    images: &'a [String],
+    broker: Broker,
+    disk: PathBuf,
+    /// The machine, and who hears what it publishes.
+    machine: Option<(Running, Watch)>,
+    /// What was committed last.
+    committed: Set,
+    flight: Option<Flight>,
+    count: usize,
+    generation: u64,
+    seq: u64,
+    _scratch: Scratch,
+}
+
+impl<'a> Device<'a> {
+    /// A device with an empty disk that was not started yet.
+    pub fn new(arch: Arch, registry: &'a Registry, images: &'a [String]) -> Device<'a> {
+        let scratch = Scratch::new("powercut");
+        let disk = scratch.join("disk");
+        make_disk(&disk, 256);
+        Device {
+            arch,
+            registry,
+            images,
+            broker: Broker::plain(),
+            disk,
+            machine: None,
+            committed: Set::new(),
+            flight: None,
+            count: 0,
+            generation: UNIX_EPOCH.elapsed().unwrap().as_secs(),
+            seq: 0,
+            _scratch: scratch,
+        }
+    }
+
+    /// Deploys, cuts, boots and looks. The phase in which the cut came, and how the deployment ended after it.
+    pub fn cut(&mut self, cut: &Cut) -> (Phase, Result<String, String>) {
+        let prepared = self.prepare(cut);
+        let phase = match prepared.and_then(|()| self.until(cut)) {
+            Ok(phase) => phase,
+            Err(fault) => return (cut.seed.phase.unwrap_or(Phase::Idle), Err(self.told(&fault))),
+        };
+        self.power_cut();
+        let mut phase = phase;
+        if let Moment::Boot(ms) = cut.moment {
+            self.boot(cut.offline);
+            let up = self.wait("its agent to be started", |said, _| {
+                said.contains("vm: agent").then_some(())
+            });
+            if let Err(fault) = up {
+                return (Phase::Boot, Err(self.told(&fault)));
+            }
+            std::thread::sleep(Duration::from_millis(ms));
+            phase = self.phase(Phase::Boot);
+            self.power_cut();
+        }
+        self.boot(cut.offline);
+        let result = self.verify(cut.offline);
+        (phase, result.map_err(|fault| self.told(&fault)))
+    }
+
+    /// The fault with what the machine said, and what every process of dunlin's waits for.
+    fn told(&mut self, fault: &str) -> String {
+        let Some((machine, _)) = &mut self.machine else {
+            return fault.to_owned();
+        };
+        machine.say(WITNESS);
+        let end = Instant::now() + Duration::from_secs(10);
+        while !machine.output().contains("vm: witnessed") && !machine.ended() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        format!("{fault}; the machine said:\n{}", machine.output())
+    }
+
+    /// A machine that runs a committed set, and has the images or not as the cut wants it.
+    fn prepare(&mut self, cut: &Cut) -> Result<(), String> {
+        if self.machine.is_none() {
+            self.boot(false);
+            self.send(true);
+            self.verify(false)?;
+        }
+        if cut.pruned {
+            self.ask("d system prune -a -f >/dev/null")?;
+        }
+        Ok(())
+    }
+
+    /// Sends the next document and returns at the moment of the cut.
+    fn until(&mut self, cut: &Cut) -> Result<Phase, String> {
+        if let Moment::Point(point) = cut.moment {
+            self.ask(&format!("armed {point}"))?;
+        }
+        self.send(cut.good);
+        let activity = self
+            .flight
+            .as_ref()
+            .map(|flight| flight.activity.clone())
+            .unwrap_or_default();
+        let pause = |ms| std::thread::sleep(Duration::from_millis(ms));
+        match cut.moment {
+            Moment::Point(_) => {
+                let stood = self.wait("the kill point or the end", |said, watch| {
+                    if said.contains("vm: stands") {
+                        return Some(true);
+                    }
+                    last_state(watch, &activity)
+                        .filter(|state| is_final(state))
+                        .map(|_| false)
+                })?;
+                if stood {
+                    return Ok(cut.seed.phase.unwrap_or(Phase::Idle));
+                }
+            }
+            Moment::After(state, ms) => {
+                self.wait("its state or its end", |_, watch| {
+                    let states = states(watch, &activity);
+                    states.iter().any(|one| one == state || is_final(one)).then_some(())
+                })?;
+                pause(ms);
+            }
+            Moment::Prune(ms) => {
+                self.wait("its end", |_, watch| {
+                    last_state(watch, &activity).filter(|state| is_final(state))
+                })?;
+                if let Some((machine, _)) = &mut self.machine {
+                    machine.say("d system prune -a -f >/dev/null; echo PRUNED");
+                }
+                pause(ms);
+                let over = self
+                    .machine
+                    .as_ref()
+                    .is_some_and(|(machine, _)| machine.output().contains("PRUNED\n"));
+                return Ok(if over { Phase::Idle } else { Phase::Prune });
+            }
+            Moment::Sent(ms) => pause(ms),
+            // Somewhere in the deployment; what counts comes after the next boot.
+            Moment::Boot(ms) => pause(1500 + ms),
+        }
+        Ok(self.phase(Phase::Pull))
+    }
+
+    /// The phase by what the device published last about the deployment under way.
+    fn phase(&self, silent: Phase) -> Phase {
+        let (Some((_, watch)), Some(flight)) = (&self.machine, &self.flight) else {
+            return silent;
+        };
+        last_state(watch, &flight.activity).map_or(silent, |state| Phase::of_state(&state))
+    }
+
+    fn power_cut(&mut self) {
+        if let Some((machine, watch)) = self.machine.take() {
+            self.seq = self.seq.max(seqs(&watch).last().copied().unwrap_or(0));
+            machine.power_cut();
+        }
+        if let Some(flight) = &mut self.flight {
+            flight.cuts += 1;
+        }
+    }
+
+    fn boot(&mut self, offline: bool) {
+        let watch = self.broker.watch("dunlin/v1/d/vm/#");
+        let settings = format!(
+            "[device]\nname='vm'\n[mqtt]\nurl='mqtt://{HOST}:{}'\ninsecure=true\n[apps]\nprobe_timeout='60s'\n\
+             [store]\nreserve='1M'\n[registry]\ninsecure=['{HOST}:{}']\n",
+            self.broker.port(),
+            self.registry.port(),
+        );
+        let vm = Vm::new(self.arch).and_then(Vm::dunlin).expect("was there at the start");
+        let vm = vm.net().cpus(1).memory(384).timeout(Duration::from_secs(3600));
+        let script = SCRIPT.replace("OFFLINE", if offline { "1" } else { "0" });
+        let machine = vm.disk(&self.disk).text("/etc/agent.toml", settings).start(&script);
+        self.machine = Some((machine, watch));
+    }
+
+    /// Sends the next document: new versions of the apps that go together, good or bad.
+    fn send(&mut self, good: bool) {
+        self.count += 1;
+        self.generation += 1;
+        let image = &self.images[self.count % IMAGES];
+        let command = json!(["sh", "-c", "trap 'exit 0' TERM; sleep 100000 & wait"]);
+        let health = |program: &str| {
+            json!({"exec": [program], "interval": "3s", "start_interval": "200ms", "timeout": "20s",
+                   "failures": 2})
+        };
+        let app = |name: &str| {
+            json!({"name": name, "image": image, "command": command, "env": {"N": self.count.to_string()},
+                   "limits": {"memory": "24M"}, "health": health("/bin/true"), "update": {"soak": "1s"}})
+        };
+        let (db, mut web) = (app(TOGETHER[0]), app(TOGETHER[1]));
+        web["depends_on"] = json!([TOGETHER[0]]);
+        if !good {
+            web["health"] = health("/bin/false");
+        }
+        let still = json!({"name": STILL, "image": self.images[0], "command": command, "limits": {"memory": "24M"}, "update": {"soak": "1s"}});
+        let apps = json!([db, web, still]);
+        let activity = format!("act-{}", self.generation);
+        let document = json!({
+            "audience": "d/vm", "generation": self.generation, "activity": activity,
+            "issued_at": "2026-11-21T22:00:00Z", "apps": apps,
+        });
+        let parsed: Vec<App> = serde_json::from_value(apps).unwrap();
+        let set = parsed
+            .iter()
+            .map(|app| (app.name.clone(), app.spec_digest().to_string()))
+            .collect();
+        self.broker
+            .publish("dunlin/v1/d/vm/desired", document.to_string(), true);
+        self.flight = Some(Flight {
+            activity,
+            set,
+            good,
+            cuts: 0,
+        });
+    }
+
+    /// Waits for what the machine says on its console or over the broker.
+    fn wait<T>(&self, what: &str, found: impl Fn(&str, &Watch) -> Option<T>) -> Result<T, String> {
+        let (machine, watch) = self.machine.as_ref().ok_or("no machine runs")?;
+        let end = Instant::now() + LONG;
+        loop {
+            if let Some(value) = found(&machine.output(), watch) {
+                return Ok(value);
+            }
+            if machine.ended() {
+                return Err(format!("waiting for {what}: the machine ended"));
+            }
+            if Instant::now() > end {
+                return Err(format!("waiting for {what}: not within {} s", LONG.as_secs()));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Runs a command in the guest; what it said, and its exit code.
+    fn ask(&mut self, command: &str) -> Result<(String, i32), String> {
+        let (machine, _) = self.machine.as_mut().ok_or("no machine runs")?;
+        let before = machine.output().len();
+        machine.say(command);
+        self.wait(&format!("`{command}`"), |said, _| {
+            let new = said.get(before..)?;
+            let (text, rest) = new.split_once("vm: done ")?;
+            let code = rest.split_once('\n')?.0.trim().parse().ok()?;
+            Some((text.to_owned(), code))
+        })
+    }
+
+    /// The containers there are: name, state, specification.
+    fn containers(&mut self) -> Result<Vec<[String; 3]>, String> {
+        let (text, _) = self.ask("apps")?;
+        let line = |line: &str| {
+            let (name, rest) = line.split_once(' ')?;
+            let (state, labels) = rest.split_once(' ')?;
+            let spec = labels.split(',').find_map(|label| label.strip_prefix("dunlin.spec="))?;
+            Some([name.to_owned(), state.to_owned(), spec.to_owned()])
+        };
+        let mut found: Vec<[String; 3]> = text.lines().filter_map(line).collect();
+        found.sort();
+        Ok(found)
+    }
+
+    /// Everything that must be true after a boot.
+    fn verify(&mut self, offline: bool) -> Result<String, String> {
+        self.wait("the agent's start", |said, _| said.contains("vm: agent").then_some(()))?;
+        let began = Instant::now();
+        if !self.committed.is_empty() {
+            self.all_run(offline)?;
+        }
+        let all_run = began.elapsed();
+        if offline {
+            self.ask("online")?;
+        }
+        let end = self.proper_end()?;
+        self.runs_as_committed()?;
+        self.is_sound()?;
+        self.reports_truly()?;
+        let (machine, watch) = self.machine.as_ref().ok_or("no machine runs")?;
+        if let Some(line) = machine.output().lines().find(|line| {
+            line.contains("no slot could be read") || line.contains("is damaged") || line.contains("panicked")
+        }) {
+            return Err(format!("the agent said: {line}"));
+        }
+        let seqs = seqs(watch);
+        if !seqs.is_sorted() || seqs.first().is_some_and(|first| *first < self.seq) {
+            return Err(format!("sequence numbers went back: {seqs:?} after {}", self.seq));
+        }
+        let whole = began.elapsed();
+        Ok(format!(
+            "{end}, all ran after {:.1} s, looked at in {:.1} s",
+            all_run.as_secs_f64(),
+            whole.as_secs_f64()
+        ))
+    }
+
+    /// Waits until each app runs, in the old version or in the new one; offline the set must be one or the other.
+    fn all_run(&mut self, offline: bool) -> Result<(), String> {
+        let end = Instant::now() + LONG;
+        loop {
+            let found = self.containers()?;
+            let running: Set = found
+                .iter()
+                .filter(|[_, state, _]| state == "running")
+                .map(|[name, _, spec]| (name.clone(), spec.clone()))
+                .collect();
+            let coming = self.flight.as_ref().map_or(&self.committed, |flight| &flight.set);
+            let known = |(name, spec): (&String, &String)| {
+                [&self.committed, coming].iter().any(|set| set.get(name) == Some(spec))
+            };
+            let whole = running == self.committed || running == *coming;
+            let each = running.len() == self.committed.len() && running.iter().all(known);
+            if whole || each && !offline {
+                return Ok(());
+            }
+            if Instant::now() > end {
+                return Err(format!(
+                    "not all apps run as old or new: {found:?}, old {:?}, new {coming:?}",
+                    self.committed
+                ));
+            }
+            std::thread::sleep(Duration::from_millis(700));
+        }
+    }
+
+    /// Waits until the deployment that was cut is at its end, and takes over what it committed.
+    fn proper_end(&mut self) -> Result<String, String> {
+        let Some(flight) = self.flight.take() else {
+            return Ok("nothing was under way".to_owned());
+        };
+        let record = self.wait("the deployment's end", |_, watch| {
+            let last = deploys(watch)
+                .into_iter()
+                .rfind(|record| record["activity"] == flight.activity)?;
+            is_final(last["state"].as_str()?).then_some(last)
+        });
+        let record = match record {
+            Ok(record) => record,
+            Err(fault) => {
+                self.flight = Some(flight);
+                return Err(fault);
+            }
+        };
+        let code = record["reason"]["code"].as_str().unwrap_or("");
+        let state = record["state"].as_str().unwrap_or("");
+        let tired = code == "reboots" && flight.cuts >= MANY_REBOOTS;
+        let right = match (flight.good, state) {
+            (true, "COMMITTED") => true,
+            (true, "ROLLED_BACK") => tired,
+            (false, "ROLLED_BACK") => tired || ["unhealthy", "probe_timeout"].contains(&code),
+            _ => false,
+        };
+        if !right {
+            return Err(format!(
+                "a {} version ended so: {record}",
+                if flight.good { "good" } else { "bad" }
+            ));
+        }
+        if state == "COMMITTED" {
+            self.committed = flight.set;
+        }
+        Ok(state.to_owned())
+    }
+
+    /// Waits until exactly the committed set runs and nothing is left beside it.
+    fn runs_as_committed(&mut self) -> Result<(), String> {
+        let wanted: Vec<[String; 3]> = self
+            .committed
+            .iter()
+            .map(|(name, spec)| [name.clone(), "running".to_owned(), spec.clone()])
+            .collect();
+        let end = Instant::now() + LONG / 2;
+        loop {
+            let found = self.containers()?;
+            if found == wanted {
+                return Ok(());
+            }
+            if Instant::now() > end {
+                return Err(format!("there is {found:?}, wanted {wanted:?}"));
+            }
+            std::thread::sleep(Duration::from_millis(400));
+        }
+    }
+
+    /// Waits until the check finds nothing: what a cut left over is removed by the agent, a while after its start.
+    fn is_sound(&mut self) -> Result<(), String> {
+        let end = Instant::now() + LONG / 6;
+        loop {
+            let (said, code) = self.ask("d system check")?;
+            if code == 0 {
+                return Ok(());
+            }
+            if Instant::now() > end || !said.contains("is left over from a process that died") {
+                return Err(format!("`system check` ended with {code}:\n{said}"));
+            }
+            std::thread::sleep(Duration::from_secs(1));
+        }
+    }
+
+    /// Waits until what the device reported last is what runs.
+    fn reports_truly(&self) -> Result<(), String> {
+        let told = self.wait("the report to be what runs", |_, watch| {
+            (running(watch)? == self.committed).then_some(())
+        });
+        told.map_err(|fault| {
+            let (_, watch) = self.machine.as_ref().expect("it was just waited for");
+            let last = watch
+                .messages()
+                .into_iter()
+                .rfind(|message| message.topic.ends_with("/reported"));
+            let last = last.map(|message| String::from_utf8_lossy(&message.payload).into_owned());
+            format!("{fault}; wanted {:?}, the last was {last:?}", self.committed)
+        })
+    }
+}
+
+fn is_final(state: &str) -> bool {
+    ["COMMITTED", "ROLLED_BACK", "FAILED", "REJECTED", "SUPERSEDED"].contains(&state)
+}
+
+/// The deployment records of this boot, oldest first; what the broker kept from before is not among them.
+fn deploys(watch: &Watch) -> Vec<Value> {
+    let messages = watch.messages().into_iter();
+    messages
+        .filter(|message| message.topic.ends_with("/deploy") && !message.retained)
+        .filter_map(|message| serde_json::from_slice(&message.payload).ok())
+        .collect()
+}
+
+/// The apps that run by the last report of this boot.
+fn running(watch: &Watch) -> Option<Set> {
+    let last = watch
+        .messages()
+        .into_iter()
+        .rfind(|message| message.topic.ends_with("/reported"))?;
+    if last.retained {
+        return None;
+    }
+    let value: Value = serde_json::from_slice(&last.payload).ok()?;
+    let running = value["apps"]
+        .as_array()?
+        .iter()
+        .filter(|app| app["status"] == "running");
+    running
+        .map(|app| Some((app["name"].as_str()?.to_owned(), app["spec"].as_str()?.to_owned())))
+        .collect()
+}
+
+fn states(watch: &Watch, activity: &str) -> Vec<String> {
+    let records = deploys(watch).into_iter();
+    records
+        .filter(|record| record["activity"] == activity)
+        .filter_map(|record| record["state"].as_str().map(str::to_owned))
+        .collect()
+}
+
+fn last_state(watch: &Watch, activity: &str) -> Option<String> {
+    states(watch, activity).pop()
+}
+
+fn seqs(watch: &Watch) -> Vec<u64> {
+    deploys(watch)
+        .iter()
+        .filter_map(|record| record["seq"].as_u64())
+        .collect()
+}
