@@ -3,6 +3,7 @@
 //! Source of the rules: containers-auth.json(5) and Docker's config.json. Keys are `host[:port]` or `host[:port]/path`; the most
 //! specific key wins, and the first file that has one. Docker's keys with scheme and path (`https://host/v1/`) count as the host.
 
+use crate::types::sorted::Sorted;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -20,7 +21,7 @@ use crate::types::read::{self as parse, Malformed};
 #[derive(Debug, Clone, Default)]
 pub struct AuthPlaces {
     /// Credentials that are in no file, by the same keys; they are asked first.
-    pub given: BTreeMap<String, Credential>,
+    pub given: Sorted<String, Credential>,
     /// The files in the order in which they are asked; `login` writes to the first.
     pub files: Vec<PathBuf>,
 }
@@ -474,7 +475,7 @@ mod tests {
         ] {
             assert_eq!(places.find(repository).unwrap(), expected, "{repository}");
         }
-        let given = BTreeMap::from([("reg.example/team".to_owned(), basic("given", "9").unwrap())]);
+        let given = Sorted::from_iter([("reg.example/team".to_owned(), basic("given", "9").unwrap())]);
         let with = AuthPlaces {
             given,
             ..places.clone()

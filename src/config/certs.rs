@@ -3,7 +3,7 @@
 //! Source of the rules: containers-certs.d(5). The first folder that holds `HOST[:PORT]` counts, the others are not read. In it
 //! every `*.crt` is an authority, every `*.cert` a client certificate with its key in `*.key` of the same name.
 
-use std::collections::BTreeMap;
+use crate::types::sorted::Sorted;
 use std::path::{Path, PathBuf};
 
 use rustls_pki_types::pem::PemObject;
@@ -26,7 +26,7 @@ pub const SYSTEM_BUNDLES: [&str; 5] = [
 #[derive(Debug, Clone, Default)]
 pub struct CertPlaces {
     /// Folders that hold the files of one registry (`HOST[:PORT]`) directly; they are read instead of all others.
-    pub given: BTreeMap<String, PathBuf>,
+    pub given: Sorted<String, PathBuf>,
     /// Folders that hold one folder per registry, in the order in which they are asked.
     pub folders: Vec<PathBuf>,
     /// Bundles of authorities; the first that exists is read.

@@ -1,7 +1,5 @@
 //! Documents: which are new, which are refused, and what holds an accepted one back.
 
-use std::collections::BTreeMap;
-
 use crate::plan::admission::{Need, admit, beside_refusal, snapshot_refusal};
 use crate::plan::reconcile::{self, Change, Current, Plan, Refusal, Wanted};
 use crate::plan::update::{Event, Update};
@@ -9,6 +7,7 @@ use crate::plan::window;
 use crate::types::app::{App, Strategy, VolumePolicy, set_problems};
 use crate::types::deployment::{AppRecord, BytesMoved, Cause, Reason, Record, State, Version};
 use crate::types::digest::Digest;
+use crate::types::sorted::Sorted;
 use crate::types::time::Unix;
 
 use super::core::{Core, Flight, Now, Reply, Wish};
@@ -319,7 +318,7 @@ impl Core {
         &self,
         source: Source,
         set: &Set,
-        changes: &BTreeMap<String, Change>,
+        changes: &Sorted<String, Change>,
         coming: Option<&Set>,
     ) -> Result<(), String> {
         let memory = |app: &App| app.limits.memory.map_or(self.settings.default_memory, |bytes| bytes.0);
@@ -343,9 +342,9 @@ impl Core {
             .iter()
             .filter(|(owner, _)| **owner != source)
             .flat_map(|(_, set)| &set.apps);
-        let mut most: BTreeMap<&str, u64> = BTreeMap::new();
+        let mut most: Sorted<&str, u64> = Sorted::new();
         for one in others.chain(coming.iter().flat_map(|set| &set.apps)) {
-            let need = most.entry(&one.app.name).or_default();
+            let need = most.or_default(one.app.name.as_str());
             *need = memory(&one.app).max(*need);
         }
         needs.extend(most.into_iter().map(|(name, memory)| Need {

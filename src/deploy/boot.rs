@@ -1,6 +1,6 @@
 //! The start: the last committed set runs at once, without a network; what a deployment was in the middle of goes on.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::disk::DiskError;
@@ -8,6 +8,7 @@ use crate::plan::reconcile::start_order;
 use crate::plan::soak;
 use crate::plan::update::{Event, before_switching};
 use crate::types::deployment::{Cause, Reason, State};
+use crate::types::sorted::Sorted;
 
 use super::alone::left;
 use super::core::{Conditions, Core, Flight, Now, Out, Settings, Start};
@@ -39,14 +40,14 @@ impl Core {
             journal,
             history: loaded.history,
             sets: loaded.sets.into_iter().collect(),
-            flights: BTreeMap::new(),
-            pending: BTreeMap::new(),
-            cares: BTreeMap::new(),
+            flights: Sorted::new(),
+            pending: Sorted::new(),
+            cares: Sorted::new(),
             busy: BTreeSet::new(),
-            removing: BTreeMap::new(),
-            starts: BTreeMap::new(),
-            replies: BTreeMap::new(),
-            working: BTreeMap::new(),
+            removing: Sorted::new(),
+            starts: Sorted::new(),
+            replies: Sorted::new(),
+            working: Sorted::new(),
             tickets: 0,
             reported: Vec::new(),
             out: Vec::new(),
@@ -216,7 +217,7 @@ impl Core {
         for id in running {
             self.out.push(Out::Watch(id));
         }
-        let mut apps: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        let mut apps: Sorted<String, Vec<String>> = Sorted::new();
         let coming = self.flights.values().filter_map(|flight| flight.set.as_ref());
         for one in self.sets.values().chain(coming).flat_map(|set| &set.apps) {
             let is_desired = self.desired(&one.app.name).is_some_and(|(_, spec)| spec == one.spec);

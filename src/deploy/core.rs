@@ -4,7 +4,7 @@
 //! `accept` (documents), `gate` (what holds them back), `stage` (fetch and create), `switch` (steps forward and back), `trial`
 //! (probe, soak, commit), `care` (containers' ends, restarts, starts), `boot` (after a power cut or a killed agent), `report`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use crate::plan::reconcile::{Change, Step};
 use crate::plan::restart::Restarts;
@@ -16,6 +16,7 @@ use crate::types::digest::Digest;
 use crate::types::document::{self, Deploy, ReportedApp, Rollout};
 use crate::types::health::HealthStatus;
 use crate::types::ids::ContainerId;
+use crate::types::sorted::Sorted;
 use crate::types::time::{Mono, Unix};
 
 use super::alone::left;
@@ -151,18 +152,18 @@ pub struct Core {
     pub(super) files: Files,
     pub(super) journal: Journal,
     pub(super) history: History,
-    pub(super) sets: BTreeMap<Source, Set>,
-    pub(super) flights: BTreeMap<Source, Flight>,
-    pub(super) pending: BTreeMap<Source, Wish>,
-    pub(super) cares: BTreeMap<ContainerId, Care>,
+    pub(super) sets: Sorted<Source, Set>,
+    pub(super) flights: Sorted<Source, Flight>,
+    pub(super) pending: Sorted<Source, Wish>,
+    pub(super) cares: Sorted<ContainerId, Care>,
     /// Apps with a stop, start or mend under way.
     pub(super) busy: BTreeSet<String>,
-    pub(super) removing: BTreeMap<ContainerId, String>,
+    pub(super) removing: Sorted<ContainerId, String>,
     /// Apps that are to be started by themselves: at boot, after an exit.
-    pub(super) starts: BTreeMap<String, Start>,
-    pub(super) replies: BTreeMap<String, Reply>,
+    pub(super) starts: Sorted<String, Start>,
+    pub(super) replies: Sorted<String, Reply>,
     /// The fetch or stage job of each source that is not done yet, also of a deployment that was given up meanwhile.
-    pub(super) working: BTreeMap<Source, (u64, Cancel)>,
+    pub(super) working: Sorted<Source, (u64, Cancel)>,
     pub(super) tickets: u64,
     pub(super) seq_synced: u64,
     pub(super) reported: Vec<ReportedApp>,
@@ -174,7 +175,7 @@ pub struct Core {
 pub(super) struct Flight {
     /// The set that it brings; `None` after a restart until its document is applied again.
     pub set: Option<Set>,
-    pub changes: BTreeMap<String, Change>,
+    pub changes: Sorted<String, Change>,
     pub steps: Vec<Step>,
     pub at: usize,
     pub step_since: Mono,
@@ -183,7 +184,7 @@ pub(super) struct Flight {
     pub soak: Option<Soak>,
     pub well_once: BTreeSet<String>,
     /// Apps that left, and whether their old version had its turn to start.
-    pub alone: BTreeMap<String, bool>,
+    pub alone: Sorted<String, bool>,
     pub not_restored: Option<Cause>,
     pub retry_at: Option<Mono>,
     /// Its wait for update locks is counted up to here.

@@ -91,7 +91,7 @@ impl Core {
             .map(|plan| plan.steps)
             .unwrap_or_default();
         let apps: Vec<String> = active.record.apps.iter().map(|one| one.name.clone()).collect();
-        let flight = self.flights.entry(source).or_default();
+        let flight = self.flights.or_default(source);
         flight.steps = steps;
         flight.at = 0;
         flight.step_tries = 0;

@@ -2,13 +2,13 @@
 
 use super::view::ContainerView;
 use crate::types::container::{MountSource, Network, RestartPolicy, Status};
+use crate::types::sorted::Sorted;
 use crate::types::time::{Span, Unix};
-use std::collections::BTreeMap;
 
 /// Conditions on containers.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
-    conditions: BTreeMap<String, Vec<String>>,
+    conditions: Sorted<String, Vec<String>>,
 }
 
 /// A condition that is none.
@@ -40,7 +40,7 @@ const KEYS: [&str; 15] = [
 impl Filter {
     /// Parses `KEY=VALUE` texts; `label!=…` is the label's absence.
     pub fn parse(texts: &[String]) -> Result<Filter, FilterError> {
-        let mut conditions: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        let mut conditions: Sorted<String, Vec<String>> = Sorted::new();
         for text in texts {
             let error = |reason: &str| FilterError {
                 text: text.clone(),
@@ -62,7 +62,7 @@ impl Filter {
                 _ => {}
             }
             let key = if key == "ctr-status" { "status" } else { key };
-            conditions.entry(key.to_owned()).or_default().push(value.to_owned());
+            conditions.or_default(key.to_owned()).push(value.to_owned());
         }
         Ok(Filter { conditions })
     }
@@ -70,7 +70,7 @@ impl Filter {
     /// A filter by one label.
     pub fn label(name: &str, value: &str) -> Filter {
         Filter {
-            conditions: BTreeMap::from([("label".to_owned(), vec![format!("{name}={value}")])]),
+            conditions: Sorted::from_iter([("label".to_owned(), vec![format!("{name}={value}")])]),
         }
     }
 

@@ -11,8 +11,9 @@ use crate::types::container::{ContainerRecord, MountSource};
 use crate::types::digest::Digest;
 use crate::types::ids::ContainerId;
 use crate::types::reference::Reference;
+use crate::types::sorted::Sorted;
 use crate::types::time::Unix;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 /// What stays although nothing that can be seen uses it: what the agent's sets name.
 #[derive(Debug, Clone, Default)]
@@ -182,9 +183,9 @@ impl Engine {
     pub fn usage(&self, kept: &Kept) -> Result<Usage, EngineError> {
         let views = self.list(&Filter::default(), Unix(0))?;
         let images = self.store().images()?;
-        let mut sizes: BTreeMap<Digest, (u64, usize)> = BTreeMap::new();
+        let mut sizes: Sorted<Digest, (u64, usize)> = Sorted::new();
         for key in images.iter().flat_map(own_layers) {
-            let entry = sizes.entry(key).or_insert_with(|| (self.layer_bytes(&key), 0));
+            let entry = sizes.or_insert_with(key, || (self.layer_bytes(&key), 0));
             entry.1 += 1;
         }
         let used = self.used_images(kept)?;
@@ -272,10 +273,10 @@ fn volumes_of(record: &ContainerRecord) -> BTreeSet<&str> {
 }
 
 /// How many containers mount each volume.
-fn volume_links(containers: &[ContainerRecord]) -> BTreeMap<String, usize> {
-    let mut links = BTreeMap::new();
+fn volume_links(containers: &[ContainerRecord]) -> Sorted<String, usize> {
+    let mut links = Sorted::new();
     for name in containers.iter().flat_map(volumes_of) {
-        *links.entry(name.to_owned()).or_insert(0) += 1;
+        *links.or_default(name.to_owned()) += 1;
     }
     links
 }

@@ -3,6 +3,7 @@
 //! Both stacks are looked at as overlay would merge them. Where the same layers make up a directory on both sides nothing
 //! below it can be other, so that only what the layers on one side touch is walked.
 
+use crate::types::sorted::Sorted;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
@@ -132,7 +133,7 @@ impl<W: Write> Compare<'_, W> {
 
     /// Every name of a directory, with what it stands for on both sides.
     fn pairs(&self, from: &[usize], to: &[usize], path: &[u8]) -> io::Result<Pairs> {
-        let mut dirs = BTreeMap::new();
+        let mut dirs = Sorted::new();
         let mut names = BTreeSet::new();
         for layer in from.iter().chain(to) {
             if dirs.contains_key(layer) {
@@ -154,7 +155,7 @@ impl<W: Write> Compare<'_, W> {
 
     fn find(
         &self,
-        dirs: &BTreeMap<usize, OwnedFd>,
+        dirs: &Sorted<usize, OwnedFd>,
         stack: &[usize],
         path: &[u8],
         name: &[u8],

@@ -3,9 +3,10 @@
 //! Apps that change and depend on each other form a group. Inside a group dependents stop first and dependencies start first;
 //! groups do not wait for each other, so that the gap of an app is its own.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use crate::types::digest::Digest;
+use crate::types::sorted::Sorted;
 
 /// An app as a source wants it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,7 +73,7 @@ impl Step {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Plan {
     /// Every app that changes, by name.
-    pub changes: BTreeMap<String, Change>,
+    pub changes: Sorted<String, Change>,
     /// What to do, in order.
     pub steps: Vec<Step>,
 }
@@ -110,18 +111,18 @@ where
     S: Clone + PartialEq + std::fmt::Debug + std::fmt::Display,
 {
     let mut refusals = Vec::new();
-    let mut next: BTreeMap<&str, &Wanted> = BTreeMap::new();
+    let mut next: Sorted<&str, &Wanted> = Sorted::new();
     for app in wanted {
         if next.insert(app.name, app).is_some() {
             refusals.push(Refusal::Twice(app.name.to_owned()));
         }
     }
-    let own: BTreeMap<&str, &Current<S>> = current
+    let own: Sorted<&str, &Current<S>> = current
         .iter()
         .filter(|c| c.owner == *source)
         .map(|c| (c.name, c))
         .collect();
-    let others: BTreeMap<&str, &Current<S>> = current
+    let others: Sorted<&str, &Current<S>> = current
         .iter()
         .filter(|c| c.owner != *source)
         .map(|c| (c.name, c))
@@ -154,8 +155,8 @@ where
     if !refusals.is_empty() {
         return Err(refusals);
     }
-    let mut changes = BTreeMap::new();
-    for (name, app) in &next {
+    let mut changes = Sorted::new();
+    for (name, app) in next.iter() {
         match own.get(name) {
             None => drop(changes.insert((*name).to_owned(), Change::Create)),
             Some(old) if old.spec != app.spec => drop(changes.insert((*name).to_owned(), Change::Update)),
@@ -183,7 +184,7 @@ where
 }
 
 /// Names with the names that each depends on.
-type Graph<'a> = BTreeMap<&'a str, &'a [String]>;
+type Graph<'a> = Sorted<&'a str, &'a [String]>;
 
 /// The order in which apps start: dependencies first, else by name. Names outside the list do not matter.
 pub fn start_order<'a>(apps: impl IntoIterator<Item = (&'a str, &'a [String])>) -> Result<Vec<&'a str>, String> {
@@ -220,7 +221,7 @@ fn order<'a>(graph: &Graph<'a>) -> Result<Vec<&'a str>, String> {
 
 /// Groups of changing apps, each with its stops in reverse order and its starts in order.
 fn steps(
-    changes: &BTreeMap<String, Change>,
+    changes: &Sorted<String, Change>,
     order: &[&str],
     graph: &Graph,
     old_graph: &Graph,
@@ -258,7 +259,7 @@ fn steps(
 }
 
 /// The changing apps, those joined by a dependency (old or new) together; groups and members in order of name.
-fn groups<'a>(changes: &'a BTreeMap<String, Change>, graph: &Graph, old_graph: &Graph) -> Vec<BTreeSet<&'a str>> {
+fn groups<'a>(changes: &'a Sorted<String, Change>, graph: &Graph, old_graph: &Graph) -> Vec<BTreeSet<&'a str>> {
     let mut groups: Vec<BTreeSet<&str>> = Vec::new();
     for name in changes.keys() {
         let linked = |other: &str| {

@@ -1,6 +1,6 @@
 //! Asking a registry: which place, how to speak to it, as whom; redirects; what its answers mean.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -24,6 +24,7 @@ use crate::config::auth::{AuthPlaces, Credential};
 use crate::config::registries::Registries;
 use crate::types::bounds::{REDIRECTS, REGISTRY_HOSTS};
 use crate::types::read;
+use crate::types::sorted::Sorted;
 
 /// What all requests share.
 #[derive(Debug)]
@@ -51,7 +52,7 @@ impl Inner {
 
     /// The same connections, with one credential and no other.
     pub(crate) fn with_credential(&self, registry: &str, credential: Credential) -> Self {
-        let given = BTreeMap::from([(registry.to_owned(), credential)]);
+        let given = Sorted::from_iter([(registry.to_owned(), credential)]);
         Self {
             transport: self.transport.clone(),
             registries: self.registries.clone(),

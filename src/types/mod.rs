@@ -16,5 +16,6 @@ pub mod oci;
 pub mod platform;
 pub mod read;
 pub mod reference;
+pub mod sorted;
 pub mod text;
 pub mod time;

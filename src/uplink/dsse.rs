@@ -1,7 +1,5 @@
 //! Signed envelopes: DSSE with Ed25519 (PROTOCOL.md, Envelope; DSSE protocol v1.0.0).
 
-use std::collections::BTreeSet;
-
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 
 use crate::types::base64;
@@ -146,7 +144,7 @@ pub fn open(message: &[u8], kind: Kind, trusted: &Trusted) -> Result<Vec<u8>, En
         return Ok(payload);
     }
     let signed = pae(&envelope.payload_type, &payload);
-    let mut good: BTreeSet<[u8; 32]> = BTreeSet::new();
+    let mut good: Vec<[u8; 32]> = Vec::new();
     for signature in &envelope.signatures {
         let Some(bytes) = base64::decode(&signature.sig).filter(|s| s.len() == 64) else {
             continue;

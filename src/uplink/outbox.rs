@@ -1,6 +1,7 @@
 //! What is to be published: the newest value of each retained topic, and a bounded queue of everything else.
 
-use std::collections::{BTreeMap, VecDeque};
+use crate::types::sorted::Sorted;
+use std::collections::VecDeque;
 
 /// Messages that wait for the broker, retained ones apart; the oldest is dropped and counted when there are more.
 pub const QUEUE: usize = 64;
@@ -28,7 +29,7 @@ struct Slot {
 /// The outbox.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    retained: BTreeMap<String, Slot>,
+    retained: Sorted<String, Slot>,
     queue: VecDeque<Message>,
     dropped: u64,
 }
@@ -41,7 +42,7 @@ impl Outbox {
             self.dropped += 1;
             return;
         }
-        let slot = self.retained.entry(topic).or_insert(Slot {
+        let slot = self.retained.or_insert_with(topic, || Slot {
             payload: Vec::new(),
             dirty: true,
         });

@@ -1,7 +1,7 @@
 //! A device that loses its power: a machine with a disk that outlives it, a broker, and what must be true after each boot.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use dunlin::types::app::App;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::fixture::arch::Arch;
 use super::fixture::broker::{Broker, Watch};
-use super::fixture::images::{Compression, Format, Index};
+use super::fixture::images::{Blob, Compression, Format, Index};
 use super::fixture::registry::Registry;
 use super::fixture::scratch::Scratch;
 use super::fixture::tree::Tree;
@@ -91,6 +91,36 @@ pub fn images(registry: &Registry) -> Vec<String> {
     (0..IMAGES).map(push).collect()
 }
 
+/// Versions of the agent that take turns.
+const AGENTS: [&str; 2] = ["0.1.1", "0.1.2"];
+
+/// Puts the program under test into the registry as other versions of itself: its own version's digits are replaced wherever they stand.
+pub fn agents(registry: &Registry, program: &Path) {
+    let own = env!("CARGO_PKG_VERSION").as_bytes();
+    let config = Blob::new("application/vnd.oci.empty.v1+json", b"{}".to_vec());
+    registry.put_blob("agent", &config);
+    for version in AGENTS {
+        let mut bytes = std::fs::read(program).unwrap();
+        let mut at = 0;
+        while let Some(found) = bytes[at..].windows(own.len()).position(|part| part == own) {
+            at += found;
+            bytes[at..at + own.len()].copy_from_slice(version.as_bytes());
+        }
+        let blob = Blob::new("application/octet-stream", bytes);
+        registry.put_blob("agent", &blob);
+        let manifest = json!({
+            "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": config.descriptor(), "layers": [blob.descriptor()],
+        });
+        let manifest = serde_json::to_vec(&manifest).unwrap();
+        registry.put_manifest(
+            "agent",
+            version,
+            &Blob::new("application/vnd.oci.image.manifest.v1+json", manifest),
+        );
+    }
+}
+
 /// A deployment that was cut.
 struct Flight {
     activity: String,
@@ -114,6 +144,8 @@ pub struct Device<'a> {
     count: usize,
     generation: u64,
     seq: u64,
+    /// Updates of the agent.
+    agents: usize,
     _scratch: Scratch,
 }
 
@@ -135,6 +167,7 @@ impl<'a> Device<'a> {
             count: 0,
             generation: UNIX_EPOCH.elapsed().unwrap().as_secs(),
             seq: 0,
+            agents: 0,
             _scratch: scratch,
         }
     }
@@ -237,6 +270,22 @@ impl<'a> Device<'a> {
                     .as_ref()
                     .is_some_and(|(machine, _)| machine.output().contains("PRUNED\n"));
                 return Ok(if over { Phase::Idle } else { Phase::Prune });
+            }
+            Moment::Renew(ms) => {
+                self.wait("its end", |_, watch| {
+                    last_state(watch, &activity).filter(|state| is_final(state))
+                })?;
+                let Some((machine, _)) = &mut self.machine else {
+                    return Err("no machine runs".to_owned());
+                };
+                self.agents += 1;
+                let tag = AGENTS[self.agents % AGENTS.len()];
+                let program = format!("docker://{HOST}:{}/agent:{tag}", self.registry.port());
+                machine.say(&format!(
+                    "d agent update --detach --allow-downgrade {program}; echo \"vm: renewing $?\""
+                ));
+                pause(ms);
+                return Ok(Phase::SelfUpdate);
             }
             Moment::Sent(ms) => pause(ms),
             // Somewhere in the deployment; what counts comes after the next boot.
@@ -379,6 +428,7 @@ impl<'a> Device<'a> {
         self.runs_as_committed()?;
         self.is_sound()?;
         self.reports_truly()?;
+        let agent = self.one_agent()?;
         let (machine, watch) = self.machine.as_ref().ok_or("no machine runs")?;
         if let Some(line) = machine.output().lines().find(|line| {
             line.contains("no slot could be read") || line.contains("is damaged") || line.contains("panicked")
@@ -391,7 +441,7 @@ impl<'a> Device<'a> {
         }
         let whole = began.elapsed();
         Ok(format!(
-            "{end}, all ran after {:.1} s, looked at in {:.1} s",
+            "{end}, all ran after {:.1} s, looked at in {:.1} s, agent {agent}",
             all_run.as_secs_f64(),
             whole.as_secs_f64()
         ))
@@ -495,6 +545,30 @@ impl<'a> Device<'a> {
             }
             if Instant::now() > end || !said.contains("is left over from a process that died") {
                 return Err(format!("`system check` ended with {code}:\n{said}"));
+            }
+            std::thread::sleep(Duration::from_secs(1));
+        }
+    }
+
+    /// Waits until the agent that runs is the old version or the new one, healthy, and no trial is left; its version.
+    fn one_agent(&mut self) -> Result<String, String> {
+        let end = Instant::now() + LONG;
+        loop {
+            let (said, _) = self.ask("d explain --format json")?;
+            let begin = said.find('{').unwrap_or(0);
+            let told: Value = serde_json::from_str(said[begin..].trim()).unwrap_or_default();
+            let agent = &told["Agent"];
+            if agent["ready"] == true && agent["trial"] == false && agent["broker"] == true {
+                let version = agent["agent"].as_str().unwrap_or("?").to_owned();
+                let known = AGENTS.contains(&version.as_str()) || version == env!("CARGO_PKG_VERSION");
+                return if known {
+                    Ok(version)
+                } else {
+                    Err(format!("agent {version} runs"))
+                };
+            }
+            if Instant::now() > end {
+                return Err(format!("no agent stays: {said}"));
             }
             std::thread::sleep(Duration::from_secs(1));
         }

@@ -94,6 +94,10 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments, seeds: &[Seed]) -> usize {
     let registry = Registry::plain();
     let images = device::images(&registry);
+    match arguments.arch.static_binary() {
+        Ok(program) => device::agents(&registry, &program),
+        Err(reason) => println!("{reason}"),
+    }
     let began = Instant::now();
     let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let rows: Mutex<BTreeMap<Phase, Row>> = Mutex::default();

@@ -13,7 +13,7 @@ pub enum Phase {
     Commit,
     Rollback,
     Prune,
-    /// The agent's own update has no steps to be steered to yet.
+    /// Of the agent itself.
     SelfUpdate,
     /// Before the agent has said anything after a boot.
     Boot,
@@ -37,7 +37,7 @@ impl Phase {
     ];
 
     /// Those that cuts are steered to.
-    pub const STEERED: [Phase; 8] = [
+    pub const STEERED: [Phase; 9] = [
         Phase::Pull,
         Phase::Stage,
         Phase::Switch,
@@ -46,6 +46,7 @@ impl Phase {
         Phase::Commit,
         Phase::Rollback,
         Phase::Prune,
+        Phase::SelfUpdate,
     ];
 
     pub fn word(self) -> &'static str {
@@ -191,6 +192,8 @@ pub enum Moment {
     After(&'static str, u64),
     /// So many milliseconds into a prune that follows the deployment.
     Prune(u64),
+    /// So many milliseconds into an update of the agent that follows the deployment: it is brought, judged, tried, and stays.
+    Renew(u64),
     /// So many milliseconds after the document was sent.
     Sent(u64),
     /// So many milliseconds after the agent's start, whatever the cut before this one had left to be done.
@@ -243,6 +246,12 @@ impl Seed {
             None if dice.below(8) == 0 => Moment::Prune(dice.below(2500)),
             None => Moment::Sent(dice.below(9000)),
             Some(Phase::Prune) => Moment::Prune(dice.below(1500)),
+            Some(Phase::SelfUpdate) => Moment::Renew(match dice.below(3) {
+                // While it is brought and judged, while it is started, and while it proves itself.
+                0 => dice.below(1200),
+                1 => 1000 + dice.below(4000),
+                _ => dice.below(25_000),
+            }),
             Some(phase) => match phase.begins_with() {
                 Some((state, ms)) if dice.below(3) == 0 => Moment::After(state, dice.below(ms)),
                 _ => {
@@ -253,7 +262,7 @@ impl Seed {
         };
         let good = match self.phase {
             Some(Phase::Rollback) => false,
-            Some(Phase::Soak | Phase::Commit | Phase::Prune) => true,
+            Some(Phase::Soak | Phase::Commit | Phase::Prune | Phase::SelfUpdate) => true,
             Some(_) => dice.below(3) > 0,
             None => dice.below(2) == 0,
         };

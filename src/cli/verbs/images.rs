@@ -10,6 +10,7 @@ use crate::engine::Engine;
 use crate::engine::filter::point;
 use crate::store::ImageRecord;
 use crate::types::reference::Reference;
+use crate::types::sorted::Sorted;
 use crate::types::time::Unix;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -128,7 +129,7 @@ impl Row<'_> {
     }
 }
 
-fn full(image: &ImageRecord, labels: &BTreeMap<String, String>, users: &BTreeMap<String, usize>) -> Value {
+fn full(image: &ImageRecord, labels: &BTreeMap<String, String>, users: &Sorted<String, usize>) -> Value {
     let tags: Vec<String> = image
         .names
         .iter()
@@ -168,10 +169,10 @@ pub fn repo_digests(image: &ImageRecord) -> Vec<String> {
 }
 
 /// How many containers use each image.
-fn users(engine: &Engine) -> Result<BTreeMap<String, usize>, Failure> {
-    let mut users = BTreeMap::new();
+fn users(engine: &Engine) -> Result<Sorted<String, usize>, Failure> {
+    let mut users = Sorted::new();
     for view in engine.list(&crate::engine::filter::Filter::default(), time::now())? {
-        *users.entry(view.record.image.hex()).or_insert(0) += 1;
+        *users.or_default(view.record.image.hex()) += 1;
     }
     Ok(users)
 }

@@ -12,8 +12,8 @@ use crate::engine::usage::Process;
 use crate::engine::view::ContainerView;
 use crate::runtime::cgroup::Stats;
 use crate::sys::event::mono_ms;
+use crate::types::sorted::Sorted;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ pub fn stats(engine: &Engine, args: &StatsArgs) -> Result<u8, Failure> {
         names: &args.pick.containers,
         ..Choice::default()
     };
-    let mut before: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+    let mut before: Sorted<String, (u64, u64)> = Sorted::new();
     loop {
         let names = choice.names(engine, |view| args.all || view.status.is_live())?;
         let mut rows = Vec::new();
@@ -77,12 +77,7 @@ pub fn stats(engine: &Engine, args: &StatsArgs) -> Result<u8, Failure> {
     }
 }
 
-fn row(
-    view: &ContainerView,
-    stats: &Stats,
-    before: &mut BTreeMap<String, (u64, u64)>,
-    no_trunc: bool,
-) -> (Value, Value) {
+fn row(view: &ContainerView, stats: &Stats, before: &mut Sorted<String, (u64, u64)>, no_trunc: bool) -> (Value, Value) {
     let now = mono_ms();
     let id = view.record.id.hex();
     let cpu = stats.cpu_us.unwrap_or(0);
