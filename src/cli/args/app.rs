@@ -83,7 +83,7 @@ pub struct AppViewArgs {
 
 /// `app reset-trust`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  dunlin app reset-trust\n\n\
+#[command(after_help = "Examples:\n  dunlin app reset-trust\n\n\
                   Forgets the numbers and documents that this device has accepted over MQTT, for a device on which they cannot be\n\
                   read any more. Until the next documents come, an old one that is replayed would be accepted.")]
 pub struct ResetTrustArgs {
