@@ -295,7 +295,7 @@ impl Core {
         reconcile::plan(&source, &wanted, &current)
     }
 
-    /// Whether two deployments get into each other's way: an app of one depends on an app of the other, they write to the same volume
+    /// Whether two deployments get into each other's way: both have an app of the same name, an app of one depends on an app of the other, they write to the same volume
     /// of which one wants it back, or the memory is not enough for both.
     pub(super) fn touches(&self, source: Source, other: Source) -> bool {
         let set = |source| self.flights.get(&source).and_then(|flight| flight.set.as_ref());
@@ -306,8 +306,10 @@ impl Core {
             let mut depends = one.apps.iter().flat_map(|one| &one.app.depends_on);
             depends.any(|name| on.get(name).is_some())
         };
+        // A name has one owner, and who that is stands only after the commit.
+        let same = own.apps.iter().any(|one| theirs.get(&one.app.name).is_some());
         let all: Vec<&App> = own.apps.iter().chain(&theirs.apps).map(|one| &one.app).collect();
-        leans(own, theirs)
+        same || leans(own, theirs)
             || leans(theirs, own)
             || snapshot_refusal(&all).is_some()
             || self.admit(source, own, &flight.changes, Some(theirs)).is_err()

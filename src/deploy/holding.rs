@@ -96,6 +96,22 @@ fn sources_that_touch_wait_for_each_others_soak() {
 }
 
 #[test]
+fn a_name_has_one_owner_also_while_its_first_set_soaks() {
+    let mut world = world("one-owner", vec![]);
+    world.apply(local(1, vec![soaking("web", "good-1", 600)])).unwrap();
+    world.pass(3_000).unwrap();
+    world.apply(wish(1, vec![soaking("web", "good-2", 1)])).unwrap();
+    world.pass(60_000).unwrap();
+    assert_eq!(
+        (state(&world, Source::Local), state(&world, Source::Fleet)),
+        (Some(State::Soaking), Some(State::Staged))
+    );
+    world.settle().unwrap();
+    assert_eq!(world.end(), (State::Failed, Some(Reason::Conflict)));
+    assert_eq!(world.fake.listing(), ["web good-1 running"]);
+}
+
+#[test]
 fn a_rollout_bounds_the_rate_of_its_pulls() {
     let rated = |generation, rate: &str| {
         let mut rollout = rollout(100.0, false);

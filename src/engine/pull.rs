@@ -98,7 +98,8 @@ impl Engine {
     /// Removes what dead processes left of containers, volumes and images.
     pub fn sweep_all(&self) -> Result<(), EngineError> {
         self.sweep()?;
-        self.sweep_store(&self.workers()?, false)
+        self.sweep_store(&self.workers()?, false)?;
+        Ok(self.store().sweep_links()?)
     }
 
     /// Removes what dead processes left; with `all` also what could be gone on with.

@@ -132,14 +132,26 @@ impl Store {
                 std::fs::remove_file(&path).map_err(DiskError::io("remove", &path))?;
             }
         }
+        self.drop_links()?;
+        durable::sync_dir(&self.layout().layers())?;
+        Ok(collected)
+    }
+
+    /// Removes short links that lead nowhere: a power cut between a link and its layer leaves one.
+    pub fn sweep_links(&self) -> Result<(), StoreError> {
+        let _lock = self.exclusive()?;
+        self.drop_links()
+    }
+
+    /// The same. The exclusive lock is held.
+    fn drop_links(&self) -> Result<(), StoreError> {
         for alias in list(&self.aliases())? {
             let path = self.aliases().join(alias);
             if !path.exists() {
                 std::fs::remove_file(&path).map_err(DiskError::io("remove", &path))?;
             }
         }
-        durable::sync_dir(&self.layout().layers())?;
-        Ok(collected)
+        Ok(())
     }
 
     fn take_layer(&self, key: &Digest, collected: &mut Collected) -> Result<(), StoreError> {
