@@ -85,7 +85,8 @@ echo the device was asked
 (set -x
 FLEET
 )
-until_it_holds 'mosquitto_sub -p PORT -t dunlin/v1/d/dev/deploy -C 1 -W 5 | grep "\"activity\":\"first\"" | grep -q "\"state\":\"COMMITTED\""'
+# The record's own state, not that of the last one inside it.
+until_it_holds 'mosquitto_sub -p PORT -t dunlin/v1/d/dev/deploy -C 1 -W 5 | grep -Eq "\"activity\":\"first\",\"generation\":[0-9]+,\"source\":\"[^\"]+\",\"rollout\":null,\"state\":\"COMMITTED\""'
 dunlin ps --format '{{.Names}}' | grep -qx greeter
 echo the fleet has spoken
 kill $agent
