@@ -1,7 +1,7 @@
 //! Write order: every write and flush of a machine's disk is logged through a good update, a rollback and a prune; then prefixes of the
 //! log are replayed, exact ones up to a flush, and ones in which writes after the last flush are missing at random, as a disk's cache
 //! loses them. On each the device must come up with the old version or the new one, its journal read and its store sound.
-//! `DUNLIN_PREFIXES` says how many (10), `DUNLIN_SEED` which.
+//! `DUNLIN_PREFIXES` says how many (6), `DUNLIN_SEED` which.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
@@ -239,7 +239,7 @@ fn whatever_a_disk_loses_that_was_not_flushed_the_device_comes_up_old_or_new() {
         flushes.len(),
         entries.len()
     );
-    let count = number("DUNLIN_PREFIXES", 10) as usize;
+    let count = number("DUNLIN_PREFIXES", 6) as usize;
     let mut chance = Chance::of_environment();
     let mut cases = Vec::new();
     for case in 0..count {
