@@ -32,14 +32,10 @@ impl Daemon {
                 "distrust": self.intake.distrust(),
             })),
             Request::Reread => {
-                let before = self.local;
                 self.reread();
                 match self.local {
                     _ if !self.local_error.is_empty() => Err(Cause::new(Reason::Schema, self.local_error.clone())),
-                    Some(digest) => Ok(json!({
-                        "activity": local_activity(&digest),
-                        "changed": before != self.local,
-                    })),
+                    Some(digest) => Ok(json!({ "activity": local_activity(&digest) })),
                     None => Err(Cause::new(Reason::Busy, "the agent has too much to do; try again")),
                 }
             }

@@ -4,13 +4,16 @@
 //! What a tag meant when it was last followed is kept as a pin beside the documents; an app's document with its pin is what the deployer
 //! is given. A pin holds for the document that it was made from: another document begins anew.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use super::sources;
 use crate::deploy::files::Loaded;
 use crate::disk::layout::Layout;
 use crate::disk::record::{self, Record, kinds};
 use crate::types::app::App;
 use crate::types::digest::Digest;
+use crate::types::document::Desired;
 use crate::types::reference::Reference;
 use crate::types::time::Unix;
 
@@ -82,6 +85,12 @@ fn tagged(image: &str) -> Option<Reference> {
         .parse::<Reference>()
         .ok()
         .filter(|reference| reference.digest().is_none())
+}
+
+/// Documents as they were written: the local ones and the effective desired state's.
+pub fn documents(local: &[App], desired: &BTreeMap<String, Desired>, device: &str, groups: &[String]) -> Vec<App> {
+    let fleet = sources::effective(desired, device, groups).map(|(_, document)| document.apps.as_slice());
+    local.iter().chain(fleet.unwrap_or_default()).cloned().collect()
 }
 
 impl Auto {

@@ -12,7 +12,6 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -34,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub enum Request {
     /// How it is: its version, and whether it keeps the device at its set.
     Health,
-    /// Read the local documents again; answers with their activity, and whether they changed.
+    /// Read the local documents again; answers with their activity.
     Reread,
     /// Leave this app's version for the one before.
     Rollback(String),
@@ -133,7 +132,7 @@ impl Reply {
 
 /// Listens for requests, on a thread of its own, until `tell` says that nobody takes them any more. The agent's lock keeps two agents from listening at the same place.
 pub(super) fn listen(layout: &Layout, tell: Box<dyn Fn(Asked) -> bool + Send>) -> io::Result<()> {
-    let path = path(layout);
+    let path = layout.agent_socket();
     match fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -211,10 +210,6 @@ pub fn ask(layout: &Layout, request: &Request, patience: Duration) -> io::Result
         Some(text) => Err(text.to_owned()),
         None => Ok(answer["done"].take()),
     }))
-}
-
-fn path(layout: &Layout) -> PathBuf {
-    layout.agent_socket()
 }
 
 #[cfg(test)]

@@ -1,13 +1,11 @@
 //! Looks up the tags that apps follow, on a schedule and when somebody asks.
 
-use std::collections::BTreeMap;
-
 use serde_json::{Map, Value};
 
 use super::auto::{self, Auto, Followed};
 use super::control::Reply;
 use super::daemon::{Daemon, Event, now, synchronised};
-use super::{local, sources};
+use super::local;
 use crate::deploy::files::{self, Loaded};
 use crate::deploy::hands::Failure;
 use crate::disk::layout::Layout;
@@ -15,7 +13,6 @@ use crate::disk::record;
 use crate::plan::wave;
 use crate::types::app::App;
 use crate::types::digest::Digest;
-use crate::types::document::Desired;
 use crate::types::time::Mono;
 
 /// The first look after a start waits at least so long, milliseconds: what has to run comes first.
@@ -50,12 +47,6 @@ impl Following {
     pub(super) fn due(&self) -> Option<Mono> {
         self.due.filter(|at| *at > now())
     }
-}
-
-/// Documents as they were written: the local ones and the effective desired state's.
-fn documents(local: &[App], desired: &BTreeMap<String, Desired>, device: &str, groups: &[String]) -> Vec<App> {
-    let fleet = sources::effective(desired, device, groups).map(|(_, document)| document.apps.as_slice());
-    local.iter().chain(fleet.unwrap_or_default()).cloned().collect()
 }
 
 impl Daemon {
@@ -125,7 +116,7 @@ impl Daemon {
     fn documents(&self) -> Result<Vec<App>, String> {
         let local = local::read(&self.place.folders).map_err(|error| error.to_string())?;
         let groups = &self.intake.assign().groups;
-        Ok(documents(
+        Ok(auto::documents(
             &local,
             self.intake.documents(),
             &self.identity.device,

@@ -28,7 +28,7 @@ use crate::deploy::hands::Hands;
 use crate::disk::layout::Layout;
 use crate::disk::lock::{Lock, Mode};
 use crate::disk::{DiskError, durable, record};
-use crate::types::{base64, bounds};
+use crate::types::base64;
 use crate::uplink::dsse::{PublicKey, Trusted};
 use crate::uplink::session::SessionError;
 use daemon::{Event, Place};
@@ -80,6 +80,8 @@ pub struct Start {
     pub cgroup: String,
     /// Bytes of the data folder's file system.
     pub disk: u64,
+    /// Bytes of it that are to stay free.
+    pub reserve: u64,
     /// The slot that this program runs from.
     pub slot: Slot,
 }
@@ -119,6 +121,7 @@ pub fn run(start: Start) -> Result<Ended, AgentError> {
         hands,
         cgroup,
         disk,
+        reserve,
         slot,
     } = start;
     let dir = layout.agent();
@@ -133,8 +136,6 @@ pub fn run(start: Start) -> Result<Ended, AgentError> {
     record::write_older(trial);
     let trusted = trusted(&settings.fleet)?;
     let board = settings.board()?;
-    let reserve = settings.store.reserve.or(board.storage.reserve);
-    let reserve = reserve.map_or(bounds::DISK_RESERVE_BYTES, |bytes| bytes.0);
     let gauges = gauges::Gauges::new(layout.data().to_owned(), reserve);
     let identity = identity::Identity::establish(&settings, &dir)?;
     let caps = daemon::caps(&settings, &board.name, disk, &cgroup);

@@ -318,6 +318,9 @@ mod tests {
 
     #[test]
     fn versions_compare_by_number() {
+        assert!(
+            newer("0.2.0", "0.1.0") && newer("0.10.0", "0.9.0") && !newer("1.0.0", "1.0.0") && !newer("0.9.9", "1.0")
+        );
         assert!(newer("0.10.0", "0.9.9") && !newer("0.1.0", "0.1.0") && !newer("0.1", "0.1.0") && newer("1", "0.9"));
     }
 }

@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 use crate::device::{Device, LONG, Setup};
 use crate::fixture::child;
 use crate::fixture::images::{Format, Index};
-use crate::skip;
 
 /// An app that sleeps and answers its health check with `health`.
 fn web(image: &str, health: &str) -> Value {
@@ -23,15 +22,6 @@ fn image(device: &Device, version: &str) -> String {
     let labels = json!({"version": version});
     let index = Index::each(Format::Oci, |recipe| recipe.config("Labels", labels.clone()));
     device.registry.push("web", version, &index)
-}
-
-macro_rules! device {
-    ($topic:literal, $setup:expr) => {
-        match Device::new($topic, &$setup) {
-            Ok(device) => device,
-            Err(reason) => skip!("{reason}"),
-        }
-    };
 }
 
 #[test]

@@ -5,7 +5,6 @@ use serde_json::{Value, json};
 use crate::device::{Device, LONG, Setup};
 use crate::fixture::images::{Compression, Format, Index};
 use crate::fixture::tree::Tree;
-use crate::skip;
 
 /// An app document that sleeps and answers its health check with `health`.
 fn document(name: &str, image: &str, health: &str) -> String {
@@ -29,10 +28,7 @@ fn explained(device: &Device, name: &str) -> Value {
 
 #[test]
 fn a_technician_brings_apps_follows_them_and_takes_them_away() {
-    let mut device = match Device::new("app-verbs", &Setup::default()) {
-        Ok(device) => device,
-        Err(reason) => skip!("{reason}"),
-    };
+    let mut device = device!("app-verbs", Setup::default());
     let (v1, v2, v3) = (image(&device, "v1"), image(&device, "v2"), image(&device, "v3"));
     let app = |device: &Device, args: &[&str]| device.dunlin().arg("app").args(args);
     let file = |device: &Device, name: &str, image: &str, health: &str| {
@@ -169,10 +165,7 @@ fn a_technician_brings_apps_follows_them_and_takes_them_away() {
 
 #[test]
 fn documents_are_refused_while_their_numbers_are_lost_until_somebody_on_the_device_says_so() {
-    let mut device = match Device::new("app-trust", &Setup::default()) {
-        Ok(device) => device,
-        Err(reason) => skip!("{reason}"),
-    };
+    let mut device = device!("app-trust", Setup::default());
     let v1 = image(&device, "v1");
     device.start();
     let app = json!([{"name": "web", "image": v1, "command": ["sleep", "1000"], "update": {"soak": "1s"}}]);
@@ -202,10 +195,7 @@ fn documents_are_refused_while_their_numbers_are_lost_until_somebody_on_the_devi
 
 #[test]
 fn tags_are_followed_through_the_same_gate() {
-    let mut device = match Device::new("app-auto", &Setup::default()) {
-        Ok(device) => device,
-        Err(reason) => skip!("{reason}"),
-    };
+    let mut device = device!("app-auto", Setup::default());
     // What the tag means: an image with the file that the health check looks for, or without.
     let push = |device: &Device, good: bool, version: &str| {
         let tree = || {

@@ -1,6 +1,16 @@
 //! Integration tests, on real parts: one binary.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, missing_docs)]
 
+/// A device; the test is skipped, loudly, where none can be had.
+macro_rules! device {
+    ($topic:literal, $setup:expr) => {
+        match $crate::device::Device::new($topic, &$setup) {
+            Ok(device) => device,
+            Err(reason) => $crate::skip!("{reason}"),
+        }
+    };
+}
+
 mod agent;
 mod app;
 mod check;

@@ -11,23 +11,15 @@ use dunlin::types::platform::Platform;
 use dunlin::uplink::dsse::{self, Kind, SigningKey};
 
 use crate::device::{Device, Setup};
-use crate::fixture::cmd::{Cmd, Out, dunlin};
+use crate::fixture::cmd::{Cmd, Out, as_version, dunlin};
 use crate::fixture::images::{Blob, Format, Index};
-use crate::skip;
 
-/// The program under test as another version of itself: its own version's digits are replaced wherever they stand.
+/// The program under test as another version of itself.
 fn version(device: &Device, to: &str) -> PathBuf {
-    let own = env!("CARGO_PKG_VERSION");
-    assert_eq!(own.len(), to.len());
     let path = device.scratch.join(format!("dunlin-{to}"));
     // A program with what debuggers need is larger than an agent's may be.
     Cmd::new("strip").arg("-o").arg(&path).arg(dunlin()).ok();
-    let mut bytes = std::fs::read(&path).unwrap();
-    let mut at = 0;
-    while let Some(found) = bytes[at..].windows(own.len()).position(|part| part == own.as_bytes()) {
-        bytes[at + found..at + found + own.len()].copy_from_slice(to.as_bytes());
-        at += found + own.len();
-    }
+    let bytes = as_version(std::fs::read(&path).unwrap(), to);
     std::fs::write(&path, bytes).unwrap();
     device.user.give(&path);
     path
@@ -73,15 +65,6 @@ fn end_agents(device: &Device) {
     for pid in agents(device) {
         crate::fixture::child::end(pid);
     }
-}
-
-macro_rules! device {
-    ($topic:literal, $setup:expr) => {
-        match Device::new($topic, &$setup) {
-            Ok(device) => device,
-            Err(reason) => skip!("{reason}"),
-        }
-    };
 }
 
 fn unsigned() -> Setup {

@@ -27,10 +27,7 @@ fn web(image: &str, script: &str, health: &str, update: Value) -> Value {
 
 #[test]
 fn an_app_holds_its_update_back_by_locking_the_file_that_its_container_sees() {
-    let mut device = match Device::new("update-lock", &Setup::default()) {
-        Ok(device) => device,
-        Err(reason) => skip!("{reason}"),
-    };
+    let mut device = device!("update-lock", Setup::default());
     let (v1, v2) = (image(&device, "v1"), image(&device, "v2"));
     device.start();
     let update = json!({"soak": "1s", "lock": true});
@@ -65,10 +62,7 @@ fn an_app_holds_its_update_back_by_locking_the_file_that_its_container_sees() {
 
 #[test]
 fn volumes_come_back_as_they_were_with_the_old_version() {
-    let mut device = match Device::new("update-volumes", &Setup::default()) {
-        Ok(device) => device,
-        Err(reason) => skip!("{reason}"),
-    };
+    let mut device = device!("update-volumes", Setup::default());
     let (v1, v2) = (image(&device, "v1"), image(&device, "v2"));
     device.start();
     let update = json!({"soak": "1s", "volumes": "snapshot"});
@@ -118,10 +112,7 @@ fn volumes_come_back_as_they_were_with_the_old_version() {
 
 #[test]
 fn a_container_that_ignores_term_and_a_probe_that_hangs_hold_nothing_up() {
-    let mut device = match Device::new("update-deaf", &Setup::default()) {
-        Ok(device) => device,
-        Err(reason) => skip!("{reason}"),
-    };
+    let mut device = device!("update-deaf", Setup::default());
     let (v1, v2, v3) = (image(&device, "v1"), image(&device, "v2"), image(&device, "v3"));
     device.start();
     let update = json!({"soak": "1s"});
@@ -168,10 +159,7 @@ fn goes_back_on_the_disk_that_it_is_given() {
         settings: "[store]\nreserve='1M'\n".to_owned(),
         ..Setup::default()
     };
-    let mut device = match Device::new("update-full", &setup) {
-        Ok(device) => device,
-        Err(reason) => skip!("{reason}"),
-    };
+    let mut device = device!("update-full", setup);
     let data = device.scratch.folder("data");
     let mounted = Command::new("mount")
         .args(["-o", "loop", &image_file])

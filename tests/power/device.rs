@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::fixture::arch::Arch;
 use super::fixture::broker::{Broker, Watch};
+use super::fixture::cmd::as_version;
 use super::fixture::images::{Blob, Compression, Format, Index};
 use super::fixture::registry::Registry;
 use super::fixture::scratch::Scratch;
@@ -94,18 +95,12 @@ pub fn images(registry: &Registry) -> Vec<String> {
 /// Versions of the agent that take turns.
 const AGENTS: [&str; 2] = ["0.1.1", "0.1.2"];
 
-/// Puts the program under test into the registry as other versions of itself: its own version's digits are replaced wherever they stand.
+/// Puts the program under test into the registry as other versions of itself.
 pub fn agents(registry: &Registry, program: &Path) {
-    let own = env!("CARGO_PKG_VERSION").as_bytes();
     let config = Blob::new("application/vnd.oci.empty.v1+json", b"{}".to_vec());
     registry.put_blob("agent", &config);
     for version in AGENTS {
-        let mut bytes = std::fs::read(program).unwrap();
-        let mut at = 0;
-        while let Some(found) = bytes[at..].windows(own.len()).position(|part| part == own) {
-            at += found;
-            bytes[at..at + own.len()].copy_from_slice(version.as_bytes());
-        }
+        let bytes = as_version(std::fs::read(program).unwrap(), version);
         let blob = Blob::new("application/octet-stream", bytes);
         registry.put_blob("agent", &blob);
         let manifest = json!({

@@ -1,7 +1,8 @@
 //! `agent`: the daemon, which version of it runs, and how another one comes.
 
+use super::app;
 use super::transfer::Given;
-use crate::agent::control::{self, Request};
+use crate::agent::control::Request;
 use crate::agent::identity::VERSION;
 use crate::agent::slots::{Slot, Slots};
 use crate::agent::{self, Ended, Start, renewal};
@@ -49,6 +50,7 @@ pub fn agent(engine: Engine, args: &AgentArgs) -> Result<u8, Failure> {
         None => become_version(&layout.agent()),
     };
     let disk = File::open(layout.data()).and_then(|data| fs::size(&data)).unwrap_or(0);
+    let reserve = engine.reserve();
     let hands = EngineHands::new(Arc::new(engine))
         .map_err(|error| Failure::new(format!("start the thread that listens to containers: {error}")))?;
     let hands = Arc::new(hands);
@@ -58,6 +60,7 @@ pub fn agent(engine: Engine, args: &AgentArgs) -> Result<u8, Failure> {
         hands,
         cgroup: cgroup.to_owned(),
         disk,
+        reserve,
         slot,
     };
     match agent::run(start).map_err(own)? {
@@ -186,12 +189,7 @@ pub fn agent_update(engine: &Engine, args: &AgentUpdateArgs, given: Given) -> Re
     let request = Request::Renew {
         allow_downgrade: args.allow_downgrade,
     };
-    let answer = match control::ask(engine.layout(), &request, ANSWER) {
-        Ok(Some(Ok(answer))) => answer,
-        Ok(Some(Err(text))) => return Err(Failure::with_code(1, text)),
-        Ok(None) => return Err(Failure::new("the agent is not running; start it and try again")),
-        Err(error) => return Err(Failure::new(format!("the agent does not answer: {error}"))),
-    };
+    let answer = app::ask(engine, &request, ANSWER)?;
     let version = answer["version"].as_str().unwrap_or("?").to_owned();
     say(&format!("agent {version} is on trial"));
     drop(alone);

@@ -11,7 +11,7 @@ use super::prune::confirmed;
 use super::transfer::Given;
 use crate::agent::control::{self, Request};
 use crate::agent::explain::{self, Facts, Story};
-use crate::agent::{auto, identity, intake, local, sources};
+use crate::agent::{auto, identity, intake, local};
 use crate::deploy::engine;
 use crate::deploy::files;
 use crate::deploy::hands::{Ended, Phase};
@@ -413,9 +413,7 @@ pub fn retry(engine: &Engine, args: &AppNamesArgs) -> Result<u8, Failure> {
 /// `app unlock`.
 pub fn unlock(engine: &Engine, args: &AppNamesArgs) -> Result<u8, Failure> {
     for name in &args.names {
-        if asked(engine, &Request::Unlock(name.clone()))?.is_none() {
-            return Err(Failure::new("the agent is not running; start it and try again"));
-        }
+        ask(engine, &Request::Unlock(name.clone()), ANSWER)?;
     }
     Ok(0)
 }
@@ -425,14 +423,18 @@ pub fn reset_trust(engine: &Engine, args: &ResetTrustArgs) -> Result<u8, Failure
     if !args.force && !confirmed("what this device remembers of the documents that it has accepted over MQTT")? {
         return Ok(0);
     }
-    match asked(engine, &Request::ResetTrust)? {
-        Some(_) => Ok(0),
-        None => Err(Failure::new("the agent is not running; start it and try again")),
-    }
+    ask(engine, &Request::ResetTrust, ANSWER)?;
+    Ok(0)
 }
 
-fn asked(engine: &Engine, request: &Request) -> Result<Option<Value>, Failure> {
-    match control::ask(engine.layout(), request, ANSWER) {
+/// Asks the agent, which must run.
+pub(super) fn ask(engine: &Engine, request: &Request, patience: Duration) -> Result<Value, Failure> {
+    let missing = || Failure::new("the agent is not running; start it and try again");
+    asked(engine, request, patience)?.ok_or_else(missing)
+}
+
+fn asked(engine: &Engine, request: &Request, patience: Duration) -> Result<Option<Value>, Failure> {
+    match control::ask(engine.layout(), request, patience) {
         Ok(None) => Ok(None),
         Ok(Some(Ok(value))) => Ok(Some(value)),
         Ok(Some(Err(text))) => Err(Failure::with_code(1, text)),
@@ -452,12 +454,12 @@ fn changed(
     before: u64,
     follow: &FollowArgs,
 ) -> Result<u8, Failure> {
-    let Some(answer) = asked(engine, request)? else {
-        let text = match request {
-            Request::Reread => "the agent is not running; this takes effect when it starts",
-            _ => return Err(Failure::new("the agent is not running; start it and try again")),
-        };
-        failure::say(text);
+    let answer = match request {
+        Request::Reread => asked(engine, request, ANSWER)?,
+        _ => Some(ask(engine, request, ANSWER)?),
+    };
+    let Some(answer) = answer else {
+        failure::say("the agent is not running; this takes effect when it starts");
         return Ok(0);
     };
     if follow.detach {
@@ -543,9 +545,8 @@ pub fn auto_update(engine: &Engine, args: &AutoUpdateArgs) -> Result<u8, Failure
     let (documents, assign) = intake::accepted(&dir).map_err(own)?;
     let device = identity::device_name(engine.settings()).unwrap_or_default();
     let local = local::read(&local::folders(engine.settings(), engine.layout())).map_err(own)?;
-    let fleet = sources::effective(&documents, &device, &assign.groups);
-    let fleet = fleet.map_or(&[][..], |(_, document)| &document.apps);
-    let list = auto::read(engine.layout()).followed(local.iter().chain(fleet), &loaded);
+    let documents = auto::documents(&local, &documents, &device, &assign.groups);
+    let list = auto::read(engine.layout()).followed(documents.iter(), &loaded);
     let mut updated: Map<String, Value> = Map::new();
     let mut code = 0;
     if args.dry_run {
@@ -563,11 +564,7 @@ pub fn auto_update(engine: &Engine, args: &AutoUpdateArgs) -> Result<u8, Failure
         }
     } else {
         let before = loaded.journal.seq;
-        let answer = match control::ask(engine.layout(), &Request::AutoUpdate, TAGS) {
-            Ok(Some(answer)) => answer.map_err(|text| Failure::with_code(1, text))?,
-            Ok(None) => return Err(Failure::new("the agent is not running; start it and try again")),
-            Err(error) => return Err(Failure::new(format!("the agent does not answer: {error}"))),
-        };
+        let answer = ask(engine, &Request::AutoUpdate, TAGS)?;
         for one in &list {
             let told = match &answer[&one.app] {
                 Value::Bool(false) => "false".to_owned(),
