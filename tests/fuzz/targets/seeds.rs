@@ -84,7 +84,7 @@ fn archives() -> Vec<(&'static str, Vec<u8>)> {
     sparse.set_path("sparse").expect("short");
     sparse.set_mode(0o644);
     sparse.set_size(512);
-    sparse.as_mut_bytes()[386..410].copy_from_slice(b"00000001000\000000001000\0");
+    sparse.as_mut_bytes()[386..410].copy_from_slice(b"00000001000\x0000000001000\0");
     sparse.as_mut_bytes()[483..495].copy_from_slice(b"00000010000\0");
     sparse.set_cksum();
     let long = "long/".repeat(30);
@@ -208,7 +208,7 @@ fn kept() -> Vec<Vec<u8>> {
         window: vec![9; 40],
     };
     let place = point.encode()[4..].to_vec();
-    let spooled = vec![VERSION, 1, 0];
+    let spooled = [VERSION, 1, 0];
     let streamed = [&[VERSION, 0, 1][..], &hash, &place, &[50], &hash, &[60, 0, 2, 1, 2]].concat();
     let mark = Mark {
         blob: Digest::of(b"blob"),
