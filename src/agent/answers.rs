@@ -39,14 +39,7 @@ impl Daemon {
                     None => Err(Cause::new(Reason::Busy, "the agent has too much to do; try again")),
                 }
             }
-            Request::Retry(apps) => {
-                let sent = self.deployer.send(Command::Retry(apps));
-                // The documents count as new again.
-                self.local = None;
-                self.reread();
-                self.apply_effective();
-                sent.map(|()| Value::Null)
-            }
+            Request::Retry(apps) => self.retry(apps).map(|()| Value::Null),
             Request::Rollback(_) | Request::Unlock(_) => {
                 let answer = Box::new(move |result: Result<(), Cause>| {
                     reply.send(&result.map(|()| Value::Null));
@@ -89,8 +82,18 @@ impl Daemon {
         reply.send(&answer);
     }
 
+    /// Lifts these apps' quarantine.
+    pub(super) fn retry(&mut self, apps: Vec<String>) -> Result<(), Cause> {
+        let sent = self.deployer.send(Command::Retry(apps));
+        // The documents count as new again.
+        self.local = None;
+        self.reread();
+        self.apply_effective();
+        sent
+    }
+
     /// Puts the program that was brought on trial. Not while a deployment moves: one change at a time.
-    fn renew(&mut self, allow_downgrade: bool) -> Result<Value, Cause> {
+    pub(super) fn renew(&mut self, allow_downgrade: bool) -> Result<Value, Cause> {
         let loaded = files::peek(&self.place.layout.agent()).map_err(disk)?;
         let rests = |state| matches!(state, State::Accepted | State::Waiting);
         if let Some(active) = loaded.journal.active.iter().find(|one| !rests(one.update.state)) {

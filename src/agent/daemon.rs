@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use super::commands::{Commands, Final};
 use super::control::Asked;
 use super::follow::{Following, Looked};
 use super::gauges::{Gauges, conditions};
 use super::identity::{self, Identity, VERSION};
 use super::intake::{Intake, Outcome, Refusal};
+use super::orders::{Ordered, Running};
 use super::presence::{AWAY_MS, Verdict, Watch};
 use super::slots::Slot;
 use super::{AgentError, Ended, local, sources};
@@ -56,6 +58,8 @@ pub(super) enum Event {
     Asked(Asked),
     /// Tags were looked up.
     Looked(Looked),
+    /// A command over MQTT was carried out, or has something to send.
+    Ordered(Ordered),
     /// SIGHUP, or a change in a folder of local apps.
     Reread,
     /// SIGTERM or SIGINT.
@@ -79,6 +83,8 @@ pub(super) struct Place {
     pub(super) trial: bool,
     /// Where other threads tell the loop something.
     pub(super) events: mpsc::Sender<Event>,
+    /// Those of this session.
+    pub(super) commands: Commands,
     /// For what is looked up in registries.
     pub(super) hands: Arc<dyn Hands>,
 }
@@ -108,6 +114,8 @@ pub(super) struct Daemon {
     pub(super) place: Place,
     /// Tags that apps follow.
     pub(super) following: Following,
+    /// Commands that threads carry out.
+    pub(super) running: Vec<Running>,
     since: Mono,
     /// The next end is that of a version that makes room for another.
     pub(super) renewed: bool,
@@ -150,6 +158,7 @@ impl Daemon {
             late_folder: !place.folders[0].exists(),
             following: Following::open(&place.layout),
             place,
+            running: Vec::new(),
             since: now(),
             renewed: false,
         }
@@ -238,6 +247,7 @@ impl Daemon {
             Event::Report(report) => self.report(report),
             Event::Asked(asked) => self.asked(asked),
             Event::Looked(looked) => self.looked(looked),
+            Event::Ordered(ordered) => self.ordered(ordered),
             Event::Reread => self.reread(),
             Event::Watchdog => notify(sd_notify::NotifyState::Watchdog),
             Event::Due => {
@@ -323,7 +333,11 @@ impl Daemon {
 
     pub(super) fn subscribe(&mut self) {
         let filters = self.topics.retained_filters(&self.intake.assign().groups);
-        let sent = self.session.as_ref().is_some_and(|session| session.subscribe(&filters));
+        let commands = self.topics.command_filter();
+        let sent = self
+            .session
+            .as_ref()
+            .is_some_and(|session| session.subscribe(&filters) && session.subscribe_new(&commands));
         self.subscribed = sent.then(now);
     }
 
@@ -347,7 +361,8 @@ impl Daemon {
                 self.judge_presence(&delivery.payload);
                 return true;
             }
-            Inbound::GroupDesired(_) | Inbound::Command(_) | Inbound::Keys(_) | Inbound::Secret(_) => {
+            Inbound::Command(verb) => return self.command_message(&verb, delivery),
+            Inbound::GroupDesired(_) | Inbound::Keys(_) | Inbound::Secret(_) => {
                 return true;
             }
         };
@@ -375,9 +390,13 @@ impl Daemon {
         true
     }
 
-    fn refuse(&mut self, topic: &str, refusal: &Refusal) {
+    pub(super) fn count_refusal(&mut self, cause: &Cause) {
+        *self.refused.entry(cause.code.as_str().into()).or_default() += 1;
+    }
+
+    pub(super) fn refuse(&mut self, topic: &str, refusal: &Refusal) {
         crate::warn!("document on `{topic}` refused: {}", refusal.cause);
-        *self.refused.entry(refusal.cause.code.as_str().into()).or_default() += 1;
+        self.count_refusal(&refusal.cause);
         let mut detail = format!("`{topic}`: {}", refusal.cause.detail);
         if let Some(activity) = &refusal.activity {
             detail = format!("{detail} (activity {activity})");
@@ -532,6 +551,25 @@ impl Daemon {
                 let class = class(event.code);
                 self.outbox.push(self.topics.own(&format!("evt/{class}")), json(&event));
             }
+        }
+    }
+
+    /// Publishes an answer.
+    pub(super) fn publish(&mut self, topic: String, content: Vec<u8>) {
+        self.outbox.push(topic, content);
+    }
+
+    /// Publishes something that may be lost: logs, metrics.
+    pub(super) fn publish_once(&mut self, leaf: &str, content: Vec<u8>) {
+        if let Some(session) = &self.session {
+            session.send_once(self.topics.own(leaf), content);
+        }
+    }
+
+    /// Sends the answers of earlier sessions: they may never have left.
+    pub(super) fn answer_again(&mut self, finals: Vec<Final>) {
+        for last in finals {
+            self.publish(last.reply_to, last.answer.into_bytes());
         }
     }
 

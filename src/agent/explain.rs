@@ -3,10 +3,15 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::{Value, json};
+
 use super::local::LocalError;
-use super::sources;
-use crate::deploy::files::{Deployment, Loaded, SetApp, Source};
+use super::{auto, identity, intake, local, sources};
+use crate::deploy::engine::app_containers;
+use crate::deploy::files::{self, Deployment, Loaded, SetApp, Source};
 use crate::deploy::hands::{Container, Phase};
+use crate::disk::DiskError;
+use crate::engine::Engine;
 use crate::types::app::App;
 use crate::types::deployment::{Reason, Record, State};
 use crate::types::digest::Digest;
@@ -65,6 +70,31 @@ impl Story {
         }
     }
 
+    /// As it is sent to who asks over MQTT.
+    pub fn to_json(&self) -> Value {
+        let version = |version: &Option<(String, Digest)>| {
+            version
+                .as_ref()
+                .map(|(image, spec)| json!({ "image": image, "spec": spec.to_string() }))
+        };
+        let update = self
+            .update
+            .as_ref()
+            .map(|(state, since, why)| json!({ "state": state.as_str(), "since": since.rfc3339(), "reason": why }));
+        json!({
+            "name": self.name,
+            "source": self.source,
+            "generation": self.generation,
+            "desired": version(&self.desired),
+            "committed": version(&self.committed),
+            "spec": self.actual.as_ref().map(|one| one.spec.to_string()),
+            "status": self.status(),
+            "health": self.health().as_str(),
+            "update": update,
+            "blocks": self.blocks,
+        })
+    }
+
     /// Judged health.
     pub fn health(&self) -> HealthStatus {
         match self.actual.as_ref().map(|container| container.phase) {
@@ -72,6 +102,34 @@ impl Story {
             _ => HealthStatus::None,
         }
     }
+}
+
+/// The stories of all apps, from the files of the agent and the containers; `agent` says whether one runs.
+pub fn gather(engine: &Engine, agent: bool) -> Result<Vec<Story>, String> {
+    let text = |error: DiskError| error.to_string();
+    let dir = engine.layout().agent();
+    let loaded = files::peek(&dir).map_err(text)?;
+    let (mut documents, assign) = intake::accepted(&dir).map_err(text)?;
+    let containers = app_containers(engine).map_err(|failure| failure.cause.to_string())?;
+    let device = identity::device_name(engine.settings()).unwrap_or_default();
+    let mut local = local::read(&local::folders(engine.settings(), engine.layout()));
+    let auto = auto::read(engine.layout());
+    for apps in documents
+        .values_mut()
+        .map(|document| &mut document.apps)
+        .chain(local.as_mut().ok())
+    {
+        auto.overlay(apps);
+    }
+    Ok(stories(&Facts {
+        device: &device,
+        loaded: &loaded,
+        containers: &containers,
+        documents: &documents,
+        groups: &assign.groups,
+        local: local.as_deref(),
+        agent,
+    }))
 }
 
 /// The stories of all apps that are wanted or run, by name.

@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::config::agent::Settings;
 use crate::disk::record::{self, Record, kinds};
 use crate::disk::{DiskError, durable};
+use crate::plan::order::VERBS;
 use crate::sys::clock;
 use crate::types::bounds::DOCUMENT_BYTES;
 use crate::types::digest;
@@ -143,7 +144,7 @@ pub fn caps(board: &str, keys: Vec<String>, disk: u64, cgroup: &str) -> Caps {
     Caps {
         protocol: vec![1],
         agent: VERSION.into(),
-        verbs: Vec::new(),
+        verbs: VERBS.map(str::to_owned).to_vec(),
         document_bytes: DOCUMENT_BYTES,
         keys,
         board: board.into(),

@@ -367,6 +367,11 @@ impl Intake {
         Ok(Outcome::Assigned)
     }
 
+    /// The payload of an envelope that is good by its signatures, whatever it says.
+    pub fn unwrap(&self, kind: Kind, message: &[u8]) -> Result<Vec<u8>, Refusal> {
+        unwrap(kind, message, &self.trusted)
+    }
+
     fn preamble(
         &self,
         kind: Kind,
@@ -374,19 +379,7 @@ impl Intake {
         audience: &str,
         trusted: &Trusted,
     ) -> Result<(Vec<u8>, Preamble), Refusal> {
-        let unknown = |cause| Refusal {
-            cause,
-            activity: None,
-            generation: None,
-        };
-        let payload = dsse::open(message, kind, trusted).map_err(|error| {
-            let code = match error {
-                EnvelopeError::TooLarge(_) | EnvelopeError::WrongType { .. } => Reason::Schema,
-                EnvelopeError::Malformed(_) if trusted.keys.is_empty() => Reason::Schema,
-                _ => Reason::SigInvalid,
-            };
-            unknown(Cause::new(code, error.to_string()))
-        })?;
+        let payload = unwrap(kind, message, trusted)?;
         let preamble: Preamble =
             read::json(&payload).map_err(|e| unknown(Cause::new(Reason::Schema, e.to_string())))?;
         let refuse = |code, text: String| Refusal {
@@ -412,6 +405,25 @@ impl Intake {
         }
         Ok((payload, preamble))
     }
+}
+
+fn unknown(cause: Cause) -> Refusal {
+    Refusal {
+        cause,
+        activity: None,
+        generation: None,
+    }
+}
+
+fn unwrap(kind: Kind, message: &[u8], trusted: &Trusted) -> Result<Vec<u8>, Refusal> {
+    dsse::open(message, kind, trusted).map_err(|error| {
+        let code = match error {
+            EnvelopeError::TooLarge(_) | EnvelopeError::WrongType { .. } => Reason::Schema,
+            EnvelopeError::Malformed(_) if trusted.keys.is_empty() => Reason::Schema,
+            _ => Reason::SigInvalid,
+        };
+        unknown(Cause::new(code, error.to_string()))
+    })
 }
 
 fn times(issued: &str, expires: Option<&str>) -> Result<(Unix, Unix), Cause> {

@@ -4,14 +4,17 @@
 
 mod answers;
 pub mod auto;
+pub mod commands;
 pub mod control;
 mod daemon;
 pub mod explain;
+mod field;
 mod follow;
 mod gauges;
 pub mod identity;
 pub mod intake;
 pub mod local;
+mod orders;
 pub mod presence;
 pub mod renewal;
 pub mod slots;
@@ -138,6 +141,7 @@ pub fn run(start: Start) -> Result<Ended, AgentError> {
     let board = settings.board()?;
     let gauges = gauges::Gauges::new(layout.data().to_owned(), reserve);
     let identity = identity::Identity::establish(&settings, &dir)?;
+    let (commands, finals) = commands::Commands::open(&dir.join("commands"), &identity.session, &identity.sessions)?;
     let caps = daemon::caps(&settings, &board.name, disk, &cgroup);
     let (sender, events) = tokio::sync::mpsc::channel::<Event>(daemon::EVENTS);
     let (told, asked) = (sender.clone(), sender.clone());
@@ -200,8 +204,10 @@ pub fn run(start: Start) -> Result<Ended, AgentError> {
             trial,
             hands,
             events: sender,
+            commands,
         },
     );
+    agent.answer_again(finals);
     agent.gauges = gauges;
     runtime.block_on(agent.run(events))
 }

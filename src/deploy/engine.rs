@@ -81,6 +81,10 @@ impl EngineHands {
 }
 
 impl Hands for EngineHands {
+    fn engine(&self) -> Option<Arc<Engine>> {
+        Some(self.engine.clone())
+    }
+
     fn containers(&self) -> Result<Vec<Container>, Failure> {
         app_containers(&self.engine)
     }

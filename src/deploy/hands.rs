@@ -4,6 +4,7 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::engine::Engine;
 use crate::types::app::App;
 use crate::types::deployment::{BytesMoved, Cause, Reason};
 use crate::types::digest::Digest;
@@ -19,6 +20,11 @@ pub const LABEL_SPEC: &str = "dunlin.spec";
 
 /// Who does it. Every call blocks for a bounded time and may be made from any thread.
 pub trait Hands: Send + Sync + 'static {
+    /// The engine behind it, for what is looked at beside deployments; none where it is played.
+    fn engine(&self) -> Option<Arc<Engine>> {
+        None
+    }
+
     /// Every container with the label [`LABEL_APP`].
     fn containers(&self) -> Result<Vec<Container>, Failure>;
 

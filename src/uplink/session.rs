@@ -173,6 +173,20 @@ impl Session {
         })
     }
 
+    /// Subscribes to what is published from now on.
+    pub fn subscribe_new(&self, path: &str) -> bool {
+        let filter = Filter {
+            retain_forward_rule: RetainForwardRule::Never,
+            ..Filter::new(path.to_owned(), QoS::AtLeastOnce)
+        };
+        self.client.try_subscribe_many([filter]).is_ok()
+    }
+
+    /// Publishes what may be lost, when there is a connection with room for it.
+    pub fn send_once(&self, topic: String, payload: Vec<u8>) -> bool {
+        self.connected && self.client.try_publish(topic, QoS::AtMostOnce, false, payload).is_ok()
+    }
+
     /// Acknowledges a message: what it asks for is on disk or refused.
     pub fn done(&self, delivery: &Delivery) {
         // A full request queue loses the acknowledgement; the broker then delivers again, and the document is known.

@@ -15,6 +15,7 @@ mod agent;
 mod app;
 mod check;
 mod cli;
+mod command;
 mod conformance;
 mod device;
 mod faults;

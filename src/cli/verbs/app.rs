@@ -10,7 +10,7 @@ use super::print;
 use super::prune::confirmed;
 use super::transfer::Given;
 use crate::agent::control::{self, Request};
-use crate::agent::explain::{self, Facts, Story};
+use crate::agent::explain::{self, Story};
 use crate::agent::{auto, identity, intake, local};
 use crate::deploy::engine;
 use crate::deploy::files;
@@ -42,7 +42,6 @@ struct Known {
 }
 
 fn known(engine: &Engine) -> Result<Known, Failure> {
-    let dir = engine.layout().agent();
     let health = match control::ask(engine.layout(), &Request::Health, ANSWER) {
         Ok(answer) => answer.and_then(Result::ok),
         Err(error) => {
@@ -50,28 +49,7 @@ fn known(engine: &Engine) -> Result<Known, Failure> {
             None
         }
     };
-    let loaded = files::peek(&dir).map_err(own)?;
-    let (mut documents, assign) = intake::accepted(&dir).map_err(own)?;
-    let containers = engine::app_containers(engine).map_err(|failure| Failure::new(failure.cause.to_string()))?;
-    let device = identity::device_name(engine.settings()).unwrap_or_default();
-    let mut local = local::read(&local::folders(engine.settings(), engine.layout()));
-    let auto = auto::read(engine.layout());
-    for apps in documents
-        .values_mut()
-        .map(|document| &mut document.apps)
-        .chain(local.as_mut().ok())
-    {
-        auto.overlay(apps);
-    }
-    let stories = explain::stories(&Facts {
-        device: &device,
-        loaded: &loaded,
-        containers: &containers,
-        documents: &documents,
-        groups: &assign.groups,
-        local: local.as_deref(),
-        agent: health.is_some(),
-    });
+    let stories = explain::gather(engine, health.is_some()).map_err(own)?;
     Ok(Known { stories, health })
 }
 
