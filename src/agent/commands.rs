@@ -16,7 +16,7 @@ use crate::types::deployment::{Cause, Reason};
 use crate::types::document::{Answer, AnswerStatus};
 
 /// Commands of earlier sessions whose answers are kept.
-const EARLIER: usize = 16;
+const EARLIER: usize = 64;
 
 /// One command.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -75,20 +75,17 @@ impl Commands {
                 Err(error) => crate::warn!("{error}"),
             }
         }
-        // The newest sessions last; an unknown one is older than all known.
+        // What was left in the middle is kept first, then the newest sessions; an unknown one is older than all known.
         let age = |entry: &Entry| sessions.iter().position(|one| *one == entry.session);
-        entries.sort_by_key(|(_, entry)| age(entry));
+        entries.sort_by_key(|(_, entry)| (entry.answer.is_empty(), age(entry)));
         let mut commands = Commands {
             dir: dir.to_owned(),
             session: session.to_owned(),
             entries,
         };
         let surplus = commands.entries.len().saturating_sub(EARLIER);
-        for (number, entry) in commands.entries.drain(..surplus) {
+        for (number, _) in commands.entries.drain(..surplus) {
             let old = commands.dir.join(number.to_string());
-            if entry.answer.is_empty() {
-                crate::warn!("command `{}` of an earlier session was left in the middle", entry.id);
-            }
             durable::remove_file(&old)?;
         }
         for (number, entry) in &mut commands.entries {

@@ -227,7 +227,7 @@ impl Daemon {
         self.connect()?;
         let presence = self.presence(true);
         self.outbox.set(self.topics.own("presence"), json(&presence));
-        self.outbox.set(self.topics.own("caps"), json(&self.caps));
+        self.publish_caps();
         self.publish_reported();
         self.tell_renewal();
         self.follow();
@@ -362,7 +362,8 @@ impl Daemon {
                 return true;
             }
             Inbound::Command(verb) => return self.command_message(&verb, delivery),
-            Inbound::GroupDesired(_) | Inbound::Keys(_) | Inbound::Secret(_) => {
+            Inbound::Keys(_) => self.intake.keys(&delivery.payload),
+            Inbound::GroupDesired(_) | Inbound::Secret(_) => {
                 return true;
             }
         };
@@ -378,6 +379,12 @@ impl Daemon {
                 self.subscribe();
                 self.look();
                 self.apply_effective();
+            }
+            Ok(Outcome::Keys(version)) => {
+                crate::info!("keys of version {version} count now");
+                self.publish_caps();
+                // The next version may have come before this one.
+                self.subscribe();
             }
             Ok(Outcome::Refused(refusal)) => self.refuse(&delivery.topic, &refusal),
             Err(error) => {
@@ -584,6 +591,14 @@ impl Daemon {
         self.outbox.push(self.topics.own(&format!("evt/{class}")), json(&event));
     }
 
+    /// Publishes what the device can do, and whose signatures count.
+    fn publish_caps(&mut self) {
+        let trusted = self.intake.trusted();
+        self.caps.keys = trusted.keys.iter().map(|key| key.id.clone()).collect();
+        self.caps.key_version = self.intake.key_version();
+        self.outbox.set(self.topics.own("caps"), json(&self.caps));
+    }
+
     /// Publishes `reported`, at once or when the last one is 5 s old.
     fn publish_reported(&mut self) {
         if self.reported_at.is_some_and(|at| now().since(at) < REPORTED_MS) {
@@ -719,7 +734,6 @@ pub(super) fn synchronised() -> Option<Unix> {
 }
 
 /// Capabilities as they are published.
-pub(super) fn caps(settings: &Settings, board: &str, disk: u64, cgroup: &str) -> Caps {
-    let keys = settings.fleet.keys.iter().map(|k| k.id.clone()).collect();
-    identity::caps(board, keys, disk, cgroup)
+pub(super) fn caps(board: &str, disk: u64, cgroup: &str) -> Caps {
+    identity::caps(board, disk, cgroup)
 }

@@ -118,7 +118,7 @@ pub fn device_name(settings: &Settings) -> Result<String, IdentityError> {
 }
 
 /// What the device can do; `disk` is the size of the data folder's file system in bytes.
-pub fn caps(board: &str, keys: Vec<String>, disk: u64, cgroup: &str) -> Caps {
+pub fn caps(board: &str, disk: u64, cgroup: &str) -> Caps {
     let memory = read_text("/proc/meminfo")
         .lines()
         .find_map(|l| {
@@ -146,7 +146,8 @@ pub fn caps(board: &str, keys: Vec<String>, disk: u64, cgroup: &str) -> Caps {
         agent: VERSION.into(),
         verbs: VERBS.map(str::to_owned).to_vec(),
         document_bytes: DOCUMENT_BYTES,
-        keys,
+        keys: Vec::new(),
+        key_version: 0,
         board: board.into(),
         platform: Platform::host().to_string(),
         kernel: read_line("/proc/sys/kernel/osrelease"),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::identity::VERSION;
+use super::ring::{self, Ring};
 use super::slots::newer;
 use crate::disk::DiskError;
 use crate::disk::doubled::{self, Doubled, Found};
@@ -52,6 +53,8 @@ impl Record for Documents {
 /// A document that came in.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
+    /// Other keys count from now on; their version.
+    Keys(u64),
     /// A desired state was newly accepted for this source.
     Desired(String),
     /// A new assignment.
@@ -77,7 +80,7 @@ pub struct Refusal {
 pub struct Intake {
     path: PathBuf,
     device: String,
-    trusted: Trusted,
+    ring: Ring,
     built: Unix,
     doubled: Doubled<Ledger>,
     ledger: Ledger,
@@ -112,13 +115,16 @@ fn parsed(stored: &Documents) -> (BTreeMap<String, Desired>, Assign) {
 impl Intake {
     /// Loads what was accepted before from `dir`. Where no copy of the ledger can be read, nothing is accepted until
     /// [`Intake::reset`]: its numbers are what keeps old documents from coming back.
-    pub fn open(dir: &Path, device: &str, trusted: Trusted) -> Result<Intake, DiskError> {
+    /// `trusted` are the keys of the settings, `version` is theirs.
+    pub fn open(dir: &Path, device: &str, trusted: Trusted, version: u64) -> Result<Intake, DiskError> {
         let (doubled, found) = Doubled::open(&dir.join("trust"))?;
-        let (ledger, distrust) = match found {
+        let (ledger, mut distrust) = match found {
             Found::Good(ledger) => (ledger, None),
             Found::Nothing => (Ledger::default(), None),
             Found::Unreadable(text) => (Ledger::default(), Some(text)),
         };
+        let (ring, problem) = Ring::open(dir, trusted, version)?;
+        distrust = distrust.or(problem);
         let path = dir.join(DOCUMENTS);
         let stored: Documents = match record::read_optional(&path) {
             Ok(stored) => stored.unwrap_or_default(),
@@ -133,8 +139,8 @@ impl Intake {
         Ok(Intake {
             path,
             device: device.into(),
-            trusted,
-            built: Unix(0),
+            ring,
+            built: built(),
             doubled,
             ledger,
             stored,
@@ -146,7 +152,12 @@ impl Intake {
 
     /// Whose signatures count.
     pub fn trusted(&self) -> &Trusted {
-        &self.trusted
+        self.ring.trusted()
+    }
+
+    /// Version of the keys in force.
+    pub fn key_version(&self) -> u64 {
+        self.ring.version()
     }
 
     /// Why nothing is accepted.
@@ -163,6 +174,7 @@ impl Intake {
         };
         record::write(&self.path, &Documents::default())?;
         self.doubled.set_aside()?;
+        self.ring.reset()?;
         self.doubled.write(&ledger)?;
         self.ledger = ledger;
         self.stored = Documents::default();
@@ -238,6 +250,38 @@ impl Intake {
         }
     }
 
+    /// Takes a key document. Earlier and later ones than the next change nothing: the broker keeps all of them, and after each that counts
+    /// they are asked for again.
+    pub fn keys(&mut self, message: &[u8]) -> Result<Outcome, DiskError> {
+        if message.is_empty() || self.ring.is_empty() || !self.ring.is_next(message) {
+            return Ok(Outcome::Nothing);
+        }
+        if let Some(refusal) = self.distrusted() {
+            return Ok(Outcome::Refused(refusal));
+        }
+        let opened = self.preamble(Kind::Keys, message, "*", self.ring.trusted());
+        let (payload, preamble) = match opened {
+            Ok(opened) => opened,
+            Err(refusal) => return Ok(Outcome::Refused(refusal)),
+        };
+        let trusted = match ring::set_of(&payload) {
+            Ok(trusted) => trusted,
+            Err(text) => {
+                return Ok(Outcome::Refused(Refusal {
+                    cause: Cause::new(Reason::Schema, text),
+                    activity: None,
+                    generation: Some(preamble.generation),
+                }));
+            }
+        };
+        // By its own roots too: whoever signs the next version must have these keys.
+        if let Err(refusal) = unwrap(Kind::Keys, message, &trusted) {
+            return Ok(Outcome::Refused(refusal));
+        }
+        self.ring.replace(preamble.generation, payload, trusted)?;
+        Ok(Outcome::Keys(preamble.generation))
+    }
+
     /// Takes a desired state for `audience` (`d/DEVICE` or `g/GROUP`, from the topic). On disk when this returns.
     pub fn desired(&mut self, audience: &str, message: &[u8], now: Option<Unix>) -> Result<Outcome, DiskError> {
         if message.is_empty() {
@@ -246,7 +290,7 @@ impl Intake {
         if let Some(refusal) = self.distrusted() {
             return Ok(Outcome::Refused(refusal));
         }
-        let trusted = self.trusted.clone();
+        let trusted = self.ring.trusted().clone();
         let opened = self.preamble(Kind::Desired, message, audience, &trusted);
         let (payload, preamble) = match opened {
             Ok(opened) => opened,
@@ -284,7 +328,7 @@ impl Intake {
                 return refuse(Cause::new(reason, text), Some(&document));
             }
         }
-        if let Err(cause) = acceptable(&document, !self.trusted.keys.is_empty()) {
+        if let Err(cause) = acceptable(&document, !self.ring.trusted().keys.is_empty()) {
             return refuse(cause, Some(&document));
         }
         let mut ledger = self.ledger.clone();
@@ -309,7 +353,7 @@ impl Intake {
             return Ok(Outcome::Refused(refusal));
         }
         let audience = format!("d/{}", self.device);
-        let trusted = self.trusted.clone();
+        let trusted = self.ring.trusted().clone();
         let (payload, preamble) = match self.preamble(Kind::Assign, message, &audience, &trusted) {
             Ok(opened) => opened,
             Err(refusal) => return Ok(Outcome::Refused(refusal)),
@@ -369,7 +413,7 @@ impl Intake {
 
     /// The payload of an envelope that is good by its signatures, whatever it says.
     pub fn unwrap(&self, kind: Kind, message: &[u8]) -> Result<Vec<u8>, Refusal> {
-        unwrap(kind, message, &self.trusted)
+        unwrap(kind, message, self.ring.trusted())
     }
 
     fn preamble(
@@ -424,6 +468,12 @@ fn unwrap(kind: Kind, message: &[u8], trusted: &Trusted) -> Result<Vec<u8>, Refu
         };
         unknown(Cause::new(code, error.to_string()))
     })
+}
+
+/// When this program was built, where the build says so: no document's time lies before it.
+fn built() -> Unix {
+    let seconds = option_env!("SOURCE_DATE_EPOCH").and_then(|text| text.parse::<u64>().ok());
+    Unix(seconds.unwrap_or(0).saturating_mul(1000))
 }
 
 fn times(issued: &str, expires: Option<&str>) -> Result<(Unix, Unix), Cause> {
@@ -508,7 +558,7 @@ mod tests {
         }
 
         fn intake(&self, trusted: Trusted) -> Intake {
-            Intake::open(&self.0, "gw-1", trusted).unwrap()
+            Intake::open(&self.0, "gw-1", trusted, 1).unwrap()
         }
     }
 
@@ -532,6 +582,7 @@ mod tests {
         let trusted = Trusted {
             keys: vec![key.public()],
             threshold: 1,
+            ..Trusted::default()
         };
         let mut intake = scratch.intake(trusted.clone());
         let own = "d/gw-1";

@@ -17,6 +17,7 @@ pub mod local;
 mod orders;
 pub mod presence;
 pub mod renewal;
+mod ring;
 pub mod slots;
 pub mod sources;
 
@@ -31,8 +32,7 @@ use crate::deploy::hands::Hands;
 use crate::disk::layout::Layout;
 use crate::disk::lock::{Lock, Mode};
 use crate::disk::{DiskError, durable, record};
-use crate::types::base64;
-use crate::uplink::dsse::{PublicKey, Trusted};
+use crate::uplink::dsse::Trusted;
 use crate::uplink::session::SessionError;
 use daemon::{Event, Place};
 use slots::{Slot, Slots};
@@ -100,20 +100,7 @@ pub enum Ended {
 
 /// The keys of the settings.
 pub fn trusted(fleet: &Fleet) -> Result<Trusted, AgentError> {
-    let key = |k: &crate::config::agent::FleetKey| {
-        let bytes = base64::decode(&k.public).and_then(|b| <[u8; 32]>::try_from(b).ok());
-        let bytes = bytes.ok_or_else(|| AgentError::Key(k.id.clone()))?;
-        Ok(PublicKey {
-            id: k.id.clone(),
-            bytes,
-            roles: k.roles.clone(),
-        })
-    };
-    let keys: Result<Vec<PublicKey>, AgentError> = fleet.keys.iter().map(key).collect();
-    Ok(Trusted {
-        keys: keys?,
-        threshold: fleet.threshold.unwrap_or(1) as usize,
-    })
+    Trusted::new(&fleet.keys, fleet.threshold.unwrap_or(1), &fleet.thresholds).map_err(AgentError::Key)
 }
 
 /// Runs the agent until it is asked to stop. The last good set is started before anything else is tried.
@@ -142,7 +129,7 @@ pub fn run(start: Start) -> Result<Ended, AgentError> {
     let gauges = gauges::Gauges::new(layout.data().to_owned(), reserve);
     let identity = identity::Identity::establish(&settings, &dir)?;
     let (commands, finals) = commands::Commands::open(&dir.join("commands"), &identity.session, &identity.sessions)?;
-    let caps = daemon::caps(&settings, &board.name, disk, &cgroup);
+    let caps = daemon::caps(&board.name, disk, &cgroup);
     let (sender, events) = tokio::sync::mpsc::channel::<Event>(daemon::EVENTS);
     let (told, asked) = (sender.clone(), sender.clone());
     let deployer_settings = crate::deploy::Settings {
@@ -157,7 +144,7 @@ pub fn run(start: Start) -> Result<Ended, AgentError> {
         // The loop takes reports at once; when it has ended, nobody is left to tell.
         let _ = told.blocking_send(Event::Report(report));
     });
-    let intake = intake::Intake::open(&dir, &identity.device, trusted)?;
+    let intake = intake::Intake::open(&dir, &identity.device, trusted, settings.fleet.version.unwrap_or(1))?;
     let folders = local::folders(&settings, &layout);
     durable::create_dirs(&folders[1])?;
     let conditions = gauges::conditions(&settings, intake.assign(), trial);

@@ -478,6 +478,7 @@ mod tests {
         let trusted = Trusted {
             keys: vec![key.public()],
             threshold: 1,
+            ..Trusted::default()
         };
         let (right, wrong) = (Digest::of(b"right"), Digest::of(b"wrong"));
         let release = |architecture: &str, digest| Release {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::board::{Board, DIRECTORY};
 use super::{ConfigError, read_text};
+use crate::types::keys::{self, Key, Thresholds};
 use crate::types::limits::Bytes;
 use crate::types::read;
 use crate::types::text::is_name;
@@ -141,23 +142,14 @@ fn default_keep_alive() -> Span {
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Fleet {
-    /// Operator keys: Ed25519 public keys, 32 bytes in base64.
-    pub keys: Vec<FleetKey>,
+    /// Operator keys.
+    pub keys: Vec<Key>,
     /// Signatures that a document needs.
     pub threshold: Option<u32>,
-}
-
-/// One operator key.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FleetKey {
-    /// Hint in envelopes.
-    pub id: String,
-    /// 32 bytes in base64.
-    pub public: String,
-    /// What it may sign: `deploy`, `command`, `secret`; all when nothing is said.
-    #[serde(default)]
-    pub roles: Vec<String>,
+    /// By role, where that differs.
+    pub thresholds: Thresholds,
+    /// Version of these keys: documents of the fleet with a higher one replace them, and a higher one here replaces those.
+    pub version: Option<u64>,
 }
 
 /// Apps and their updates.
@@ -293,16 +285,11 @@ impl Settings {
             );
         }
         let keys = self.fleet.keys.len();
-        check(keys <= 32, "`fleet.keys`: at most 32");
         check(
             self.fleet.threshold.is_none_or(|t| t >= 1 && t as usize <= keys),
             "`fleet.threshold` must be 1 to the number of keys",
         );
-        let role = |r: &String| matches!(r.as_str(), "deploy" | "command" | "secret");
-        check(
-            self.fleet.keys.iter().all(|k| k.roles.iter().all(role)),
-            "`fleet.keys.roles` knows deploy, command, secret",
-        );
+        found.extend(keys::problems(&self.fleet.keys, &self.fleet.thresholds, "fleet.keys"));
         found
     }
 

@@ -192,6 +192,10 @@ pub mod kinds {
     pub const SLOTS: u16 = 22;
     /// What followed tags mean.
     pub const AUTO: u16 = 23;
+    /// The fleet's keys.
+    pub const KEYS: u16 = 24;
+    /// The device's own keys.
+    pub const DEVICE_KEYS: u16 = 25;
 }
 
 impl Record for crate::types::container::ContainerRecord {

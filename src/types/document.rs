@@ -192,6 +192,9 @@ pub struct Caps {
     pub document_bytes: usize,
     /// Key ids that are accepted now.
     pub keys: Vec<String>,
+    /// Their version.
+    #[serde(default)]
+    pub key_version: u64,
     /// Board profile.
     pub board: String,
     /// GOARCH, with variant.

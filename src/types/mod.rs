@@ -11,6 +11,7 @@ pub mod hash;
 pub mod health;
 pub mod idmap;
 pub mod ids;
+pub mod keys;
 pub mod limits;
 pub mod oci;
 pub mod platform;

@@ -5,6 +5,7 @@ use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 use crate::types::base64;
 use crate::types::bounds::{DOCUMENT_BYTES, SIGNATURES};
 use crate::types::document::{Envelope, Signature};
+use crate::types::keys::{Key, Thresholds};
 use crate::types::read;
 
 /// A kind of document, as in `application/vnd.dunlin.KIND.v1+json`.
@@ -77,6 +78,33 @@ pub struct Trusted {
     pub keys: Vec<PublicKey>,
     /// Distinct keys that must have signed; at least 1.
     pub threshold: usize,
+    /// What is said of single roles.
+    pub thresholds: Thresholds,
+}
+
+impl Trusted {
+    /// From a set of keys as it is written; the error is the id of one that is none.
+    pub fn new(keys: &[Key], threshold: u32, thresholds: &Thresholds) -> Result<Trusted, String> {
+        let key = |key: &Key| {
+            Ok(PublicKey {
+                id: key.id.clone(),
+                bytes: key.bytes().ok_or_else(|| key.id.clone())?,
+                roles: key.roles.clone(),
+            })
+        };
+        Ok(Trusted {
+            keys: keys.iter().map(key).collect::<Result<_, String>>()?,
+            threshold: threshold as usize,
+            thresholds: thresholds.clone(),
+        })
+    }
+
+    /// Signatures that a kind of document needs.
+    pub fn needed(&self, kind: Kind) -> usize {
+        let said = self.thresholds.of(kind.role()).map(|needed| needed as usize);
+        let usual = if kind == Kind::Keys { 1 } else { self.threshold };
+        said.unwrap_or(usual).max(1)
+    }
 }
 
 /// Why an envelope is not accepted.
@@ -161,7 +189,7 @@ pub fn open(message: &[u8], kind: Kind, trusted: &Trusted) -> Result<Vec<u8>, En
             });
         good.extend(signer.map(|k| k.bytes));
     }
-    let needed = trusted.threshold.max(1);
+    let needed = trusted.needed(kind);
     if good.len() < needed {
         return Err(EnvelopeError::Signatures {
             good: good.len(),
@@ -264,6 +292,7 @@ mod tests {
         Trusted {
             keys: keys.iter().map(|k| k.public()).collect(),
             threshold,
+            ..Trusted::default()
         }
     }
 

@@ -20,6 +20,7 @@ fn signed() -> &'static Trusted {
     TRUSTED.get_or_init(|| Trusted {
         keys: vec![SigningKey::generate("operator").expect("random numbers").public()],
         threshold: 1,
+        ..Trusted::default()
     })
 }
 
@@ -27,14 +28,14 @@ fuzz_target!(init: seeds::write("desired"), |data: &[u8]| {
     let base = if Path::new("/dev/shm").is_dir() { "/dev/shm" } else { "/tmp" };
     let record = Path::new(base).join(format!("dunlin-fuzz-desired-{}", std::process::id()));
     std::fs::create_dir_all(&record).expect("a folder in memory");
-    let mut open = Intake::open(&record, "device", Trusted::default()).expect("no record");
+    let mut open = Intake::open(&record, "device", Trusted::default(), 1).expect("no record");
     let outcome = open.desired("d/device", data, Some(NOW)).expect("memory for a record");
     if matches!(outcome, Outcome::Desired(_)) {
         for file in ["documents", "trust", "trust.2"] {
             std::fs::remove_file(record.join(file)).expect("its own record");
         }
     }
-    let mut closed = Intake::open(&record, "device", signed().clone()).expect("no record");
+    let mut closed = Intake::open(&record, "device", signed().clone(), 1).expect("no record");
     let outcome = closed.desired("d/device", data, Some(NOW)).expect("memory for a record");
     assert!(!matches!(outcome, Outcome::Desired(_)), "nobody has signed this");
     if let Ok(text) = std::str::from_utf8(data)
