@@ -293,7 +293,11 @@ impl Daemon {
             payload: json(&self.presence(false)),
             retain: true,
         };
-        Ok(Session::open(mqtt, &format!("dunlin-{}", self.identity.device), &will)?)
+        Ok(Session::open(
+            mqtt,
+            &format!("dunlin-{}", self.identity.device),
+            Some(&will),
+        )?)
     }
 
     fn presence(&self, up: bool) -> Presence {

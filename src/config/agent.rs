@@ -125,9 +125,27 @@ pub struct Mqtt {
     /// Plain TCP to other hosts than loopback is allowed.
     #[serde(default)]
     pub insecure: bool,
-    /// Longest silence before a ping.
+    /// Of the protocol.
+    #[serde(default)]
+    pub version: Version,
+    /// Protocol names for TLS's ALPN, where the broker's port speaks several.
+    #[serde(default)]
+    pub alpn: Vec<String>,
+    /// Longest silence before a ping; shorter by itself where somebody on the way forgets silent connections sooner.
     #[serde(default = "default_keep_alive")]
     pub keep_alive: Span,
+}
+
+/// A version of MQTT.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
+pub enum Version {
+    /// 5.
+    #[default]
+    #[serde(rename = "5")]
+    Five,
+    /// 3.1.1.
+    #[serde(rename = "3.1.1")]
+    Three,
 }
 
 fn default_root() -> String {
@@ -282,6 +300,10 @@ impl Settings {
             check(
                 (5_000..=65_535_000).contains(&mqtt.keep_alive.ms()),
                 "`mqtt.keep_alive` must be 5s to 65535s",
+            );
+            check(
+                mqtt.alpn.len() <= 8 && mqtt.alpn.iter().all(|name| (1..=255).contains(&name.len())),
+                "`mqtt.alpn`: at most 8 names of 1 to 255 characters",
             );
         }
         let keys = self.fleet.keys.len();

@@ -5,3 +5,4 @@ pub mod outbox;
 pub mod session;
 pub mod tls;
 pub mod topics;
+mod wire;

@@ -3,28 +3,16 @@
 
 use std::time::Duration;
 
-use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{
-    ConnectReturnCode, Filter, LastWill, LastWillProperties, Packet, Publish, RetainForwardRule,
-};
-use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions};
-use rumqttc::{TlsConfiguration, Transport};
 use tokio::sync::mpsc;
 
 use super::outbox::{Message, Outbox};
-use super::tls::{self, TlsError};
+use super::tls::TlsError;
+use super::wire::{self, Client, Connection, Told, Unacked, Wanted};
 use crate::config::agent::Mqtt;
-use crate::disk::durable;
-use crate::types::bounds::DOCUMENT_BYTES;
+use crate::plan::keepalive::KeepAlive;
+use crate::sys::event;
+use crate::types::time::Mono;
 
-/// Session expiry at the broker, seconds: 7 days.
-const SESSION_EXPIRY_S: u32 = 7 * 86_400;
-/// How long the broker holds the will back, seconds.
-const WILL_DELAY_S: u32 = 30;
-/// Unacknowledged messages in each direction.
-const IN_FLIGHT: u16 = 8;
-/// Requests that wait for the connection's task.
-const REQUESTS: usize = 8;
 /// Events that wait for the agent's loop.
 const EVENTS: usize = 16;
 /// Filters of one SUBSCRIBE.
@@ -33,11 +21,6 @@ const FILTERS: usize = 8;
 const BACKOFF_MIN_MS: u64 = 500;
 /// Longest wait before a new connection, milliseconds.
 const BACKOFF_MAX_MS: u64 = 120_000;
-/// Bytes of packets around a document: topic, properties.
-const PACKET_SLACK: u32 = 4096;
-/// Time for TCP, TLS and CONNACK, seconds.
-const CONNECT_S: u64 = 20;
-
 /// What arrives from the broker.
 #[derive(Debug)]
 pub enum Incoming {
@@ -66,7 +49,7 @@ pub struct Delivery {
     pub payload: Vec<u8>,
     /// It was stored by the broker before.
     pub retained: bool,
-    publish: Publish,
+    unacked: Unacked,
 }
 
 /// A broker's address or settings that cannot be used.
@@ -88,7 +71,7 @@ pub enum SessionError {
 
 /// The session: dropping it ends its task.
 pub struct Session {
-    client: AsyncClient,
+    client: Client,
     events: mpsc::Receiver<Incoming>,
     task: tokio::task::JoinHandle<()>,
     connected: bool,
@@ -127,11 +110,18 @@ pub fn address(mqtt: &Mqtt) -> Result<(String, u16, bool), SessionError> {
 impl Session {
     /// Begins to connect. `will` is published, retained, by the broker when the device is gone. Must be called within a
     /// tokio runtime.
-    pub fn open(mqtt: &Mqtt, client_id: &str, will: &Message) -> Result<Session, SessionError> {
-        let options = options(mqtt, client_id, will)?;
-        let (client, eventloop) = AsyncClient::new(options, REQUESTS);
+    pub fn open(mqtt: &Mqtt, client_id: &str, will: Option<&Message>) -> Result<Session, SessionError> {
+        let wanted = Wanted {
+            mqtt: mqtt.clone(),
+            client_id: client_id.to_owned(),
+            will: will.cloned(),
+            keep_alive: mqtt.keep_alive.duration(),
+            // Whoever has no will comes and goes: the broker need not keep anything for it.
+            clean: will.is_none(),
+        };
+        let (client, connection) = wire::open(&wanted)?;
         let (sender, events) = mpsc::channel(EVENTS);
-        let task = tokio::spawn(run(eventloop, sender));
+        let task = tokio::spawn(run(connection, wanted, sender));
         Ok(Session {
             client,
             events,
@@ -164,50 +154,40 @@ impl Session {
     /// Subscribes; the broker sends retained messages again with every call. False when there is no room for the
     /// request now.
     pub fn subscribe(&self, filters: &[String]) -> bool {
-        filters.chunks(FILTERS).all(|chunk| {
-            let filters = chunk.iter().map(|path| Filter {
-                retain_forward_rule: RetainForwardRule::OnEverySubscribe,
-                ..Filter::new(path.clone(), QoS::AtLeastOnce)
-            });
-            self.client.try_subscribe_many(filters.collect::<Vec<_>>()).is_ok()
-        })
+        filters.chunks(FILTERS).all(|chunk| self.client.subscribe(chunk, true))
     }
 
     /// Subscribes to what is published from now on.
     pub fn subscribe_new(&self, path: &str) -> bool {
-        let filter = Filter {
-            retain_forward_rule: RetainForwardRule::Never,
-            ..Filter::new(path.to_owned(), QoS::AtLeastOnce)
-        };
-        self.client.try_subscribe_many([filter]).is_ok()
-    }
-
-    /// Publishes what may be lost, when there is a connection with room for it.
-    pub fn send_once(&self, topic: String, payload: Vec<u8>) -> bool {
-        self.connected && self.client.try_publish(topic, QoS::AtMostOnce, false, payload).is_ok()
+        self.client.subscribe(&[path.to_owned()], false)
     }
 
     /// Acknowledges a message: what it asks for is on disk or refused.
     pub fn done(&self, delivery: &Delivery) {
-        // A full request queue loses the acknowledgement; the broker then delivers again, and the document is known.
-        let _ = self.client.try_ack(&delivery.publish);
+        self.client.acknowledge(&delivery.unacked);
     }
 
     /// Hands what waits in the outbox to the connection, as far as there is room.
     pub fn send(&self, outbox: &mut Outbox) {
         if self.connected {
-            outbox.flush(|m| {
-                self.client
-                    .try_publish(m.topic.clone(), QoS::AtLeastOnce, m.retain, m.payload.clone())
-                    .is_ok()
-            });
+            outbox.flush(|message| self.client.publish(message, true));
         }
+    }
+
+    /// Publishes what may be lost, when there is a connection with room for it.
+    pub fn send_once(&self, topic: String, payload: Vec<u8>) -> bool {
+        let message = Message {
+            topic,
+            payload,
+            retain: false,
+        };
+        self.connected && self.client.publish(&message, false)
     }
 
     /// Says goodbye, so that the broker publishes no will, and waits shortly for the last messages to leave.
     pub async fn close(mut self) {
         if self.connected {
-            let _ = self.client.try_disconnect();
+            self.client.disconnect();
             let _ = tokio::time::timeout(Duration::from_secs(2), async {
                 while !matches!(self.next().await, Incoming::Disconnected { .. }) {}
             })
@@ -223,80 +203,48 @@ impl Drop for Session {
     }
 }
 
-fn options(mqtt: &Mqtt, client_id: &str, will: &Message) -> Result<MqttOptions, SessionError> {
-    let (host, port, tls) = address(mqtt)?;
-    let mut options = MqttOptions::new(client_id, host, port);
-    if tls {
-        options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(tls::client(mqtt)?)));
-    }
-    if let Some(name) = &mqtt.username {
-        let password = match &mqtt.password_file {
-            Some(path) => durable::read(path, 1024).map_err(|e| SessionError::Password(e.to_string()))?,
-            None => Vec::new(),
-        };
-        let password = String::from_utf8_lossy(&password);
-        options.set_credentials(name.clone(), password.trim_end_matches(['\n', '\r']));
-    }
-    let properties = LastWillProperties {
-        delay_interval: Some(WILL_DELAY_S),
-        payload_format_indicator: None,
-        message_expiry_interval: None,
-        content_type: None,
-        response_topic: None,
-        correlation_data: None,
-        user_properties: Vec::new(),
-    };
-    options
-        .set_last_will(LastWill::new(
-            will.topic.clone(),
-            will.payload.clone(),
-            QoS::AtLeastOnce,
-            will.retain,
-            Some(properties),
-        ))
-        .set_keep_alive(mqtt.keep_alive.duration())
-        .set_clean_start(false)
-        .set_connection_timeout(CONNECT_S)
-        .set_session_expiry_interval(Some(SESSION_EXPIRY_S))
-        .set_receive_maximum(Some(IN_FLIGHT))
-        .set_max_packet_size(Some(DOCUMENT_BYTES as u32 + PACKET_SLACK))
-        .set_manual_acks(true)
-        .set_request_channel_capacity(REQUESTS)
-        // Without this the client reserves slots for 65,535 messages, about 13 MB.
-        .set_outgoing_inflight_upper_limit(IN_FLIGHT);
-    let mut network = options.network_options();
-    network.set_connection_timeout(CONNECT_S);
-    network.set_tcp_nodelay(true);
-    options.set_network_options(network);
-    Ok(options)
-}
-
 /// Polls the connection for ever; ends when the session is dropped.
-async fn run(mut eventloop: EventLoop, sender: mpsc::Sender<Incoming>) {
+async fn run(mut connection: Connection, mut wanted: Wanted, sender: mpsc::Sender<Incoming>) {
     let mut backoff = BACKOFF_MIN_MS;
+    let mut keep_alive = KeepAlive::new(wanted.mqtt.keep_alive);
     loop {
-        let incoming = match eventloop.poll().await {
-            Ok(Event::Incoming(Packet::ConnAck(ack))) if ack.code == ConnectReturnCode::Success => {
+        let incoming = match connection.next().await {
+            Ok(Told::Connected { present }) => {
                 backoff = BACKOFF_MIN_MS;
-                Some(Incoming::Connected {
-                    present: ack.session_present,
-                })
+                keep_alive.connected(now());
+                Some(Incoming::Connected { present })
             }
-            Ok(Event::Incoming(Packet::Publish(publish))) => Some(Incoming::Message(Box::new(Delivery {
-                topic: String::from_utf8_lossy(&publish.topic).into_owned(),
-                payload: publish.payload.to_vec(),
-                retained: publish.retain,
-                publish,
+            Ok(Told::Message {
+                topic,
+                payload,
+                retained,
+                unacked,
+            }) => Some(Incoming::Message(Box::new(Delivery {
+                topic,
+                payload,
+                retained,
+                unacked,
             }))),
-            Ok(_) => None,
-            Err(error) => {
+            Ok(Told::Refused(count)) => {
+                crate::warn!(
+                    "the broker refuses {count} subscriptions; its access rules must let this client read them"
+                );
+                None
+            }
+            Ok(Told::Nothing) => None,
+            Err(lost) => {
                 let retry_ms = backoff / 2 + jitter(backoff / 2);
-                let error = describe(&error);
+                let error = lost.text;
                 if sender.send(Incoming::Disconnected { error, retry_ms }).await.is_err() {
                     return;
                 }
                 tokio::time::sleep(Duration::from_millis(retry_ms)).await;
                 backoff = (backoff * 2).min(BACKOFF_MAX_MS);
+                wanted.keep_alive = keep_alive.lost(lost.silent, now()).duration();
+                // A certificate or a password may be another by now; where it cannot be read, the old one is tried.
+                if let Err(error) = connection.renew(&wanted) {
+                    crate::warn!("{error}; the earlier one is tried");
+                }
                 None
             }
         };
@@ -308,12 +256,8 @@ async fn run(mut eventloop: EventLoop, sender: mpsc::Sender<Incoming>) {
     }
 }
 
-fn describe(error: &ConnectionError) -> String {
-    match error {
-        ConnectionError::Timeout(_) => format!("no answer within {CONNECT_S} s"),
-        ConnectionError::ConnectionRefused(code) => format!("the broker refuses: {code:?}"),
-        other => other.to_string(),
-    }
+fn now() -> Mono {
+    Mono(event::mono_ms())
 }
 
 /// A random number below `below`; 0 when the system gives no random bytes.

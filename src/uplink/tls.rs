@@ -65,7 +65,7 @@ pub fn client(mqtt: &Mqtt) -> Result<Arc<ClientConfig>, TlsError> {
         .with_safe_default_protocol_versions()
         .map_err(|e| nowhere(e.to_string()))?
         .with_root_certificates(roots);
-    let config = match (&mqtt.cert, &mqtt.key) {
+    let mut config = match (&mqtt.cert, &mqtt.key) {
         (Some(cert), Some(key)) => {
             let chain = certificates(cert)?;
             let private = PrivateKeyDer::from_pem_slice(&pem(key)?).map_err(|e| TlsError {
@@ -79,5 +79,6 @@ pub fn client(mqtt: &Mqtt) -> Result<Arc<ClientConfig>, TlsError> {
         }
         _ => builder.with_no_client_auth(),
     };
+    config.alpn_protocols = mqtt.alpn.iter().map(|name| name.clone().into_bytes()).collect();
     Ok(Arc::new(config))
 }

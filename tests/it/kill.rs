@@ -339,8 +339,10 @@ impl Trial {
 
     /// A bad version, and an old one that is well only the first time it runs.
     fn not_restored(&mut self, point: &str) -> bool {
-        let once = "test -e /ran && exit 1; touch /ran; trap 'exit 0' TERM; sleep 100000 & wait";
+        // It is not well before it has looked, and what says so is gone with its memory.
+        let once = "test -e /ran && exit 1; touch /ran /dev/shm/well; trap 'exit 0' TERM; sleep 100000 & wait";
         let mut old = self.app(1 - self.current, "/bin/true");
+        old["health"]["exec"] = json!(["test", "-e", "/dev/shm/well"]);
         old["command"] = json!(["sh", "-c", once]);
         old["restart"] = json!({"policy": "no"});
         if !self.device.agent.as_mut().is_some_and(|a| a.runs()) {

@@ -580,6 +580,15 @@ fn sweep_of(place: &Place, all: bool, count: usize) {
     }
 }
 
+/// Waits until a pull has kept something.
+fn await_parts(place: &Place) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while place.store.parts().unwrap().is_empty() {
+        assert!(Instant::now() < deadline, "nothing was kept");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 #[test]
 fn what_is_kept_is_counted_and_given_back() {
     let image = image();
@@ -587,13 +596,10 @@ fn what_is_kept_is_counted_and_given_back() {
     let server = slow(&registry, 4 << 20);
     let place = Place::new();
     let mut child = start(&place, &format!("{}/app:1", server.host()));
-    std::thread::sleep(Duration::from_millis(900));
+    await_parts(&place);
     kill(&mut child);
     let parts = place.store.parts().unwrap();
-    assert!(
-        !parts.is_empty() && parts.iter().all(|part| part.mark.bytes > 0),
-        "{parts:?}"
-    );
+    assert!(parts.iter().all(|part| part.mark.bytes > 0), "{parts:?}");
     // Kept by a sweep and by a check, gone when everything that is not used is to go.
     assert_eq!(sweep(&place.store, &*place.workers, false).unwrap(), 0);
     assert!(place.store.survey().unwrap().faults.is_empty());
@@ -602,10 +608,9 @@ fn what_is_kept_is_counted_and_given_back() {
     place.assert_empty("given back");
     // One that nobody came back to for long is swept.
     let mut child = start(&place, &format!("{}/app:1", server.host()));
-    std::thread::sleep(Duration::from_millis(900));
+    await_parts(&place);
     kill(&mut child);
     let parts = place.store.parts().unwrap();
-    assert!(!parts.is_empty());
     for part in &parts {
         let dir = place.store.layout().tmp().join(format!("part-{}", part.diff.hex()));
         let old = std::time::SystemTime::now() - Duration::from_millis(dunlin::types::bounds::PART_LIFE_MS + 1000);

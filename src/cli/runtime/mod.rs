@@ -20,7 +20,7 @@ use crate::config::env;
 use crate::engine::signal;
 use crate::runtime::oci::{self, Console, Container, Exec, Make, OciError, Root, Waiting};
 use crate::runtime::sealed;
-use crate::sys::{creds, ns, process};
+use crate::sys::{creds, ns, process, tty};
 use crate::types::oci::runtime::{LinuxCapabilities, Process};
 use crate::types::read;
 use args::{Cli, CreateArgs, DeleteArgs, ExecArgs, Global, KillArgs, RunArgs, Verb};
@@ -213,7 +213,7 @@ fn console(socket: Option<&PathBuf>, detached: bool) -> Console {
     match (socket, detached) {
         (Some(path), _) => Console::Socket(path.clone()),
         (None, true) => Console::None,
-        (None, false) => Console::Caller,
+        (None, false) => Console::Caller(tty::window_size(io::stdin().as_fd()).ok()),
     }
 }
 

@@ -17,6 +17,7 @@ use crate::runtime::create::{self as runtime, Created};
 use crate::runtime::hooks::{self, HookState};
 use crate::runtime::launch::{Extra, Launch, Rootfs, Stdio};
 use crate::sys::ns::{self, Namespaces};
+use crate::sys::tty::WindowSize;
 use crate::sys::{creds, event, path, process, socket};
 use crate::types::idmap::{Extent, IdMap};
 use crate::types::oci::runtime::{LinuxIdMapping, LinuxResources, Process, Spec};
@@ -53,14 +54,22 @@ pub enum Console {
     None,
     /// Who listens at this stream socket.
     Socket(PathBuf),
-    /// The caller of this function.
-    Caller,
+    /// The caller of this function, whose own terminal has this size: set before anything runs in it.
+    Caller(Option<WindowSize>),
 }
 
 /// How long the one who shall get a terminal may take to be ready for it.
 pub(super) const CONSOLE_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Console {
+    /// Of the terminal that it is for.
+    pub(super) fn size(&self) -> Option<WindowSize> {
+        match self {
+            Console::Caller(size) => *size,
+            Console::None | Console::Socket(_) => None,
+        }
+    }
+
     /// Whether a process with or without a terminal can have it, in runc's words.
     pub(super) fn check(&self, terminal: bool) -> Result<(), OciError> {
         let text = match (terminal, self) {
@@ -226,7 +235,9 @@ fn launch(
         Waiting::ForCaller => None,
     };
     let stdio = if wants_terminal(spec) {
-        Stdio::Terminal { size: None }
+        Stdio::Terminal {
+            size: make.console.size(),
+        }
     } else {
         own_streams()?
     };

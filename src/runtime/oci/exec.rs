@@ -60,7 +60,9 @@ impl Container {
             user: None,
             filter: None,
             stdio: if terminal {
-                Stdio::Terminal { size: None }
+                Stdio::Terminal {
+                    size: wanted.console.size(),
+                }
             } else {
                 own_streams()?
             },
