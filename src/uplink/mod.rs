@@ -2,6 +2,7 @@
 
 pub mod dsse;
 pub mod outbox;
+pub mod seal;
 pub mod session;
 pub mod tls;
 pub mod topics;
