@@ -7,15 +7,18 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::commands::{Commands, Final};
+use super::commands::Commands;
 use super::control::Asked;
 use super::follow::{Following, Looked};
 use super::gauges::{Gauges, conditions};
 use super::identity::{self, Identity, VERSION};
 use super::intake::{Intake, Outcome, Refusal};
 use super::orders::{Ordered, Running};
+use super::own_keys::OwnKeys;
 use super::presence::{AWAY_MS, Verdict, Watch};
+use super::secrets::Secrets;
 use super::slots::Slot;
+use super::telling::REPORTED_MS;
 use super::{AgentError, Ended, local, sources};
 use crate::config::agent::{Mqtt, Settings};
 use crate::deploy::hands::Hands;
@@ -25,7 +28,7 @@ use crate::sys::{clock, event, footprint};
 use crate::types::app::App;
 use crate::types::deployment::{Cause, Reason};
 use crate::types::digest::Digest;
-use crate::types::document::{Caps, Deploy, Event as Told, Presence, Reported, ReportedApp};
+use crate::types::document::{Caps, Deploy, Presence, ReportedApp};
 use crate::types::time::{Mono, Unix};
 use crate::uplink::outbox::{Message, Outbox};
 use crate::uplink::session::{Delivery, Incoming, Session};
@@ -33,8 +36,6 @@ use crate::uplink::topics::{Inbound, Topics};
 
 /// What the deployer had no room for is said again after this, milliseconds.
 const REPEAT_MS: u64 = 1_000;
-/// Shortest time between two `reported`, milliseconds.
-const REPORTED_MS: u64 = 5_000;
 /// A kept session's retained topics are asked for again after this, milliseconds.
 const RESUBSCRIBE_MS: u64 = 900_000;
 /// Events of other threads that wait for the loop.
@@ -85,6 +86,10 @@ pub(super) struct Place {
     pub(super) events: mpsc::Sender<Event>,
     /// Those of this session.
     pub(super) commands: Commands,
+    /// The device's own.
+    pub(super) own_keys: OwnKeys,
+    /// What the operator sealed for it.
+    pub(super) secrets: Secrets,
     /// For what is looked up in registries.
     pub(super) hands: Arc<dyn Hands>,
 }
@@ -97,15 +102,15 @@ pub(super) struct Daemon {
     pub(super) deployer: Deployer,
     pub(super) caps: Caps,
     pub(super) topics: Topics,
-    outbox: Outbox,
-    session: Option<Session>,
+    pub(super) outbox: Outbox,
+    pub(super) session: Option<Session>,
     watch: Watch,
     away_until: Option<Mono>,
     subscribed: Option<Mono>,
-    reported_at: Option<Mono>,
-    apps: Vec<ReportedApp>,
-    deploy: Option<Box<Deploy>>,
-    refused: BTreeMap<String, u64>,
+    pub(super) reported_at: Option<Mono>,
+    pub(super) apps: Vec<ReportedApp>,
+    pub(super) deploy: Option<Box<Deploy>>,
+    pub(super) refused: BTreeMap<String, u64>,
     pub(super) local: Option<Digest>,
     pub(super) local_error: String,
     conditions: Option<Conditions>,
@@ -225,10 +230,7 @@ impl Daemon {
         self.reread();
         self.apply_effective();
         self.connect()?;
-        let presence = self.presence(true);
-        self.outbox.set(self.topics.own("presence"), json(&presence));
-        self.publish_caps();
-        self.publish_reported();
+        self.announce();
         self.tell_renewal();
         self.follow();
         notify(sd_notify::NotifyState::Ready);
@@ -300,7 +302,7 @@ impl Daemon {
         )?)
     }
 
-    fn presence(&self, up: bool) -> Presence {
+    pub(super) fn presence(&self, up: bool) -> Presence {
         Presence {
             up,
             boot: self.identity.boot,
@@ -367,9 +369,8 @@ impl Daemon {
             }
             Inbound::Command(verb) => return self.command_message(&verb, delivery),
             Inbound::Keys(_) => self.intake.keys(&delivery.payload),
-            Inbound::GroupDesired(_) | Inbound::Secret(_) => {
-                return true;
-            }
+            Inbound::Secret(name) => self.secret(&name, &delivery.payload, synchronised),
+            Inbound::GroupDesired(_) => return true,
         };
         match outcome {
             Ok(Outcome::Nothing) => {}
@@ -378,8 +379,14 @@ impl Daemon {
                 self.apply_effective();
                 self.publish_reported();
             }
+            Ok(Outcome::Secret(name)) => crate::info!("secret `{name}` accepted"),
             Ok(Outcome::Assigned) => {
                 crate::info!("assignment accepted: groups {:?}", self.intake.assign().groups);
+                if self.intake.assign().retired {
+                    self.retire();
+                    return true;
+                }
+                self.announce();
                 self.subscribe();
                 self.look();
                 self.apply_effective();
@@ -417,6 +424,9 @@ impl Daemon {
     }
 
     fn judge_presence(&mut self, message: &[u8]) {
+        if self.intake.assign().retired {
+            return;
+        }
         let ours = self.presence(true);
         match self.watch.judge(message, &ours, &self.identity.sessions, now()) {
             Verdict::Nothing => {}
@@ -539,94 +549,6 @@ impl Daemon {
         }
     }
 
-    fn report(&mut self, report: Report) {
-        match report {
-            Report::Deployment(deploy) => {
-                let record = &deploy.record;
-                let reason = record.reason.as_ref().map(|r| format!(" ({r})")).unwrap_or_default();
-                crate::info!(
-                    "deployment {} of `{}`: {}{reason}",
-                    record.activity,
-                    record.source,
-                    record.state
-                );
-                self.outbox.set(self.topics.own("deploy"), json(&deploy));
-                self.deploy = Some(deploy);
-            }
-            Report::Apps(apps) => {
-                self.apps = apps;
-                self.publish_reported();
-            }
-            Report::Event(event) => {
-                crate::warn!("{}: {}", event.code, event.detail);
-                let class = class(event.code);
-                self.outbox.push(self.topics.own(&format!("evt/{class}")), json(&event));
-            }
-        }
-    }
-
-    /// Publishes an answer.
-    pub(super) fn publish(&mut self, topic: String, content: Vec<u8>) {
-        self.outbox.push(topic, content);
-    }
-
-    /// Publishes something that may be lost: logs, metrics.
-    pub(super) fn publish_once(&mut self, leaf: &str, content: Vec<u8>) {
-        if let Some(session) = &self.session {
-            session.send_once(self.topics.own(leaf), content);
-        }
-    }
-
-    /// Sends the answers of earlier sessions: they may never have left.
-    pub(super) fn answer_again(&mut self, finals: Vec<Final>) {
-        for last in finals {
-            self.publish(last.reply_to, last.answer.into_bytes());
-        }
-    }
-
-    pub(super) fn tell(&mut self, class: &str, code: Reason, app: Option<String>, detail: String) {
-        let cause = Cause::new(code, detail);
-        let event = Told {
-            code,
-            app,
-            detail: cause.detail,
-            at: unix().rfc3339(),
-        };
-        self.outbox.push(self.topics.own(&format!("evt/{class}")), json(&event));
-    }
-
-    /// Publishes what the device can do, and whose signatures count.
-    fn publish_caps(&mut self) {
-        let trusted = self.intake.trusted();
-        self.caps.keys = trusted.keys.iter().map(|key| key.id.clone()).collect();
-        self.caps.key_version = self.intake.key_version();
-        self.outbox.set(self.topics.own("caps"), json(&self.caps));
-    }
-
-    /// Publishes `reported`, at once or when the last one is 5 s old.
-    fn publish_reported(&mut self) {
-        if self.reported_at.is_some_and(|at| now().since(at) < REPORTED_MS) {
-            return;
-        }
-        let groups = &self.intake.assign().groups;
-        let effective = sources::effective(self.intake.documents(), &self.identity.device, groups);
-        let source = effective.map_or("", |(source, _)| source);
-        let reported = Reported {
-            session: self.identity.session.clone(),
-            boot: self.identity.boot,
-            source: source.into(),
-            generation: effective.map_or(0, |(_, d)| d.generation),
-            freshness: self.intake.freshness(source, synchronised()).into(),
-            apps: self.apps.clone(),
-            refused: self.refused.clone(),
-            degraded: self.gauges.words(),
-        };
-        self.outbox.set(self.topics.own("reported"), json(&reported));
-        if self.outbox.is_waiting() {
-            self.reported_at = Some(now());
-        }
-    }
-
     fn flush(&mut self) {
         if self.connected() && self.subscribed.is_none() {
             self.subscribe();
@@ -658,8 +580,10 @@ impl Daemon {
         if ended == Ended::Stopped {
             notify(sd_notify::NotifyState::Stopping);
         }
-        self.outbox
-            .set(self.topics.own("presence"), json(&self.presence(false)));
+        if !self.intake.assign().retired {
+            self.outbox
+                .set(self.topics.own("presence"), json(&self.presence(false)));
+        }
         self.flush();
         if let Some(session) = self.session.take() {
             session.close().await;
@@ -709,17 +633,7 @@ pub(super) fn local_activity(digest: &Digest) -> String {
     format!("local-{}", digest.short())
 }
 
-/// The class of `evt/CLASS` for a reason.
-fn class(code: Reason) -> &'static str {
-    match code {
-        Reason::RestartLoop => "crash_loop",
-        Reason::Oom => "oom",
-        Reason::Disk => "disk",
-        _ => "app",
-    }
-}
-
-fn json(value: &impl serde::Serialize) -> Vec<u8> {
+pub(super) fn json(value: &impl serde::Serialize) -> Vec<u8> {
     // None of the documents can fail to be written: no maps with other keys than text.
     serde_json::to_vec(value).unwrap_or_default()
 }

@@ -156,6 +156,8 @@ pub fn caps(board: &str, disk: u64, cgroup: &str) -> Caps {
         disk,
         serial,
         cgroup: cgroup.into(),
+        signing: String::new(),
+        sealing: String::new(),
     }
 }
 

@@ -14,7 +14,7 @@ use crate::types::app;
 use crate::types::bounds::{APPS_BYTES, DOCUMENT_LIFE_MS, GROUPS};
 use crate::types::deployment::{Cause, Reason};
 use crate::types::digest::Digest;
-use crate::types::document::{Assign, Desired, Preamble};
+use crate::types::document::{Assign, Desired, Preamble, Secret};
 use crate::types::read;
 use crate::types::text::is_name;
 use crate::types::time::Unix;
@@ -53,6 +53,8 @@ impl Record for Documents {
 /// A document that came in.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
+    /// A secret is kept, or gone; its name.
+    Secret(String),
     /// Other keys count from now on; their version.
     Keys(u64),
     /// A desired state was newly accepted for this source.
@@ -248,6 +250,79 @@ impl Intake {
             Ok((_, expires)) if expires < self.clock(now).floor => "expired",
             _ => "fresh",
         }
+    }
+
+    /// Takes a secret of this name, from the topic; `keep` puts it on disk or says what is wrong with it.
+    pub fn secret(
+        &mut self,
+        name: &str,
+        message: &[u8],
+        now: Option<Unix>,
+        keep: &dyn Fn(&Secret) -> Result<Result<(), Cause>, DiskError>,
+    ) -> Result<Outcome, DiskError> {
+        if message.is_empty() {
+            return Ok(Outcome::Nothing);
+        }
+        if let Some(refusal) = self.distrusted() {
+            return Ok(Outcome::Refused(refusal));
+        }
+        let audience = format!("d/{}", self.device);
+        let (payload, preamble) = match self.preamble(Kind::Secret, message, &audience, self.ring.trusted()) {
+            Ok(opened) => opened,
+            Err(refusal) => return Ok(Outcome::Refused(refusal)),
+        };
+        let refuse = |cause| {
+            Ok(Outcome::Refused(Refusal {
+                cause,
+                activity: None,
+                generation: Some(preamble.generation),
+            }))
+        };
+        let secret: Secret = match read::json(&payload) {
+            Ok(secret) => secret,
+            Err(error) => return refuse(Cause::new(Reason::Schema, error.to_string())),
+        };
+        if secret.name != name || secret.audience != audience {
+            let text = format!(
+                "the secret is `{}` for `{}`, the topic is for `{name}`",
+                secret.name, secret.audience
+            );
+            return refuse(Cause::new(Reason::NotForMe, text));
+        }
+        let (issued_at, expires_at) = match times(&secret.issued_at, secret.expires_at.as_deref()) {
+            Ok(times) => times,
+            Err(cause) => return refuse(cause),
+        };
+        // Each secret counts for itself.
+        let whose = format!("{audience}/{name}");
+        let stamp = Stamp {
+            audience: &whose,
+            kind: trust::Kind::Secret,
+            generation: preamble.generation,
+            payload: Digest::of(&payload),
+            issued_at,
+            expires_at,
+        };
+        match self.ledger.floors.judge(&stamp, &self.clock(now)) {
+            Verdict::Same => return Ok(Outcome::Nothing),
+            Verdict::Accept => {}
+            Verdict::Refuse(reason) => {
+                return refuse(Cause::new(
+                    reason,
+                    format!("secret `{name}`, generation {}", preamble.generation),
+                ));
+            }
+        }
+        if let Err(cause) = keep(&secret)? {
+            return refuse(cause);
+        }
+        // The secret first, then its number: after a power cut between the two it is taken again.
+        let mut ledger = self.ledger.clone();
+        ledger.floors.raise(&stamp);
+        ledger.last_issued = ledger.last_issued.max(issued_at);
+        self.doubled.write(&ledger)?;
+        self.ledger = ledger;
+        Ok(Outcome::Secret(name.into()))
     }
 
     /// Takes a key document. Earlier and later ones than the next change nothing: the broker keeps all of them, and after each that counts

@@ -15,11 +15,14 @@ pub mod identity;
 pub mod intake;
 pub mod local;
 mod orders;
+pub mod own_keys;
 pub mod presence;
 pub mod renewal;
 mod ring;
+pub mod secrets;
 pub mod slots;
 pub mod sources;
+mod telling;
 
 use std::io;
 use std::sync::Arc;
@@ -58,6 +61,9 @@ pub enum AgentError {
     /// The broker's address, certificate or key.
     #[error(transparent)]
     Session(#[from] SessionError),
+    /// The device's own keys.
+    #[error(transparent)]
+    OwnKeys(#[from] own_keys::KeysError),
     /// The deployer.
     #[error("deployments: {0}")]
     Deploy(String),
@@ -129,6 +135,9 @@ pub fn run(start: Start) -> Result<Ended, AgentError> {
     let gauges = gauges::Gauges::new(layout.data().to_owned(), reserve);
     let identity = identity::Identity::establish(&settings, &dir)?;
     let (commands, finals) = commands::Commands::open(&dir.join("commands"), &identity.session, &identity.sessions)?;
+    let own_keys = own_keys::OwnKeys::open(&dir, &identity.device)?;
+    let secrets = secrets::Secrets::new(&layout);
+    secrets.settle();
     let caps = daemon::caps(&board.name, disk, &cgroup);
     let (sender, events) = tokio::sync::mpsc::channel::<Event>(daemon::EVENTS);
     let (told, asked) = (sender.clone(), sender.clone());
@@ -192,6 +201,8 @@ pub fn run(start: Start) -> Result<Ended, AgentError> {
             hands,
             events: sender,
             commands,
+            own_keys,
+            secrets,
         },
     );
     agent.answer_again(finals);

@@ -48,6 +48,8 @@ pub struct Device {
     pub board_dir: Option<PathBuf>,
     /// Labels that waves may name.
     pub labels: Vec<String>,
+    /// What it says is signed with its own key, which the operator knows from its enrolment.
+    pub sign: bool,
 }
 
 /// Where data lives.

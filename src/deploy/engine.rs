@@ -192,6 +192,19 @@ impl Hands for EngineHands {
             });
             options.env.push(format!("{LOCK_VARIABLE}={LOCK_TARGET}"));
         }
+        for secret in &app.secrets {
+            let file = self.engine.layout().secret_files().join(secret);
+            if !file.exists() {
+                let text = format!("app `{}`: secret `{secret}` is not on this device", app.name);
+                return Err(Failure::new(Reason::StartFailed, text));
+            }
+            options.mounts.push(Mount {
+                source: MountSource::Bind(file.to_string_lossy().into_owned()),
+                target: format!("/run/secrets/{secret}"),
+                read_only: true,
+                options: Vec::new(),
+            });
+        }
         options.image = if by_name { app.image.clone() } else { found.id.hex() };
         let made = self.engine.create(&options).map_err(|e| failure(&e))?;
         let view = self.view(&made.id)?;

@@ -21,7 +21,10 @@
 //!   agent/                        journal, history, sets (see `deploy::files`)
 //!     trust trust.2 documents     what was accepted over MQTT, its numbers twice
 //!     apps/NAME.toml auto         what `app apply` was given; what followed tags mean
+//!     commands/N                  ids and answers of commands
+//!     keys keys.2  device-keys device-keys.2   the fleet's keys and the device's own, each twice
 //!     slots/                      versions of the agent (see `agent::slots`)
+//!   secrets/{files/NAME,auth.json}   what the operator sealed for this device, open
 //! <run>/                          cleared by a reboot
 //!   keeper.sock  keeper.lock  agent.sock
 //!   c/ID/{monitor.sock,state,…}   one folder per started container
@@ -147,6 +150,16 @@ impl Layout {
     /// The agent's records.
     pub fn agent(&self) -> PathBuf {
         self.data.join("agent")
+    }
+
+    /// Secrets of apps, a file each.
+    pub fn secret_files(&self) -> PathBuf {
+        self.data.join("secrets/files")
+    }
+
+    /// Credentials of registries that came from the fleet.
+    pub fn fleet_auth(&self) -> PathBuf {
+        self.data.join("secrets/auth.json")
     }
 
     /// The keeper's socket.

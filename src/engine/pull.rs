@@ -145,7 +145,10 @@ impl Engine {
 
     /// The client's settings for a registry (`host[:port]`).
     pub(super) fn reaching(&self, registry: &str, reach: &Reach) -> Result<ClientSettings, EngineError> {
-        reaching(self.settings(), registry, reach)
+        let mut settings = reaching(self.settings(), registry, reach)?;
+        // What the operator sealed for this device comes after what was said here.
+        settings.auth.files.push(self.layout().fleet_auth());
+        Ok(settings)
     }
 }
 

@@ -4,7 +4,6 @@ pub mod admission;
 pub mod backoff;
 pub mod health;
 pub mod hold;
-pub mod keepalive;
 pub mod order;
 pub mod pressure;
 pub mod quarantine;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::bounds::{APPS, ARGS, ENV_VARS, MOUNTS};
+use super::bounds::{APPS, ARGS, ENV_VARS, MOUNTS, SECRETS};
 use super::container::AppRestart;
 use super::digest::Digest;
 use super::health::Health;
@@ -61,6 +61,9 @@ pub struct App {
     /// The root is mounted read-only.
     #[serde(default)]
     pub read_only: bool,
+    /// Secrets of the device that it finds as files below `/run/secrets`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<String>,
     /// Apps that must be healthy before this one starts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub depends_on: Vec<String>,
@@ -202,6 +205,14 @@ impl App {
                 say(
                     &format!("ports[{i}]"),
                     "write `HOST:CONTAINER`, `IP:HOST:CONTAINER`, each with `/udp` if meant".into(),
+                );
+            }
+        }
+        for (i, secret) in self.secrets.iter().enumerate() {
+            if !is_name(secret) || i >= SECRETS {
+                say(
+                    &format!("secrets[{i}]"),
+                    format!("must be a secret's name; at most {SECRETS}"),
                 );
             }
         }

@@ -128,6 +128,8 @@ pub const PROBE_OUTPUT_BYTES: usize = 500;
 pub const PROBE_ANSWER_BYTES: usize = 4096;
 /// Bytes of events that may wait for a subscriber in its socket before it loses some.
 pub const SUBSCRIBER_BYTES: i32 = 32 << 10;
+/// Secrets of one device; each has a floor of its own.
+pub const SECRETS: usize = 32;
 /// Groups of one device: with its own filters they fit one SUBSCRIBE twice over.
 pub const GROUPS: usize = 8;
 /// Local app documents in the apps folder.

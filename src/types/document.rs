@@ -166,6 +166,32 @@ pub struct Assign {
     pub retired: bool,
 }
 
+/// A secret or a registry's credential, sealed for one device.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Secret {
+    /// Who is meant: `d/DEVICE`.
+    pub audience: String,
+    /// Only grows, for each name.
+    pub generation: u64,
+    /// RFC 3339.
+    pub issued_at: String,
+    /// RFC 3339; 90 days after `issued_at` when nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<String>,
+    /// The oldest agent that understands the document.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_agent: Option<String>,
+    /// Its name, as in the topic.
+    pub name: String,
+    /// It is the credential of this registry (`HOST[:PORT][/PATH]`): `{"username": …, "password": …}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registry: Option<String>,
+    /// Base64 of what is sealed (`uplink::seal`); it is removed when nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<String>,
+}
+
 /// What a device says about being there; also its will.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Presence {
@@ -211,6 +237,12 @@ pub struct Caps {
     pub serial: Option<String>,
     /// `v2`, `v1` or `none`.
     pub cgroup: String,
+    /// Base64 of the Ed25519 key that this device signs with.
+    #[serde(default)]
+    pub signing: String,
+    /// Base64 of the X25519 key that secrets are sealed for.
+    #[serde(default)]
+    pub sealing: String,
 }
 
 /// What a device runs.

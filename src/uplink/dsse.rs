@@ -23,6 +23,14 @@ pub enum Kind {
     Command,
     /// Release of the agent.
     Agent,
+    /// What a device can do; from devices.
+    Caps,
+    /// What it runs; from devices.
+    Reported,
+    /// How a deployment goes; from devices.
+    Deploy,
+    /// An answer to a command; from devices.
+    Answer,
 }
 
 impl Kind {
@@ -35,6 +43,10 @@ impl Kind {
             Kind::Secret => "application/vnd.dunlin.secret.v1+json",
             Kind::Command => "application/vnd.dunlin.command.v1+json",
             Kind::Agent => "application/vnd.dunlin.agent.v1+json",
+            Kind::Caps => "application/vnd.dunlin.caps.v1+json",
+            Kind::Reported => "application/vnd.dunlin.reported.v1+json",
+            Kind::Deploy => "application/vnd.dunlin.deploy.v1+json",
+            Kind::Answer => "application/vnd.dunlin.answer.v1+json",
         }
     }
 
@@ -45,6 +57,7 @@ impl Kind {
             Kind::Assign | Kind::Desired | Kind::Agent => "deploy",
             Kind::Secret => "secret",
             Kind::Command => "command",
+            Kind::Caps | Kind::Reported | Kind::Deploy | Kind::Answer => "device",
         }
     }
 }
@@ -64,7 +77,7 @@ impl PublicKey {
     /// Whether documents of this kind may bear its signature.
     pub fn may_sign(&self, kind: Kind) -> bool {
         if self.roles.is_empty() {
-            kind != Kind::Keys
+            !matches!(kind.role(), "root" | "device")
         } else {
             self.roles.iter().any(|r| r == kind.role())
         }

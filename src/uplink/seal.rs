@@ -152,8 +152,16 @@ mod tests {
             assert_eq!(open(&private, b"i", b"a", &changed), Err(SealError::Wrong), "byte {at}");
         }
         for length in 0..OVERHEAD {
-            assert_eq!(open(&private, b"i", b"a", &sealed[..length]), Err(SealError::Wrong), "{length} bytes");
+            assert_eq!(
+                open(&private, b"i", b"a", &sealed[..length]),
+                Err(SealError::Wrong),
+                "{length} bytes"
+            );
         }
-        assert_eq!(seal(&[0; 32], [9; 32], b"", b"", b""), Err(SealError::Key), "a point of small order");
+        assert_eq!(
+            seal(&[0; 32], [9; 32], b"", b"", b""),
+            Err(SealError::Key),
+            "a point of small order"
+        );
     }
 }

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use super::keepalive::KeepAlive;
 use super::outbox::{Message, Outbox};
 use super::tls::TlsError;
 use super::wire::{self, Client, Connection, Told, Unacked, Wanted};
 use crate::config::agent::Mqtt;
-use crate::plan::keepalive::KeepAlive;
 use crate::sys::event;
 use crate::types::time::Mono;
 

@@ -39,6 +39,7 @@ mod renewal;
 pub mod resume;
 mod runtime;
 mod runtime_cli;
+mod sealed;
 mod testbed;
 mod units;
 mod unpack;
