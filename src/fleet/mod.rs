@@ -1,7 +1,10 @@
 //! The operator's side: documents are signed and published, what devices say is read and summed up. There is no state but the
 //! broker's retained messages.
 
+pub mod command;
+pub mod follow;
 pub mod images;
+pub mod judge;
 pub mod link;
 pub mod numbers;
 pub mod rollout;

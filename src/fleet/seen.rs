@@ -77,6 +77,12 @@ impl Document {
         })
     }
 
+    /// What a device has said, as it is.
+    pub fn said(message: &[u8]) -> Value {
+        let payload = bare(message).unwrap_or_default();
+        read::json_any(&payload).unwrap_or_default()
+    }
+
     /// Its number; 0 where it has none.
     pub fn generation(&self) -> u64 {
         self.value["generation"].as_u64().unwrap_or(0)
@@ -165,10 +171,7 @@ impl Seen {
                     return None;
                 }
                 let device = self.devices.entry(name.into()).or_default();
-                let said = || {
-                    let payload = bare(&heard.payload).unwrap_or_default();
-                    read::json_any(&payload).unwrap_or_default()
-                };
+                let said = || Document::said(&heard.payload);
                 match leaf {
                     "presence" => device.presence = said(),
                     "caps" => device.caps = said(),
@@ -247,6 +250,8 @@ impl Seen {
 /// messages from wildcards.
 pub fn filters(target: Option<&Target>, leaves: &[&str], exact: &[String]) -> Vec<String> {
     let mut found: Vec<String> = match target {
+        // Groups before it in a device's assignment come first.
+        Some(Target::Group(_)) if exact.is_empty() => vec!["g/+/desired".into()],
         Some(Target::Group(group)) => vec![format!("g/{group}/desired")],
         _ => Vec::new(),
     };
@@ -385,12 +390,13 @@ mod tests {
         let leaves = ["presence", "deploy"];
         assert_eq!(
             filters(Some(&group), &leaves, &[]),
-            ["g/line/desired", "d/+/presence", "d/+/deploy"]
+            ["g/+/desired", "d/+/presence", "d/+/deploy"]
         );
         assert_eq!(
             filters(None, &leaves[..1], &["b".into(), "a".into(), "b".into()]),
             ["d/a/presence", "d/b/presence"]
         );
+        assert_eq!(filters(Some(&group), &[], &["a".into()]), ["g/line/desired"]);
         let device = Target::Device("x".into());
         assert_eq!(filters(Some(&device), &leaves[..1], &["a".into()]), ["d/x/presence"]);
     }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use dunlin::fleet::sign;
 use dunlin::uplink::dsse::{self, Kind, SigningKey, Trusted};
 
-use crate::device::{Device, LONG, Setup, now};
+use crate::device::{LONG, Setup, now};
 use crate::fixture::broker::Broker;
 use crate::fixture::cmd::{Cmd, Out};
 use crate::fixture::images::{Format, Index};

@@ -1,8 +1,10 @@
 //! fleet: the operator's verbs.
 
+mod command;
 mod deploy;
 mod keys;
 mod status;
+mod watch;
 
 use super::super::args::FleetArgs;
 use super::super::failure::Failure;
@@ -54,6 +56,10 @@ pub fn fleet(config: Option<&Path>, args: &FleetArgs) -> Result<u8, Failure> {
         "retire" => deploy::retire(&call),
         "status" => status::status(&call),
         "explain" => status::explain(&call),
+        "watch" => watch::watch(&call),
+        "guard" => watch::guard(&call),
+        "command" => command::command(&call),
+        "logs" => command::logs(&call),
         other => Err(Failure::new(format!("`fleet {other}` is not known"))),
     }
 }
