@@ -85,21 +85,22 @@ fn record<'a>(device: &'a Device, document: &Desired) -> Option<&'a Value> {
     [&device.deploy, &device.deploy["last_final"]].into_iter().find(ours)
 }
 
-/// What a device has made of a document. A device that is not there, or has not said anything about it, for `deadline_ms` after
-/// the document or its own last word has failed as `silent`.
+/// What a device has made of a document. A device that has said nothing about it for `deadline_ms`, and the longest soak, after the
+/// document or its own last word has failed as `silent`; one that is there and says what it waits for has not.
 pub fn stand(device: &Device, document: &Desired, now: Unix, deadline_ms: u64) -> Stand {
     let record = record(device, document);
     let code = |record: &Value| record["reason"]["code"].as_str().unwrap_or_default().to_owned();
     let issued = Unix::parse_rfc3339(&document.issued_at).unwrap_or_default();
     let last = record.and_then(|r| r["since"].as_u64()).unwrap_or(0).max(issued.0);
-    let overdue = now.0.saturating_sub(last) > deadline_ms;
+    let soak = document.apps.iter().map(|app| app.update.soak.ms()).max().unwrap_or(0);
+    let overdue = now.0.saturating_sub(last) > deadline_ms.saturating_add(soak);
     match record {
         Some(record) => match record["state"].as_str().unwrap_or_default() {
             "COMMITTED" => Stand::Committed,
             "ROLLED_BACK" | "FAILED" | "REJECTED" => Stand::Failed(code(record)),
-            _ if overdue && !device.is_up() => Stand::Failed("silent".into()),
-            "WAITING" => Stand::Waiting(code(record)),
+            "WAITING" if device.is_up() || !overdue => Stand::Waiting(code(record)),
             "SUPERSEDED" => Stand::Waiting("superseded".into()),
+            _ if overdue => Stand::Failed("silent".into()),
             state => Stand::Going(state.into()),
         },
         None if overdue => Stand::Failed("silent".into()),
@@ -165,6 +166,7 @@ fn wave_of(name: &str, rollout: Option<&Rollout>, shares: &[f64]) -> String {
 mod tests {
     use super::*;
     use crate::fleet::link::Heard;
+    use crate::types::read;
     use crate::uplink::dsse::Trusted;
     use serde_json::json;
 
@@ -237,11 +239,25 @@ mod tests {
                 Stand::Going("SOAKING".into()),
             ),
             (
-                "on its way for long",
+                "hangs on its way",
                 900_000,
                 true,
-                record("SOAKING", "", 800_000),
-                Stand::Going("SOAKING".into()),
+                record("FETCHING", "", 800_000),
+                failed("silent"),
+            ),
+            (
+                "waited when it was last heard",
+                900_000,
+                false,
+                record("WAITING", "window", 800_000),
+                failed("silent"),
+            ),
+            (
+                "left for another",
+                900_000,
+                true,
+                record("SUPERSEDED", "", 800_000),
+                waiting("superseded"),
             ),
             (
                 "gone on its way",
@@ -273,6 +289,15 @@ mod tests {
             let found = stand(&device(up, deploy), &document(100.0, issued), NOW, DEADLINE);
             assert_eq!(found, expected, "{name}");
         }
+        let mut soaks = document(100.0, 900_000);
+        let app = r#"{"name":"web","image":"r.example/x:1","update":{"soak":"10m"}}"#;
+        soaks.apps.push(read::json(app.as_bytes()).unwrap());
+        let soaking = device(true, record("SOAKING", "", 600_000));
+        assert_eq!(
+            stand(&soaking, &soaks, NOW, DEADLINE),
+            Stand::Going("SOAKING".into()),
+            "a soak is silent"
+        );
     }
 
     #[test]

@@ -10,6 +10,8 @@ pub mod numbers;
 pub mod rollout;
 pub mod seen;
 pub mod sign;
+#[cfg(feature = "simulate")]
+pub mod simulate;
 
 use std::path::Path;
 

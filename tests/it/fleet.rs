@@ -62,7 +62,7 @@ impl Operator {
 /// An app document that sleeps.
 fn web(image: &str, more: &str) -> String {
     format!(
-        "name='web'\nimage='{image}'\ncommand=['sh','-c',\"trap 'exit 0' TERM; sleep 100000 & wait\"]\n\
+        "name='web'\nimage='{image}'\ncommand=['sh','-c',\"trap 'exit 0' TERM; echo hello; sleep 100000 & wait\"]\n\
          [update]\nsoak='1s'\n{more}"
     )
 }
@@ -196,9 +196,8 @@ fn a_device_and_its_group_are_commanded_from_files() {
     );
     operator.ok("resume g/line");
     device.hear("the second version", "deploy", |v| {
-        v["source"] == "g/line"
-            && v["state"] == "COMMITTED"
-            && v["apps"][0]["to"]["image"].as_str().is_some_and(|i| two.ends_with(i))
+        let app = &v["apps"][0];
+        v["source"] == "g/line" && v["state"] == "COMMITTED" && app["from"]["spec"] != app["to"]["spec"]
     });
     assert_eq!(device.running(), [format!("web {two}")]);
 
@@ -212,7 +211,124 @@ fn a_device_and_its_group_are_commanded_from_files() {
     let mut lines = table.lines();
     assert!(lines.next().unwrap().starts_with("DEVICE"), "{table}");
     assert!(lines.next().unwrap().contains("COMMITTED"), "{table}");
+
+    // Commands, both steps of their answers, and logs.
+    let before = device.pid("web");
+    operator.ok("command dev restart app=web");
+    assert_ne!(device.pid("web"), before);
+    let explained = operator.ok("command dev explain");
+    assert!(explained.contains("\"name\":\"web\""), "{explained}");
+    for (line, needle) in [
+        ("command dev restart app=nope", "failed"),
+        ("command dev fly", "rejected"),
+    ] {
+        let out = operator.run(line);
+        assert!(out.code == 1 && out.stderr.contains(needle), "{line}: {out:?}");
+    }
+    assert_eq!(operator.ok("logs dev web"), "hello\nhello", "of both starts");
+    let mut follower = operator.fleet("logs -f --tail 1 dev web").start();
+    follower.wait_for("hello", LONG);
+    operator.ok("command dev restart app=web");
+    follower.wait_until("another line", LONG, |text| {
+        (text.matches("hello").count() == 2).then_some(())
+    });
+    let nobody = operator.run("command --timeout 2s nobody gc");
+    assert!(
+        nobody.code == 125 && nobody.stderr.contains("no presence"),
+        "{nobody:?}"
+    );
     device.clean();
+}
+
+/// A record of a device that does not exist about what a group is to run.
+fn tells(broker: &Broker, device: &str, desired: &Value, state: &str, code: &str) {
+    let value = json!({
+        "activity": desired["activity"], "generation": desired["generation"], "source": desired["audience"],
+        "rollout": desired["rollout"]["id"], "state": state, "since": now().0, "reason": {"code": code, "detail": ""},
+    });
+    says(broker, device, "deploy", value);
+}
+
+#[test]
+fn a_guard_halts_when_too_many_fail_and_not_again_for_the_same() {
+    let broker = Broker::plain();
+    let operator = Operator::new(&broker, &[]);
+    for n in 0..30 {
+        let name = format!("gw-{n}");
+        says(&broker, &name, "assign", json!({"generation": 1, "groups": ["line"]}));
+        says(&broker, &name, "presence", json!({"up": true}));
+    }
+    let mut watch = broker.watch("dunlin/v1/g/line/desired");
+    let mut next = |halted: bool, after: u64| {
+        watch.wait_for_json("the next generation", LONG, |v| {
+            v["generation"].as_u64() > Some(after) && v["rollout"]["halted"].as_bool() == Some(halted)
+        })
+    };
+    let mut guard = operator.fleet("guard g/line").start();
+    guard.wait_for("guards g/line", LONG);
+    operator.scratch.write("apps.json", json!({"apps": []}).to_string());
+    operator.ok("deploy g/line apps.json");
+    let first = next(false, 0);
+    let generation = |v: &Value| v["generation"].as_u64().unwrap();
+    tells(&broker, "gw-0", &first, "ROLLED_BACK", "unhealthy");
+    tells(&broker, "gw-1", &first, "COMMITTED", "");
+    std::thread::sleep(Duration::from_millis(1500));
+    assert!(
+        !guard.output().contains("halted"),
+        "one failure is none: {}",
+        guard.output()
+    );
+    tells(&broker, "gw-2", &first, "FAILED", "net");
+    let halted = next(true, generation(&first));
+    assert_eq!(halted["activity"], first["activity"], "the same rollout");
+    guard.wait_for("net 1, unhealthy 1", LONG);
+    operator.ok("resume g/line");
+    let resumed = next(false, generation(&halted));
+    std::thread::sleep(Duration::from_millis(1500));
+    assert_eq!(guard.output().matches("halted with").count(), 1, "{}", guard.output());
+    tells(&broker, "gw-3", &resumed, "FAILED", "net");
+    next(true, generation(&resumed));
+}
+
+#[test]
+fn a_watcher_ends_with_how_the_rollout_ended() {
+    let broker = Broker::plain();
+    let operator = Operator::new(&broker, &[]);
+    for n in 0..3 {
+        says(
+            &broker,
+            &format!("gw-{n}"),
+            "assign",
+            json!({"generation": 1, "groups": ["line"]}),
+        );
+    }
+    operator.scratch.write("apps.json", json!({"apps": []}).to_string());
+    for (state, code, silent, line) in [
+        ("COMMITTED", 0, false, "3 committed, 0 failed, 0 going"),
+        ("ROLLED_BACK", 1, false, "2 committed, 1 failed (oom 1)"),
+        ("", 1, true, "2 committed, 1 failed (silent 1)"),
+    ] {
+        operator.ok("deploy g/line apps.json");
+        let shown: Value = serde_json::from_str(&operator.run("deploy --dry-run g/line apps.json").stdout).unwrap();
+        let watch = broker
+            .watch("dunlin/v1/g/line/desired")
+            .wait_for_json("it", LONG, |_| true);
+        assert!(shown["generation"].as_u64() > watch["generation"].as_u64());
+        for name in ["gw-0", "gw-1"] {
+            tells(&broker, name, &watch, "COMMITTED", "");
+        }
+        let deadline = if silent { "3s" } else { "10m" };
+        let mut watcher = operator
+            .fleet(&format!("watch --wait --deadline {deadline} g/line"))
+            .start();
+        if !silent {
+            watcher.wait_for("3 of 3 devices take part; 2 committed", LONG);
+            tells(&broker, "gw-2", &watch, state, "oom");
+        }
+        watcher.wait_for(line, LONG);
+        let status = watcher.wait(LONG);
+        assert_eq!(status.code(), Some(code), "{}", watcher.output());
+    }
 }
 
 #[test]

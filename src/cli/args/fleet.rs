@@ -226,6 +226,26 @@ const SHAPES: &[Shape] = &[
         ],
         after: "Examples:\n  dunlin fleet logs gw-0017 web\n  dunlin fleet logs -f gw-0017 web",
     },
+    #[cfg(feature = "simulate")]
+    Shape {
+        name: "simulate",
+        about: "Run many devices that speak the protocol and have no containers",
+        words: &[
+            word("count", "NUMBER", "Devices [default: 100]"),
+            word("group", "NAME", "Their group [default: sim]"),
+            word("fail", "PERCENT", "Share that rolls back"),
+            word("silent", "PERCENT", "Share that says nothing"),
+            word("slow", "PERCENT", "Share that takes ten times as long"),
+            word(
+                "bad",
+                "TEXT",
+                "Images with this in their names make every device roll back",
+            ),
+            word("step", "TIME", "Time that fetching takes, and soaking [default: 1s]"),
+            word("rate", "NUMBER", "New connections in a second [default: 200]"),
+        ],
+        after: "Examples:\n  dunlin fleet simulate --count 1000 --group line-3 --fail 2% --silent 1% --slow 5%",
+    },
 ];
 
 /// `fleet`, as given: the verb, and by name what was said.

@@ -3,6 +3,8 @@
 mod command;
 mod deploy;
 mod keys;
+#[cfg(feature = "simulate")]
+mod simulate;
 mod status;
 mod watch;
 
@@ -60,6 +62,8 @@ pub fn fleet(config: Option<&Path>, args: &FleetArgs) -> Result<u8, Failure> {
         "guard" => watch::guard(&call),
         "command" => command::command(&call),
         "logs" => command::logs(&call),
+        #[cfg(feature = "simulate")]
+        "simulate" => simulate::simulate(&call),
         other => Err(Failure::new(format!("`fleet {other}` is not known"))),
     }
 }
