@@ -19,9 +19,8 @@ use crate::config::ConfigError;
 use crate::config::agent::{Mqtt, Registry};
 use crate::config::fleet as settings;
 use crate::registry::RegistryError;
-use crate::types::base64;
 use crate::types::text::is_name;
-use crate::uplink::dsse::{KeyError, PublicKey, SigningKey, Trusted};
+use crate::uplink::dsse::{KeyError, SigningKey, Trusted};
 use crate::uplink::session::SessionError;
 
 /// Why something of the fleet cannot be done.
@@ -80,27 +79,20 @@ impl Operator {
             return Err(FleetError::Invalid(text.into()));
         };
         let mut problems = mqtt.problems();
-        problems.extend(settings.fleet.problems());
+        problems.extend(settings.key_problems());
         if !problems.is_empty() {
             return Err(FleetError::Invalid(problems.join("; ")));
         }
         // A device may be silent for long; somebody who waits for an answer may not.
         mqtt.keep_alive = mqtt.keep_alive.min(crate::types::time::Span::seconds(60));
         let keys = load_keys(&settings.keys)?;
-        let mut trusted = Trusted {
-            keys: keys.iter().map(SigningKey::public).collect(),
-            threshold: settings.fleet.threshold.unwrap_or(1) as usize,
-        };
-        for key in &settings.fleet.keys {
-            let bytes = base64::decode(&key.public).and_then(|b| <[u8; 32]>::try_from(b).ok());
-            let bytes = bytes.ok_or_else(|| {
-                FleetError::Invalid(format!("`fleet.keys`: key `{}` is not 32 bytes of base64", key.id))
-            })?;
-            trusted.keys.push(PublicKey {
-                id: key.id.clone(),
-                bytes,
-                roles: key.roles.clone(),
-            });
+        let fleet = &settings.fleet;
+        let trusted = Trusted::new(&fleet.keys, fleet.threshold.unwrap_or(1), &fleet.thresholds);
+        let mut trusted = trusted.map_err(|id| FleetError::Invalid(format!("`fleet.keys`: key `{id}` is none")))?;
+        for key in keys.iter().map(SigningKey::public) {
+            if !trusted.keys.iter().any(|known| known.bytes == key.bytes) {
+                trusted.keys.push(key);
+            }
         }
         Ok(Operator {
             mqtt,

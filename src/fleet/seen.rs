@@ -370,6 +370,7 @@ mod tests {
         let trusted = Trusted {
             keys: vec![ours.public()],
             threshold: 1,
+            ..Trusted::default()
         };
         let text = br#"{"audience":"g/line","generation":6,"activity":"x","issued_at":"2026-01-01T00:00:00Z"}"#;
         for (key, believed) in [(ours, true), (theirs, false)] {

@@ -151,6 +151,7 @@ mod tests {
         let trusted = Trusted {
             keys: keys.iter().map(SigningKey::public).collect(),
             threshold: 2,
+            ..Trusted::default()
         };
         let document = b"{ \"audience\": \"*\" }\n";
         let once = sign_or_add(Kind::Desired, document, &keys[..1]).unwrap();

@@ -269,6 +269,7 @@ impl Device {
             verbs: Vec::new(),
             document_bytes: DOCUMENT_BYTES,
             keys: self.shared.trusted.keys.iter().map(|key| key.id.clone()).collect(),
+            key_version: 1,
             board: "simulated".into(),
             platform: "linux/arm64".into(),
             kernel: "6.1.0".into(),

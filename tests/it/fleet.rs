@@ -82,6 +82,7 @@ fn payload(message: &[u8], key: &SigningKey) -> Value {
     let trusted = Trusted {
         keys: vec![key.public()],
         threshold: 1,
+        ..Trusted::default()
     };
     serde_json::from_slice(&dsse::open(message, Kind::Desired, &trusted).unwrap()).unwrap()
 }
@@ -95,7 +96,7 @@ fn keys_are_made_once_and_documents_signed_by_several() {
         lines.starts_with("[[fleet.keys]]\nid = \"anna\"\npublic = \""),
         "{lines}"
     );
-    assert!(lines.ends_with("roles = [\"deploy\"]\n"), "{lines}");
+    assert!(lines.ends_with("roles = [\"deploy\"]"), "{lines}");
     let file = scratch.join("anna.pem");
     let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&file).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);
@@ -116,6 +117,7 @@ fn keys_are_made_once_and_documents_signed_by_several() {
     let trusted = Trusted {
         keys: keys.to_vec(),
         threshold: 2,
+        ..Trusted::default()
     };
     assert!(dsse::open(once.trim().as_bytes(), Kind::Desired, &trusted).is_err());
     let opened = dsse::open(twice.trim().as_bytes(), Kind::Desired, &trusted).unwrap();

@@ -68,7 +68,7 @@ const SHAPES: &[Shape] = &[
             word(
                 "role",
                 "ROLE...",
-                "What it may sign: deploy, command, secret [default: all]",
+                "What it may sign: root, deploy, command, secret [default: all but root]",
             ),
         ],
         after: "Examples:\n  dunlin fleet keygen operator.pem\n  dunlin fleet keygen --id anna --role deploy anna.pem\n\n\

@@ -3,6 +3,7 @@
 use super::{Call, Failure, document, print};
 use crate::disk::durable;
 use crate::fleet::{load_keys, sign as signing};
+use crate::types::keys::ROLES;
 use crate::types::text::is_name;
 use crate::uplink::dsse::SigningKey;
 use std::fs::OpenOptions;
@@ -21,11 +22,10 @@ pub fn generate(call: &Call) -> Result<u8, Failure> {
         )));
     }
     let roles = call.args.many("role");
-    if let Some(bad) = roles
-        .iter()
-        .find(|role| !matches!(role.as_str(), "deploy" | "command" | "secret"))
-    {
-        return Err(Failure::new(format!("`{bad}` is no role: deploy, command, secret")));
+    if let Some(bad) = roles.iter().find(|role| !ROLES.contains(&role.as_str())) {
+        return Err(Failure::new(format!(
+            "`{bad}` is no role: root, deploy, command, secret"
+        )));
     }
     let key = SigningKey::generate(id).map_err(|error| Failure::new(error.to_string()))?;
     let failed = |error: std::io::Error| Failure::new(format!("`{}`: {error}", path.display()));
