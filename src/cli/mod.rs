@@ -52,6 +52,7 @@ fn execute(cli: Cli) -> Result<u8, Failure> {
         Verb::Version(args) => return verbs::version(args),
         Verb::Copy(args) => return verbs::copy(&owner::settings_alone(&global)?, args),
         Verb::ImageDelete(args) => return verbs::delete(&owner::settings_alone(&global)?, args),
+        Verb::Fleet(args) => return verbs::fleet(global.config.as_deref(), args),
         Verb::ContainerCleanup(args) => return cleanup(&global, &args.id),
         Verb::Run(args) => Some(verbs::prepare(&args.create, &global)?),
         Verb::Create(args) => Some(verbs::prepare(args, &global)?),
@@ -166,7 +167,7 @@ fn other(engine: &Engine, verb: &Verb, env: Vec<String>, given: verbs::Given) ->
         Verb::SystemPrune(args) => verbs::system_prune(engine, args),
         // Carried out before a store was opened.
         Verb::Run(_) | Verb::Create(_) | Verb::Version(_) | Verb::ContainerCleanup(_) | Verb::Agent(_) => Ok(0),
-        Verb::Copy(_) | Verb::ImageDelete(_) | Verb::Unshare(_) => Ok(0),
+        Verb::Copy(_) | Verb::ImageDelete(_) | Verb::Unshare(_) | Verb::Fleet(_) => Ok(0),
     }
 }
 

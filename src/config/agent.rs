@@ -158,6 +158,63 @@ fn default_keep_alive() -> Span {
     Span::seconds(900)
 }
 
+impl Mqtt {
+    /// The broker at `url`, everything else as when nothing is said.
+    pub fn at(url: &str) -> Mqtt {
+        Mqtt {
+            url: url.to_owned(),
+            root: default_root(),
+            ca: None,
+            cert: None,
+            key: None,
+            username: None,
+            password_file: None,
+            insecure: false,
+            version: Version::default(),
+            alpn: Vec::new(),
+            keep_alive: default_keep_alive(),
+        }
+    }
+
+    /// What is wrong, each mistake with its key.
+    pub fn problems(&self) -> Vec<String> {
+        let url = self.url.strip_prefix("mqtts://").or(self.url.strip_prefix("mqtt://"));
+        let words = self
+            .root
+            .split('/')
+            .all(|w| !w.is_empty() && !w.contains(['+', '#', '$', '\0']));
+        let checks = [
+            (
+                url.is_some_and(|u| !u.is_empty() && !u.contains(['/', '@', ' '])),
+                "`mqtt.url` must be `mqtts://HOST[:PORT]` or `mqtt://HOST[:PORT]`",
+            ),
+            (
+                words && self.root.len() <= 128,
+                "`mqtt.root` must be topic levels without wildcards",
+            ),
+            (
+                self.cert.is_some() == self.key.is_some(),
+                "`mqtt.cert` and `mqtt.key` belong together",
+            ),
+            (
+                (5_000..=65_535_000).contains(&self.keep_alive.ms()),
+                "`mqtt.keep_alive` must be 5s to 65535s",
+            ),
+            (
+                self.alpn.len() <= 8 && self.alpn.iter().all(|name| (1..=255).contains(&name.len())),
+                "`mqtt.alpn`: at most 8 names of 1 to 255 characters",
+            ),
+        ];
+        failed(&checks)
+    }
+}
+
+/// The texts of those that do not hold.
+fn failed(checks: &[(bool, &str)]) -> Vec<String> {
+    let bad = checks.iter().filter(|(good, _)| !good);
+    bad.map(|(_, text)| (*text).to_owned()).collect()
+}
+
 /// Whose signatures are needed. Without keys, and only then, unsigned documents are accepted.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -170,6 +227,19 @@ pub struct Fleet {
     pub thresholds: Thresholds,
     /// Version of these keys: documents of the fleet with a higher one replace them, and a higher one here replaces those.
     pub version: Option<u64>,
+}
+
+impl Fleet {
+    /// What is wrong, each mistake with its key.
+    pub fn problems(&self) -> Vec<String> {
+        let keys = self.keys.len();
+        let mut found = failed(&[(
+            self.threshold.is_none_or(|t| t >= 1 && t as usize <= keys),
+            "`fleet.threshold` must be 1 to the number of keys",
+        )]);
+        found.extend(keys::problems(&self.keys, &self.thresholds, "fleet.keys"));
+        found
+    }
 }
 
 /// Apps and their updates.
@@ -281,39 +351,8 @@ impl Settings {
             (1..=1000).contains(&self.apps.pull_attempts),
             "`apps.pull_attempts` must be 1 to 1000",
         );
-        if let Some(mqtt) = &self.mqtt {
-            let url = mqtt.url.strip_prefix("mqtts://").or(mqtt.url.strip_prefix("mqtt://"));
-            check(
-                url.is_some_and(|u| !u.is_empty() && !u.contains(['/', '@', ' '])),
-                "`mqtt.url` must be `mqtts://HOST[:PORT]` or `mqtt://HOST[:PORT]`",
-            );
-            let words = mqtt
-                .root
-                .split('/')
-                .all(|w| !w.is_empty() && !w.contains(['+', '#', '$', '\0']));
-            check(
-                words && mqtt.root.len() <= 128,
-                "`mqtt.root` must be topic levels without wildcards",
-            );
-            check(
-                mqtt.cert.is_some() == mqtt.key.is_some(),
-                "`mqtt.cert` and `mqtt.key` belong together",
-            );
-            check(
-                (5_000..=65_535_000).contains(&mqtt.keep_alive.ms()),
-                "`mqtt.keep_alive` must be 5s to 65535s",
-            );
-            check(
-                mqtt.alpn.len() <= 8 && mqtt.alpn.iter().all(|name| (1..=255).contains(&name.len())),
-                "`mqtt.alpn`: at most 8 names of 1 to 255 characters",
-            );
-        }
-        let keys = self.fleet.keys.len();
-        check(
-            self.fleet.threshold.is_none_or(|t| t >= 1 && t as usize <= keys),
-            "`fleet.threshold` must be 1 to the number of keys",
-        );
-        found.extend(keys::problems(&self.fleet.keys, &self.fleet.thresholds, "fleet.keys"));
+        found.extend(self.mqtt.iter().flat_map(Mqtt::problems));
+        found.extend(self.fleet.problems());
         found
     }
 

@@ -5,6 +5,7 @@ pub mod auth;
 pub mod board;
 pub mod certs;
 pub mod env;
+pub mod fleet;
 pub mod folders;
 pub mod policy;
 pub mod registries;

@@ -1,3 +1,150 @@
-//! The operator's side: signing documents.
+//! The operator's side: documents are signed and published, what devices say is read and summed up. There is no state but the
+//! broker's retained messages.
 
+pub mod command;
+pub mod follow;
+pub mod images;
+pub mod judge;
+pub mod link;
+pub mod numbers;
+pub mod rollout;
+pub mod seen;
 pub mod sign;
+#[cfg(feature = "simulate")]
+pub mod simulate;
+
+use std::path::Path;
+
+use crate::config::ConfigError;
+use crate::config::agent::{Mqtt, Registry};
+use crate::config::fleet as settings;
+use crate::registry::RegistryError;
+use crate::types::text::is_name;
+use crate::uplink::dsse::{KeyError, SigningKey, Trusted};
+use crate::uplink::session::SessionError;
+
+/// Why something of the fleet cannot be done.
+#[derive(Debug, thiserror::Error)]
+pub enum FleetError {
+    /// Settings or a key's file.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A signing key.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The broker's address, certificate or key.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// A registry.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// No connection.
+    #[error("broker `{url}`: {text}")]
+    Broker {
+        /// Where.
+        url: String,
+        /// Why.
+        text: String,
+    },
+    /// A name, a number, a document that cannot be meant.
+    #[error("{0}")]
+    Invalid(String),
+    /// The operating system gives no runtime or no random bytes.
+    #[error("{what}: {source}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+}
+
+/// Somebody with a broker and keys.
+pub struct Operator {
+    /// The broker.
+    pub mqtt: Mqtt,
+    /// Who signs; nobody where the fleet has no keys.
+    pub keys: Vec<SigningKey>,
+    /// Whose documents are believed when they are read back.
+    pub trusted: Trusted,
+    /// Where tags are looked up.
+    pub registry: Registry,
+}
+
+impl Operator {
+    /// The operator that the settings name; reads the keys.
+    pub fn new(settings: &settings::Operator) -> Result<Operator, FleetError> {
+        let Some(mut mqtt) = settings.mqtt.clone() else {
+            let text = "no broker is named: write [mqtt] url in fleet.toml or say --broker URL";
+            return Err(FleetError::Invalid(text.into()));
+        };
+        let mut problems = mqtt.problems();
+        problems.extend(settings.key_problems());
+        if !problems.is_empty() {
+            return Err(FleetError::Invalid(problems.join("; ")));
+        }
+        // A device may be silent for long; somebody who waits for an answer may not.
+        mqtt.keep_alive = mqtt.keep_alive.min(crate::types::time::Span::seconds(60));
+        let keys = load_keys(&settings.keys)?;
+        let fleet = &settings.fleet;
+        let trusted = Trusted::new(&fleet.keys, fleet.threshold.unwrap_or(1), &fleet.thresholds);
+        let mut trusted = trusted.map_err(|id| FleetError::Invalid(format!("`fleet.keys`: key `{id}` is none")))?;
+        for key in keys.iter().map(SigningKey::public) {
+            if !trusted.keys.iter().any(|known| known.bytes == key.bytes) {
+                trusted.keys.push(key);
+            }
+        }
+        Ok(Operator {
+            mqtt,
+            keys,
+            trusted,
+            registry: settings.registry.clone(),
+        })
+    }
+}
+
+/// The private keys in these files.
+pub fn load_keys(files: &[impl AsRef<Path>]) -> Result<Vec<SigningKey>, FleetError> {
+    files.iter().map(|file| sign::load(file.as_ref())).collect()
+}
+
+/// Who is meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// One device.
+    Device(String),
+    /// A group.
+    Group(String),
+}
+
+impl Target {
+    /// Reads `d/NAME` or `g/NAME`.
+    pub fn parse(text: &str) -> Result<Target, FleetError> {
+        match text.split_once('/') {
+            Some(("d", name)) if is_name(name) => Ok(Target::Device(name.into())),
+            Some(("g", name)) if is_name(name) => Ok(Target::Group(name.into())),
+            _ => Err(FleetError::Invalid(format!(
+                "`{text}` is neither a device `d/NAME` nor a group `g/NAME`; names match [a-z0-9][a-z0-9_-]{{0,62}}"
+            ))),
+        }
+    }
+
+    /// As documents and records name it.
+    pub fn audience(&self) -> String {
+        match self {
+            Target::Device(name) => format!("d/{name}"),
+            Target::Group(name) => format!("g/{name}"),
+        }
+    }
+}
+
+/// A device's name.
+pub fn device_name(text: &str) -> Result<String, FleetError> {
+    match Target::parse(text) {
+        Ok(Target::Device(name)) => Ok(name),
+        _ if is_name(text) => Ok(text.into()),
+        _ => Err(FleetError::Invalid(format!(
+            "`{text}` is no device; names match [a-z0-9][a-z0-9_-]{{0,62}}"
+        ))),
+    }
+}

@@ -162,9 +162,10 @@ impl Session {
         self.client.subscribe(&[path.to_owned()], false)
     }
 
-    /// Acknowledges a message: what it asks for is on disk or refused.
-    pub fn done(&self, delivery: &Delivery) {
-        self.client.acknowledge(&delivery.unacked);
+    /// Acknowledges a message: what it asks for is on disk or refused. False when there is no room for that now; where it is not tried
+    /// again, the broker delivers once more, and the document is known.
+    pub fn done(&self, delivery: &Delivery) -> bool {
+        self.client.acknowledge(&delivery.unacked)
     }
 
     /// Hands what waits in the outbox to the connection, as far as there is room.

@@ -228,13 +228,12 @@ impl Client {
         }
     }
 
-    /// Acknowledges a message.
-    pub(super) fn acknowledge(&self, message: &Unacked) {
-        // A full request queue loses the acknowledgement; the broker then delivers again, and the document is known.
+    /// Acknowledges a message; false when there is no room for that now.
+    pub(super) fn acknowledge(&self, message: &Unacked) -> bool {
         match (self, message) {
-            (Client::Five(client), Unacked::Five(publish)) => drop(client.try_ack(publish)),
-            (Client::Three(client), Unacked::Three(publish)) => drop(client.try_ack(publish)),
-            _ => {}
+            (Client::Five(client), Unacked::Five(publish)) => client.try_ack(publish).is_ok(),
+            (Client::Three(client), Unacked::Three(publish)) => client.try_ack(publish).is_ok(),
+            _ => true,
         }
     }
 

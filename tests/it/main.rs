@@ -20,6 +20,7 @@ mod conformance;
 mod device;
 mod faults;
 mod fixture;
+mod fleet;
 mod footprint;
 mod full;
 mod hardening;

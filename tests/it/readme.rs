@@ -35,7 +35,7 @@ cd /release
 exec bash -e steps
 "#;
 
-/// The steps; `INSTALL`, `CLI`, `APP` and `FLEET` are the README's.
+/// The steps; `INSTALL`, `CLI`, `APP`, `FLEET` and `OPERATOR` are the README's.
 const STEPS: &str = r#"
 export HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 # There is no service manager in here: units are enabled, and the agent is started by hand below.
@@ -89,6 +89,11 @@ FLEET
 until_it_holds 'mosquitto_sub -p PORT -t dunlin/v1/d/dev/deploy -C 1 -W 5 | grep -Eq "\"activity\":\"first\",\"generation\":[0-9]+,\"source\":\"[^\"]+\",\"rollout\":null,\"state\":\"COMMITTED\""'
 dunlin ps --format '{{.Names}}' | grep -qx greeter
 echo the fleet has spoken
+(set -x
+OPERATOR
+)
+dunlin ps --format '{{.Names}}' | grep -qx web
+echo the operator was heard
 kill $agent
 wait $agent || true
 dunlin rm -a -f -t 0
@@ -171,6 +176,10 @@ fn the_readme_holds_from_installation_to_a_document_of_the_fleet() {
             "FLEET",
             &block(&readme, "fleet").replace("-h 127.0.0.1", &format!("-h 127.0.0.1 -p {port}")),
         )
+        .replace(
+            "OPERATOR",
+            &block(&readme, "operator").replace("127.0.0.1:1883", &format!("127.0.0.1:{port}")),
+        )
         .replace("SETTINGS", &format!("[mqtt]\nurl='mqtt://127.0.0.1:{port}'"))
         .replace("PORT", &port)
         .replace(REGISTRY, &registry.host());
@@ -193,6 +202,7 @@ fn the_readme_holds_from_installation_to_a_document_of_the_fleet() {
         "the first app runs",
         "the device was asked",
         "the fleet has spoken",
+        "the operator was heard",
     ] {
         assert!(
             out.stdout.contains(said),

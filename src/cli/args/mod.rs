@@ -3,6 +3,7 @@
 mod app;
 mod container;
 mod create;
+mod fleet;
 mod image;
 mod parse;
 mod registry;
@@ -18,6 +19,7 @@ pub use container::{
     RmArgs, StartArgs, StatsArgs, StopArgs, TopArgs, WaitArgs,
 };
 pub use create::{CreateArgs, RunArgs};
+pub use fleet::FleetArgs;
 pub use image::{
     DiffArgs, ExistsArgs, FormatArgs, HistoryArgs, ImageMountArgs, ImagePruneArgs, ImageUnmountArgs, ImagesArgs,
     PlatformArgs, PullArgs, RegistryArgs, RmiArgs, TagArgs, TreeArgs, UntagArgs,
@@ -192,6 +194,8 @@ verbs! {
         AppHistory(AppViewArgs) = "app-history" => |verb| verb.override_usage("dunlin app history [OPTIONS] [APP]"),
         /// Forget which documents were accepted over MQTT
         ResetTrust(ResetTrustArgs) = "app-reset-trust" => |verb| verb.override_usage("dunlin app reset-trust [OPTIONS]"),
+        /// Command a fleet of devices over MQTT
+        Fleet(FleetArgs) = "fleet",
         /// Show what is wanted, what runs, and what stands between
         Explain(AppViewArgs) = "explain",
         /// Clean up after a container that ended
