@@ -36,6 +36,9 @@ fn of(target: &str, folder: &std::path::Path) -> Vec<(String, Vec<u8>)> {
         "desired" => {
             seeds.push(("bare".to_owned(), DESIRED.into()));
             seeds.push(("envelope".to_owned(), ENVELOPE.into()));
+            for (name, text) in DOCUMENTS {
+                seeds.push(((*name).to_owned(), text.as_bytes().to_vec()));
+            }
             for entry in fs::read_dir(folder.join("../../config/apps")).expect("config/apps") {
                 let path = entry.expect("config/apps").path();
                 let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
@@ -285,6 +288,22 @@ const MANIFESTS: [&str; 3] = [
 ];
 
 const DESIRED: &str = r#"{"audience":"d/device","generation":1767225600,"activity":"2f9c2c0e-6f0f-4a53-8a0b-9a8ab0a5f8b1","issued_at":"2026-01-01T00:00:00Z","rollout":{"waves":[{"percent":10,"hold":"1h"}],"seed":"s"},"apps":[{"name":"web","image":"registry.example/web:1","command":["/bin/server"],"restart":{"policy":"always","backoff_max":"5m"},"volumes":["data:/var/lib/web"],"ports":["8080:80"],"network":"host","read_only":true,"limits":{"memory":"64M","cpu":"0.5","pids":64},"health":{"http":{"port":80,"path":"/healthz"},"interval":"10s","timeout":"3s","failures":3},"update":{"strategy":"stop-first","soak":"10m"}}]}"#;
+
+/// Documents other than desired states.
+const DOCUMENTS: &[(&str, &str)] = &[
+    (
+        "command",
+        r#"{"audience":"d/device","session":"s","id":"1","verb":"logs","args":{"app":"web","tail":"5","seconds":"60"},"reply_to":"dunlin/v1/d/device/res/cli"}"#,
+    ),
+    (
+        "keys",
+        r#"{"audience":"*","generation":2,"issued_at":"2026-01-01T00:00:00Z","keys":[{"id":"r","public":"11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=","roles":["root"]}],"thresholds":{"root":1}}"#,
+    ),
+    (
+        "secret",
+        r#"{"audience":"d/device","generation":2,"issued_at":"2026-01-01T00:00:00Z","name":"db","sealed":"AAAA"}"#,
+    ),
+];
 
 const ENVELOPE: &str = r#"{"payloadType":"application/vnd.dunlin.desired.v1+json","payload":"eyJhdWRpZW5jZSI6ImQvZGV2aWNlIiwiZ2VuZXJhdGlvbiI6MX0=","signatures":[{"keyid":"operator","sig":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=="}]}"#;
 
