@@ -36,6 +36,8 @@ pub struct Device {
 pub struct Setup {
     /// TLS with a client certificate.
     pub tls: bool,
+    /// The same with the access rules that are shipped.
+    pub rules: bool,
     /// Lines for the settings file.
     pub settings: String,
     /// Without a fleet key.
@@ -46,13 +48,18 @@ impl Device {
     /// A device that has not started its agent yet; an error says why it cannot be had here.
     pub fn new(topic: &str, setup: &Setup) -> Result<Device, String> {
         let user = User::with_ranges()?;
-        let broker = if setup.tls { Broker::tls() } else { Broker::plain() };
+        let tls = setup.tls || setup.rules;
+        let broker = match (setup.rules, tls) {
+            (true, _) => Broker::tls_with_rules(),
+            (false, true) => Broker::tls(),
+            (false, false) => Broker::plain(),
+        };
         let registry = Registry::plain();
         let scratch = Scratch::owned_by(topic, user.uid());
         let key = SigningKey::generate("operator").map_err(|e| e.to_string())?;
         let watch = broker.watch("dunlin/v1/d/dev/#");
         scratch.folder("apps");
-        let mqtt = if setup.tls {
+        let mqtt = if tls {
             let identity = broker.client("dev");
             user.give(&identity.cert);
             user.give(&identity.key);

@@ -11,6 +11,7 @@ macro_rules! device {
     };
 }
 
+mod acl;
 mod agent;
 mod app;
 mod check;
