@@ -1,6 +1,7 @@
 //! A device that loses its power: a machine with a disk that outlives it, a broker, and what must be true after each boot.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
@@ -8,6 +9,7 @@ use dunlin::types::app::App;
 use serde_json::{Value, json};
 
 use super::fixture::arch::Arch;
+use super::fixture::booted::{Booted, stand_in};
 use super::fixture::broker::{Broker, Watch};
 use super::fixture::cmd::as_version;
 use super::fixture::images::{Blob, Compression, Format, Index};
@@ -17,19 +19,28 @@ use super::fixture::tree::Tree;
 use super::fixture::vm::{HOST, Running, Vm, make_disk};
 use super::plan::{Cut, Moment, Phase};
 
-/// What the guest does at its start and when it is asked.
+/// What the guest can do when it is asked: lines of a number and a command.
 const SCRIPT: &str = r#"
     exec </dev/console
     stty -echo
-    mkdir -p /tmp/drun && chown dunlin:dunlin /tmp/drun && chmod 700 /tmp/drun
-    [ -d /disk/store ] || as dunlin mkdir -m 700 /disk/store
-    [ OFFLINE = 0 ] || ip link set eth0 down
-    delegated dunlin keeper --root /disk/store --runroot /tmp/drun --unit &
-    while ! [ -S /tmp/drun/keeper.sock ]; do usleep 50000; done
     d() { as dunlin dunlin --root /disk/store --runroot /tmp/drun --config /etc/agent.toml "$@"; }
     agent() {
         as dunlin dunlin --root /disk/store --runroot /tmp/drun --config /etc/agent.toml agent &
         agent=$!
+    }
+    # boot TIME OFFLINE BROKER REGISTRY: from the disk on, all that a device's boot is.
+    boot() {
+        date -s @$1 >/dev/null
+        disk
+        [ $2 = 0 ] || ip link set eth0 down
+        printf '%s\n' "[device]" "name='vm'" "[mqtt]" "url='mqtt://HOST:$3'" "insecure=true" "[apps]" "probe_timeout='60s'" \
+            "[store]" "reserve='1M'" "[registry]" "insecure=['HOST:$4']" >/etc/agent.toml
+        mkdir -p /tmp/drun && chown dunlin:dunlin /tmp/drun && chmod 700 /tmp/drun
+        [ -d /disk/store ] || as dunlin mkdir -m 700 /disk/store
+        delegated dunlin keeper --root /disk/store --runroot /tmp/drun --unit &
+        while ! [ -S /tmp/drun/keeper.sock ]; do usleep 50000; done
+        agent
+        echo "vm: agent"
     }
     # The agent's end and a new one that stands still at a kill point; says when it does.
     armed() {
@@ -41,9 +52,10 @@ const SCRIPT: &str = r#"
     }
     online() { ip link set eth0 up && ip route add default via 10.0.2.2; }
     apps() { d ps -a --noheading --format '{{.Names}} {{.State}} {{.Labels}}'; }
-    agent
-    echo "vm: agent"
-    while read -r line; do eval "$line"; echo "vm: done $?"; done
+    # The kernel takes in what is given to its random numbers when they are older than half its uptime.
+    sleep 5
+    echo "vm: ready"
+    while read -r number line; do eval "$line"; echo "vm: done $number $?"; done
 "#;
 
 /// In the guest, when something is wrong.
@@ -54,6 +66,9 @@ const TOGETHER: [&str; 2] = ["db", "web"];
 const STILL: &str = "still";
 
 const IMAGES: usize = 4;
+
+/// Size of the disk, MiB.
+const DISK: u32 = 256;
 
 /// From boot to what must be true by then, on a busy host without hardware help.
 const LONG: Duration = Duration::from_secs(240);
@@ -116,6 +131,16 @@ pub fn agents(registry: &Registry, program: &Path) {
     }
 }
 
+/// The machine up to where it would look at its disk: nothing on it depends on that one's content, so each boot but a few begins there.
+pub fn booted(arch: Arch) -> Result<Booted, String> {
+    let scratch = Scratch::new("powercut");
+    let disk = scratch.join("disk");
+    stand_in(&disk, DISK.into());
+    let vm = Vm::new(arch)?.dunlin()?.lean().net().cpus(1).memory(384);
+    let vm = vm.disk(&disk).late().timeout(Duration::from_secs(3600));
+    vm.booted(&SCRIPT.replace("HOST", HOST))
+}
+
 /// A deployment that was cut.
 struct Flight {
     activity: String,
@@ -125,8 +150,34 @@ struct Flight {
     cuts: u32,
 }
 
+/// Where the time of cuts went.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Spent {
+    /// Up to the cut.
+    pub until: Duration,
+    /// From power to the agent's start.
+    pub boot: Duration,
+    /// Until all apps run.
+    pub up: Duration,
+    /// Until the deployment is over.
+    pub end: Duration,
+    /// Until all is looked at.
+    pub judged: Duration,
+}
+
+impl Spent {
+    pub fn parts(self) -> [Duration; 5] {
+        [self.until, self.boot, self.up, self.end, self.judged]
+    }
+}
+
+fn lap(clock: &mut Instant, sum: &mut Duration) {
+    *sum += clock.elapsed();
+    *clock = Instant::now();
+}
+
 pub struct Device<'a> {
-    arch: Arch,
+    booted: &'a Booted,
     registry: &'a Registry,
     images: &'a [String],
     broker: Broker,
@@ -141,17 +192,21 @@ pub struct Device<'a> {
     seq: u64,
     /// Updates of the agent.
     agents: usize,
+    /// Lines typed.
+    said: u64,
+    /// Where the time went.
+    pub spent: Spent,
     _scratch: Scratch,
 }
 
 impl<'a> Device<'a> {
     /// A device with an empty disk that was not started yet.
-    pub fn new(arch: Arch, registry: &'a Registry, images: &'a [String]) -> Device<'a> {
+    pub fn new(booted: &'a Booted, registry: &'a Registry, images: &'a [String]) -> Device<'a> {
         let scratch = Scratch::new("powercut");
         let disk = scratch.join("disk");
-        make_disk(&disk, 256);
+        make_disk(&disk, DISK);
         Device {
-            arch,
+            booted,
             registry,
             images,
             broker: Broker::plain(),
@@ -163,42 +218,45 @@ impl<'a> Device<'a> {
             generation: UNIX_EPOCH.elapsed().unwrap().as_secs(),
             seq: 0,
             agents: 0,
+            said: 0,
+            spent: Spent::default(),
             _scratch: scratch,
         }
     }
 
     /// Deploys, cuts, boots and looks. The phase in which the cut came, and how the deployment ended after it.
     pub fn cut(&mut self, cut: &Cut) -> (Phase, Result<String, String>) {
-        let prepared = self.prepare(cut);
-        let phase = match prepared.and_then(|()| self.until(cut)) {
-            Ok(phase) => phase,
-            Err(fault) => return (cut.seed.phase.unwrap_or(Phase::Idle), Err(self.told(&fault))),
-        };
+        let mut phase = cut.seed.phase.unwrap_or(Phase::Idle);
+        let result = self.cut_at(cut, &mut phase);
+        (phase, result.map_err(|fault| self.told(&fault)))
+    }
+
+    fn cut_at(&mut self, cut: &Cut, phase: &mut Phase) -> Result<String, String> {
+        let mut clock = Instant::now();
+        self.prepare(cut)?;
+        *phase = self.until(cut)?;
         self.power_cut();
-        let mut phase = phase;
+        lap(&mut clock, &mut self.spent.until);
         if let Moment::Boot(ms) = cut.moment {
-            self.boot(cut.offline);
-            let up = self.wait("its agent to be started", |said, _| {
-                said.contains("vm: agent").then_some(())
-            });
-            if let Err(fault) = up {
-                return (Phase::Boot, Err(self.told(&fault)));
-            }
+            *phase = Phase::Boot;
+            self.boot(cut.offline, cut.cold)?;
+            self.wait_for_agent()?;
             std::thread::sleep(Duration::from_millis(ms));
-            phase = self.phase(Phase::Boot);
+            *phase = self.phase(Phase::Boot);
             self.power_cut();
         }
-        self.boot(cut.offline);
-        let result = self.verify(cut.offline);
-        (phase, result.map_err(|fault| self.told(&fault)))
+        self.boot(cut.offline, cut.cold)?;
+        self.wait_for_agent()?;
+        lap(&mut clock, &mut self.spent.boot);
+        self.verify(cut.offline)
     }
 
     /// The fault with what the machine said, and what every process of dunlin's waits for.
     fn told(&mut self, fault: &str) -> String {
-        let Some((machine, _)) = &mut self.machine else {
+        self.say(WITNESS);
+        let Some((machine, _)) = &self.machine else {
             return fault.to_owned();
         };
-        machine.say(WITNESS);
         let end = Instant::now() + Duration::from_secs(10);
         while !machine.output().contains("vm: witnessed") && !machine.ended() && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(50));
@@ -209,8 +267,9 @@ impl<'a> Device<'a> {
     /// A machine that runs a committed set, and has the images or not as the cut wants it.
     fn prepare(&mut self, cut: &Cut) -> Result<(), String> {
         if self.machine.is_none() {
-            self.boot(false);
+            self.boot(false, cut.cold)?;
             self.send(true);
+            self.wait_for_agent()?;
             self.verify(false)?;
         }
         if cut.pruned {
@@ -256,9 +315,7 @@ impl<'a> Device<'a> {
                 self.wait("its end", |_, watch| {
                     last_state(watch, &activity).filter(|state| is_final(state))
                 })?;
-                if let Some((machine, _)) = &mut self.machine {
-                    machine.say("d system prune -a -f >/dev/null; echo PRUNED");
-                }
+                self.say("d system prune -a -f >/dev/null; echo PRUNED");
                 pause(ms);
                 let over = self
                     .machine
@@ -270,13 +327,10 @@ impl<'a> Device<'a> {
                 self.wait("its end", |_, watch| {
                     last_state(watch, &activity).filter(|state| is_final(state))
                 })?;
-                let Some((machine, _)) = &mut self.machine else {
-                    return Err("no machine runs".to_owned());
-                };
                 self.agents += 1;
                 let tag = AGENTS[self.agents % AGENTS.len()];
                 let program = format!("docker://{HOST}:{}/agent:{tag}", self.registry.port());
-                machine.say(&format!(
+                self.say(&format!(
                     "d agent update --detach --allow-downgrade {program}; echo \"vm: renewing $?\""
                 ));
                 pause(ms);
@@ -307,19 +361,37 @@ impl<'a> Device<'a> {
         }
     }
 
-    fn boot(&mut self, offline: bool) {
+    /// Gives the machine power; `cold` from its kernel's start on.
+    fn boot(&mut self, offline: bool, cold: bool) -> Result<(), String> {
         let watch = self.broker.watch("dunlin/v1/d/vm/#");
-        let settings = format!(
-            "[device]\nname='vm'\n[mqtt]\nurl='mqtt://{HOST}:{}'\ninsecure=true\n[apps]\nprobe_timeout='60s'\n\
-             [store]\nreserve='1M'\n[registry]\ninsecure=['{HOST}:{}']\n",
+        let machine = match cold {
+            true => self.booted.start_cold(&self.disk),
+            false => self.booted.start(&self.disk)?,
+        };
+        self.machine = Some((machine, watch));
+        let now = UNIX_EPOCH.elapsed().unwrap();
+        let chance = RandomState::new().build_hasher().finish();
+        self.say(&format!(
+            "echo {chance} {now:?} >/dev/urandom; boot {} {} {} {}",
+            now.as_secs(),
+            u8::from(offline),
             self.broker.port(),
             self.registry.port(),
-        );
-        let vm = Vm::new(self.arch).and_then(Vm::dunlin).expect("was there at the start");
-        let vm = vm.net().cpus(1).memory(384).timeout(Duration::from_secs(3600));
-        let script = SCRIPT.replace("OFFLINE", if offline { "1" } else { "0" });
-        let machine = vm.disk(&self.disk).text("/etc/agent.toml", settings).start(&script);
-        self.machine = Some((machine, watch));
+        ));
+        Ok(())
+    }
+
+    fn wait_for_agent(&self) -> Result<(), String> {
+        self.wait("the agent's start", |said, _| said.contains("vm: agent").then_some(()))
+    }
+
+    /// Types a command with the number that its end will be told with.
+    fn say(&mut self, command: &str) -> u64 {
+        self.said += 1;
+        if let Some((machine, _)) = &mut self.machine {
+            machine.say(&format!("{} {command}", self.said));
+        }
+        self.said
     }
 
     /// Sends the next document: new versions of the apps that go together, good or bad.
@@ -383,12 +455,11 @@ impl<'a> Device<'a> {
 
     /// Runs a command in the guest; what it said, and its exit code.
     fn ask(&mut self, command: &str) -> Result<(String, i32), String> {
-        let (machine, _) = self.machine.as_mut().ok_or("no machine runs")?;
+        let (machine, _) = self.machine.as_ref().ok_or("no machine runs")?;
         let before = machine.output().len();
-        machine.say(command);
+        let end = format!("vm: done {} ", self.say(command));
         self.wait(&format!("`{command}`"), |said, _| {
-            let new = said.get(before..)?;
-            let (text, rest) = new.split_once("vm: done ")?;
+            let (text, rest) = said.get(before..)?.split_once(&end)?;
             let code = rest.split_once('\n')?.0.trim().parse().ok()?;
             Some((text.to_owned(), code))
         })
@@ -410,20 +481,23 @@ impl<'a> Device<'a> {
 
     /// Everything that must be true after a boot.
     fn verify(&mut self, offline: bool) -> Result<String, String> {
-        self.wait("the agent's start", |said, _| said.contains("vm: agent").then_some(()))?;
+        let mut clock = Instant::now();
         let began = Instant::now();
         if !self.committed.is_empty() {
             self.all_run(offline)?;
         }
         let all_run = began.elapsed();
+        lap(&mut clock, &mut self.spent.up);
         if offline {
             self.ask("online")?;
         }
         let end = self.proper_end()?;
+        lap(&mut clock, &mut self.spent.end);
         self.runs_as_committed()?;
         self.is_sound()?;
         self.reports_truly()?;
         let agent = self.one_agent()?;
+        lap(&mut clock, &mut self.spent.judged);
         let (machine, watch) = self.machine.as_ref().ok_or("no machine runs")?;
         if let Some(line) = machine.output().lines().find(|line| {
             line.contains("no slot could be read") || line.contains("is damaged") || line.contains("panicked")

@@ -208,6 +208,8 @@ pub struct Cut {
     pub good: bool,
     /// Whether the boot before the deployment is without a network until all apps run.
     pub offline: bool,
+    /// Whether the machine boots from its kernel's start on, and not from where it would first look at its disk.
+    pub cold: bool,
     /// Whether the images are made to be fetched again.
     pub pruned: bool,
     pub moment: Moment,
@@ -270,6 +272,7 @@ impl Seed {
             seed: self,
             good,
             offline: dice.below(4) == 0,
+            cold: dice.below(20) == 0,
             pruned: self.phase == Some(Phase::Pull) || dice.below(2) == 0,
             moment,
         }
