@@ -165,13 +165,14 @@ fn run(arguments: &Arguments, seeds: &[Seed]) -> Result<usize, String> {
     let took = began.elapsed().as_secs_f64();
     let count = seeds.len() as f64;
     let [until, boot, up, end, judged] = spent.into_inner().unwrap().map(|part| part.as_secs_f64() / count);
+    let cpu = (processors() - before) / count;
     println!(
-        "{took:.0} s, {:.1} s for a cut: {until:.1} s until it, {boot:.1} s to the agent's start, {up:.1} s until all apps",
+        "{took:.0} s with {} at once; a cut took {:.1} s and {cpu:.1} s of processors: {until:.1} s until it, {boot:.1} s to the",
+        arguments.jobs,
         took / count
     );
     println!(
-        "ran, {end:.1} s until the deployment was over, {judged:.1} s to look at everything; {} at once",
-        arguments.jobs
+        "agent's start, {up:.1} s until all apps ran, {end:.1} s until the deployment was over, {judged:.1} s to look at it all"
     );
     Ok(rows.values().map(|row| row.broken).sum())
 }
