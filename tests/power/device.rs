@@ -52,6 +52,14 @@ const SCRIPT: &str = r#"
     }
     online() { ip link set eth0 up && ip route add default via 10.0.2.2; }
     apps() { d ps -a --noheading --format '{{.Names}} {{.State}} {{.Labels}}'; }
+    # up N: until there are so many containers; asking dunlin itself would cost the machine much of its time.
+    up() {
+        for _ in $(seq 500); do
+            set -- $1 /sys/fs/cgroup/dunlin/c-*
+            [ $# -gt $1 ] && return
+            usleep 200000
+        done
+    }
     # The kernel takes in what is given to its random numbers when they are older than half its uptime.
     sleep 5
     echo "vm: ready"
@@ -519,6 +527,7 @@ impl<'a> Device<'a> {
     /// Waits until each app runs, in the old version or in the new one; offline the set must be one or the other.
     fn all_run(&mut self, offline: bool) -> Result<(), String> {
         let end = Instant::now() + LONG;
+        self.ask(&format!("up {}", self.committed.len()))?;
         loop {
             let found = self.containers()?;
             let running: Set = found

@@ -100,8 +100,9 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments, seeds: &[Seed]) -> Result<usize, String> {
     let began = Instant::now();
     let booted = device::booted(arguments.arch)?;
+    let before = processors();
     println!(
-        "a machine was booted and kept in {:.1} s",
+        "a machine was booted and kept: {:.1} s, {before:.1} s of processors",
         began.elapsed().as_secs_f64()
     );
     let registry = Registry::plain();
