@@ -1,5 +1,6 @@
 //! A device that loses its power: a machine with a disk that outlives it, a broker, and what must be true after each boot.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::path::{Path, PathBuf};
@@ -80,6 +81,9 @@ const DISK: u32 = 256;
 
 /// From boot to what must be true by then, on a busy host without hardware help.
 const LONG: Duration = Duration::from_secs(240);
+
+/// How long a kill point is waited for after the deployment's end.
+const AFTER_THE_END: Duration = Duration::from_secs(3);
 
 /// Reboots in one deployment after which the device goes back by itself.
 const MANY_REBOOTS: u32 = 3;
@@ -300,13 +304,18 @@ impl<'a> Device<'a> {
         let pause = |ms| std::thread::sleep(Duration::from_millis(ms));
         match cut.moment {
             Moment::Point(_) => {
+                // Some points come after the end was told.
+                let over = Cell::new(None);
                 let stood = self.wait("the kill point or the end", |said, watch| {
                     if said.contains("vm: stands") {
                         return Some(true);
                     }
-                    last_state(watch, &activity)
-                        .filter(|state| is_final(state))
-                        .map(|_| false)
+                    if over.get().is_none() && last_state(watch, &activity).is_some_and(|state| is_final(&state)) {
+                        over.set(Some(Instant::now()));
+                    }
+                    over.get()
+                        .is_some_and(|over| over.elapsed() > AFTER_THE_END)
+                        .then_some(false)
                 })?;
                 if stood {
                     return Ok(cut.seed.phase.unwrap_or(Phase::Idle));

@@ -279,13 +279,14 @@ impl Seed {
     }
 }
 
-/// The seeds of so many cuts: each phase its share of one in 25, in a random order, the rest at random moments.
+/// Cuts that each phase has at least, when there are enough.
+const EACH: usize = 30;
+
+/// The seeds of so many cuts: each phase its share of one in 25 (of few cuts one in ten, up to 30), in a random order, the rest at
+/// random moments.
 pub fn seeds(count: usize, first: u64) -> Vec<Seed> {
-    let each = if count < Phase::STEERED.len() {
-        0
-    } else {
-        count.div_ceil(25)
-    };
+    let each = count.div_ceil(25).max(EACH.min(count / 10));
+    let each = if count < Phase::STEERED.len() { 0 } else { each };
     let steered = Phase::STEERED
         .into_iter()
         .flat_map(|phase| std::iter::repeat_n(Some(phase), each));
