@@ -15,6 +15,7 @@
 #[macro_use]
 mod fixture;
 mod device;
+mod judge;
 mod plan;
 
 use std::collections::BTreeMap;
