@@ -91,7 +91,8 @@ impl Core {
         }
         core.run_starts(now);
         core.files.keep_room();
-        core.job(Job::Sweep);
+        let idle = Source::ALL.iter().all(|source| core.active(*source).is_none());
+        core.job(Job::Sweep { idle });
         core.report_apps();
         for source in Source::ALL {
             if core.active(source).is_some() {

@@ -171,8 +171,8 @@ impl Hands for EngineHands {
         Ok(())
     }
 
-    fn sweep(&self) -> Result<(), Failure> {
-        self.engine.sweep_all().map_err(|e| failure(&e))
+    fn sweep(&self, idle: bool) -> Result<(), Failure> {
+        self.engine.sweep_all(idle).map_err(|e| failure(&e))
     }
 
     fn create(&self, app: &App, image: &Digest, name: &str) -> Result<Container, Failure> {

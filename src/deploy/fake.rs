@@ -75,6 +75,8 @@ struct State_ {
     volumes: BTreeMap<String, Vec<String>>,
     saved: BTreeMap<(String, String), Vec<String>>,
     kept: Vec<Digest>,
+    /// Of the last sweep: whether nothing was under way.
+    swept: Option<bool>,
     /// What was done, in words.
     log: Vec<String>,
 }
@@ -109,6 +111,11 @@ impl Fake {
         being.running = None;
         being.container.phase = Phase::Lost;
         *id
+    }
+
+    /// Of the last sweep: whether nothing was under way.
+    pub fn swept(&self) -> Option<bool> {
+        self.state().swept
     }
 
     /// Removes every container behind the agent's back.
@@ -274,7 +281,8 @@ impl Hands for Fake {
         Ok(())
     }
 
-    fn sweep(&self) -> Result<(), Failure> {
+    fn sweep(&self, idle: bool) -> Result<(), Failure> {
+        self.state().swept = Some(idle);
         Ok(())
     }
 

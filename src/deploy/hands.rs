@@ -45,8 +45,9 @@ pub trait Hands: Send + Sync + 'static {
     /// Keeps these images (digests of manifests) from being removed, and no others any more.
     fn keep(&self, images: &[Digest]) -> Result<(), Failure>;
 
-    /// Removes what whoever died in the middle of a change left in the store. Cheap where there is nothing.
-    fn sweep(&self) -> Result<(), Failure>;
+    /// Removes what whoever died in the middle of a change left in the store; when `idle`, no fetch that was cut off will be gone on with.
+    /// Cheap where there is nothing.
+    fn sweep(&self, idle: bool) -> Result<(), Failure>;
 
     /// Checks that the image is whole and fits this host, and creates a container of the app under this name, not started.
     fn create(&self, app: &App, image: &Digest, name: &str) -> Result<Container, Failure>;

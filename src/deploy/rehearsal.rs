@@ -464,6 +464,23 @@ fn a_soak_goes_on_from_its_last_checkpoint() {
 }
 
 #[test]
+fn a_start_in_a_deployment_leaves_what_was_fetched() {
+    let mut world = World::new("sweep");
+    world.boot().unwrap();
+    assert_eq!(world.fake.swept(), Some(true));
+    world.apply(wish(1, vec![app("web", "good-1")])).unwrap();
+    world.pass(100).unwrap();
+    assert!(!world.end().0.is_final());
+    world.die(Death::PowerCut);
+    world.boot().unwrap();
+    assert_eq!(world.fake.swept(), Some(false));
+    world.settle().unwrap();
+    world.die(Death::PowerCut);
+    world.boot().unwrap();
+    assert_eq!(world.fake.swept(), Some(true));
+}
+
+#[test]
 fn a_killed_agent_leaves_containers_alone_and_adopts_them() {
     let mut world = World::new("adopt");
     world.boot().unwrap();

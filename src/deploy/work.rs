@@ -38,7 +38,10 @@ pub enum Job {
     /// Keep no other images than these.
     Keep(Vec<Digest>),
     /// Remove what whoever died left over.
-    Sweep,
+    Sweep {
+        /// Whether no deployment is to be gone on with.
+        idle: bool,
+    },
     /// Stop a container.
     Stop {
         /// Its app.
@@ -160,7 +163,7 @@ pub fn run(job: Job, hands: &dyn Hands, progress: &mut dyn FnMut(&Ticket, BytesM
             Done::Fetched(ticket, result)
         }
         Job::Keep(images) => Done::Kept(hands.keep(&images)),
-        Job::Sweep => Done::Kept(hands.sweep()),
+        Job::Sweep { idle } => Done::Kept(hands.sweep(idle)),
         Job::Stage { ticket, apps, keep } => {
             let mut made = Vec::new();
             let result = stage(hands, &apps, &keep, &mut made);

@@ -95,11 +95,16 @@ impl Engine {
         Ok(runtime()?.block_on(fetched)?)
     }
 
-    /// Removes what dead processes left of containers, volumes and images.
-    pub fn sweep_all(&self) -> Result<(), EngineError> {
+    /// Removes what dead processes and power cuts left of containers, volumes and images; when `idle` also layers that no image has,
+    /// which a pull to be gone on with would miss.
+    pub fn sweep_all(&self, idle: bool) -> Result<(), EngineError> {
         self.sweep()?;
-        self.sweep_store(&self.workers()?, false)?;
-        Ok(self.store().sweep_links()?)
+        let workers = self.workers()?;
+        self.sweep_store(&workers, false)?;
+        if self.store().sweep_cut()? && idle {
+            crate::image::sweep::discard(&self.store().tidy()?, &workers)?;
+        }
+        Ok(())
     }
 
     /// Removes what dead processes left; with `all` also what could be gone on with.

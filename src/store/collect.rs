@@ -1,6 +1,7 @@
 //! Removes images, and the layers and blobs that nothing needs any more.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use super::record::{ImageData, ImageRecord};
 use super::staging::Staging;
@@ -111,15 +112,7 @@ impl Store {
 
     /// Removes layers and blobs that nothing needs. The exclusive lock is held.
     fn collect_garbage(&self, mut collected: Collected) -> Result<Collected, StoreError> {
-        let held = self.held()?;
-        let mut layers: BTreeSet<Digest> = held.layers.into_iter().collect();
-        let mut blobs: BTreeSet<Digest> = held.blobs.into_iter().collect();
-        for file in list(&self.layout().images())? {
-            // An unreadable record is an error: what it needs is not known, so nothing may be removed.
-            let data: ImageData = records::read(&self.layout().images().join(file))?;
-            layers.extend(data.layers.iter().map(|layer| layer.key));
-            blobs.extend([data.id, data.manifest]);
-        }
+        let (layers, blobs) = self.needed()?;
         for name in list(&self.layout().layers())? {
             let Ok(key) = Digest::from_hex(&name) else { continue };
             if !layers.contains(&key) {
@@ -137,10 +130,52 @@ impl Store {
         Ok(collected)
     }
 
-    /// Removes short links that lead nowhere: a power cut between a link and its layer leaves one.
-    pub fn sweep_links(&self) -> Result<(), StoreError> {
+    /// Layers and blobs that an image or a pull in flight needs.
+    fn needed(&self) -> Result<(BTreeSet<Digest>, BTreeSet<Digest>), StoreError> {
+        let held = self.held()?;
+        let mut layers: BTreeSet<Digest> = held.layers.into_iter().collect();
+        let mut blobs: BTreeSet<Digest> = held.blobs.into_iter().collect();
+        for file in list(&self.layout().images())? {
+            // An unreadable record is an error: what it needs is not known, so nothing may be removed.
+            let data: ImageData = records::read(&self.layout().images().join(file))?;
+            layers.extend(data.layers.iter().map(|layer| layer.key));
+            blobs.extend([data.id, data.manifest]);
+        }
+        Ok((layers, blobs))
+    }
+
+    /// Removes what a power cut leaves: files of writes that were cut off, and short links that lead nowhere (one between a link and its
+    /// layer). Returns whether there are layers or blobs that nothing needs: [`Store::tidy`] removes them.
+    pub fn sweep_cut(&self) -> Result<bool, StoreError> {
+        // Nobody writes meanwhile, so that what looks unfinished is left over.
         let _lock = self.exclusive()?;
-        self.drop_links()
+        for path in self.unfinished()? {
+            std::fs::remove_file(&path).map_err(DiskError::io("remove", &path))?;
+        }
+        self.drop_links()?;
+        let (layers, blobs) = self.needed()?;
+        for (folder, needed) in [(self.layout().layers(), layers), (self.layout().blobs(), blobs)] {
+            let unneeded = |name: &String| Digest::from_hex(name).is_ok_and(|digest| !needed.contains(&digest));
+            if list(&folder)?.iter().any(unneeded) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Temporary files of writes that were cut off, when nobody writes.
+    pub(super) fn unfinished(&self) -> Result<Vec<PathBuf>, StoreError> {
+        let layout = self.layout();
+        let mut found = Vec::new();
+        for dir in [layout.blobs(), layout.images(), layout.refs(), layout.pins()] {
+            let entries = std::fs::read_dir(&dir).map_err(DiskError::io("list", &dir))?;
+            let names = entries
+                .flatten()
+                .filter_map(|entry| entry.file_name().into_string().ok());
+            let left = names.filter(|name| name.starts_with('.') && name.ends_with(".tmp"));
+            found.extend(left.map(|name| dir.join(name)));
+        }
+        Ok(found)
     }
 
     /// The same. The exclusive lock is held.
@@ -161,5 +196,33 @@ impl Store {
         collected.trees.push(key.hex());
         collected.layers.push((*key, record.map_or(0, |record| record.size)));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::disk::layout::Layout;
+    use crate::store::Store;
+
+    #[test]
+    fn what_a_power_cut_in_a_prune_or_a_pin_leaves_is_swept() {
+        let dir = std::env::temp_dir().join(format!("dunlin-swept-{}", std::process::id()));
+        std::fs::create_dir(&dir).unwrap();
+        let store = Store::open(&Layout::new(dir.join("data"), dir.join("run"))).unwrap();
+        assert!(!store.sweep_cut().unwrap());
+        let digest = store.put_blob(b"of an image whose record is gone").unwrap();
+        let file = store.layout().pins().join(".apps.156.45.tmp");
+        std::fs::write(&file, "half").unwrap();
+        let link = store.aliases().join("gone");
+        std::os::unix::fs::symlink("../no/such/layer", &link).unwrap();
+        assert_eq!(store.survey().unwrap().faults.len(), 3);
+
+        assert!(store.sweep_cut().unwrap());
+        assert!(!file.exists() && link.symlink_metadata().is_err());
+        assert!(store.blob(&digest).is_ok(), "that is left to `tidy`");
+        drop(store.tidy().unwrap());
+        assert!(!store.sweep_cut().unwrap() && store.blob(&digest).is_err());
+        assert!(store.survey().unwrap().faults.is_empty());
+        std::fs::remove_dir_all(&dir).unwrap();
     }
 }

@@ -255,22 +255,12 @@ impl Store {
 
     /// Temporary files of writes that were cut off.
     fn survey_unfinished(&self, survey: &mut Survey) -> Result<(), StoreError> {
-        let layout = self.layout();
-        for dir in [layout.blobs(), layout.images(), layout.refs(), layout.pins()] {
-            let entries = std::fs::read_dir(&dir).map_err(DiskError::io("list", &dir))?;
-            for name in entries
-                .flatten()
-                .filter_map(|entry| entry.file_name().into_string().ok())
-            {
-                if name.starts_with('.') && name.ends_with(".tmp") {
-                    let path = dir.join(name);
-                    survey.add(
-                        shown(&path),
-                        "is left over from a write that was cut off",
-                        Remedy::Remove(path),
-                    );
-                }
-            }
+        for path in self.unfinished()? {
+            survey.add(
+                shown(&path),
+                "is left over from a write that was cut off",
+                Remedy::Remove(path),
+            );
         }
         Ok(())
     }

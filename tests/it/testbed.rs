@@ -2,6 +2,7 @@
 
 mod machines {
     use crate::fixture::arch::Arch;
+    use crate::fixture::booted::stand_in;
     use crate::fixture::scratch::Scratch;
     use crate::fixture::vm::{HOST, Vm, make_disk};
     use crate::skip;
@@ -121,6 +122,48 @@ mod machines {
     #[test]
     fn a_power_cut_of_an_aarch64_machine_keeps_what_was_synced() {
         a_power_cut_keeps_what_was_synced(Arch::Aarch64);
+    }
+
+    fn a_kept_machine_starts_with_any_disk_and_other_random_numbers(arch: Arch) {
+        const LISTEN: &str =
+            "exec </dev/console; stty -echo; sleep 5; echo 'vm: ready'; while read -r line; do eval \"$line\"; done";
+        let scratch = Scratch::new("kept");
+        let disk = scratch.join("disk");
+        stand_in(&disk, 16);
+        let vm = match Vm::new(arch) {
+            Ok(vm) => vm.lean().cpus(1).memory(256).disk(&disk).late(),
+            Err(reason) => skip!("{reason}"),
+        };
+        let booted = vm.booted(LISTEN).unwrap();
+        let mut boots = Vec::new();
+        for number in ["first", "second"] {
+            let image = scratch.join(number);
+            make_disk(&image, 16);
+            let mut machine = booted.start(&image).unwrap();
+            machine.say(&format!(
+                "echo {number} >/dev/urandom; echo boot $(cat /proc/sys/kernel/random/boot_id); disk; ls /disk; echo {number} >/disk/own; sync; echo over"
+            ));
+            machine.wait_for("over");
+            let output = machine.power_cut().output;
+            assert!(output.contains("lost+found") && !output.contains("own"), "{output}");
+            boots.extend(output.lines().find(|line| line.starts_with("boot ")).map(str::to_owned));
+        }
+        assert!(boots.len() == 2 && boots[0] != boots[1], "{boots:?}");
+        let mut machine = booted.start_cold(&scratch.join("first"));
+        machine.say("disk; cat /disk/own; echo over");
+        machine.wait_for("over");
+        let output = machine.power_cut().output;
+        assert!(output.lines().any(|line| line == "first"), "{output}");
+    }
+
+    #[test]
+    fn a_kept_x86_64_machine_starts_with_any_disk_and_other_random_numbers() {
+        a_kept_machine_starts_with_any_disk_and_other_random_numbers(Arch::X86_64);
+    }
+
+    #[test]
+    fn a_kept_aarch64_machine_starts_with_any_disk_and_other_random_numbers() {
+        a_kept_machine_starts_with_any_disk_and_other_random_numbers(Arch::Aarch64);
     }
 }
 

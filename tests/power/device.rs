@@ -1,13 +1,16 @@
 //! A device that loses its power: a machine with a disk that outlives it, a broker, and what must be true after each boot.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use dunlin::types::app::App;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::fixture::arch::Arch;
+use super::fixture::booted::{Booted, stand_in};
 use super::fixture::broker::{Broker, Watch};
 use super::fixture::cmd::as_version;
 use super::fixture::images::{Blob, Compression, Format, Index};
@@ -15,21 +18,34 @@ use super::fixture::registry::Registry;
 use super::fixture::scratch::Scratch;
 use super::fixture::tree::Tree;
 use super::fixture::vm::{HOST, Running, Vm, make_disk};
+use super::judge::{is_final, last_state, seqs, states};
 use super::plan::{Cut, Moment, Phase};
 
-/// What the guest does at its start and when it is asked.
+/// What the guest can do when it is asked: lines of a number and a command.
 const SCRIPT: &str = r#"
     exec </dev/console
     stty -echo
-    mkdir -p /tmp/drun && chown dunlin:dunlin /tmp/drun && chmod 700 /tmp/drun
-    [ -d /disk/store ] || as dunlin mkdir -m 700 /disk/store
-    [ OFFLINE = 0 ] || ip link set eth0 down
-    delegated dunlin keeper --root /disk/store --runroot /tmp/drun --unit &
-    while ! [ -S /tmp/drun/keeper.sock ]; do usleep 50000; done
+    # pause SECONDS: without a process, which is dear under emulation.
+    mkfifo /tmp/never && exec 9<>/tmp/never
+    pause() { read -r -t $1 _ <&9; }
     d() { as dunlin dunlin --root /disk/store --runroot /tmp/drun --config /etc/agent.toml "$@"; }
     agent() {
         as dunlin dunlin --root /disk/store --runroot /tmp/drun --config /etc/agent.toml agent &
         agent=$!
+    }
+    # boot TIME OFFLINE BROKER REGISTRY: from the disk on, all that a device's boot is.
+    boot() {
+        date -s @$1 >/dev/null
+        disk
+        [ $2 = 0 ] || ip link set eth0 down
+        printf '%s\n' "[device]" "name='vm'" "[mqtt]" "url='mqtt://HOST:$3'" "insecure=true" "[apps]" "probe_timeout='60s'" \
+            "[store]" "reserve='1M'" "[registry]" "insecure=['HOST:$4']" >/etc/agent.toml
+        mkdir -p /tmp/drun && chown dunlin:dunlin /tmp/drun && chmod 700 /tmp/drun
+        [ -d /disk/store ] || as dunlin mkdir -m 700 /disk/store
+        delegated dunlin keeper --root /disk/store --runroot /tmp/drun --unit &
+        while ! [ -S /tmp/drun/keeper.sock ]; do pause 0.05; done
+        agent
+        echo "vm: agent"
     }
     # The agent's end and a new one that stands still at a kill point; says when it does.
     armed() {
@@ -37,13 +53,22 @@ const SCRIPT: &str = r#"
         export DUNLIN_KILL_POINT=$1@stop
         agent
         unset DUNLIN_KILL_POINT
-        (while read -r _ _ state _ <"/proc/$agent/stat" && [ "$state" != T ]; do usleep 20000; done; echo "vm: stands") &
+        (while read -r _ _ state _ <"/proc/$agent/stat" && [ "$state" != T ]; do pause 0.05; done; echo "vm: stands") &
     }
     online() { ip link set eth0 up && ip route add default via 10.0.2.2; }
     apps() { d ps -a --noheading --format '{{.Names}} {{.State}} {{.Labels}}'; }
-    agent
-    echo "vm: agent"
-    while read -r line; do eval "$line"; echo "vm: done $?"; done
+    # up N: until there are so many containers; asking dunlin itself would cost the machine much of its time.
+    up() {
+        for _ in $(seq 1500); do
+            set -- $1 /sys/fs/cgroup/dunlin/c-*
+            [ $# -gt $1 ] && return
+            pause 0.1
+        done
+    }
+    # The kernel takes in what is given to its random numbers when they are older than half its uptime.
+    sleep 5
+    echo "vm: ready"
+    while read -r number line; do eval "$line"; echo "vm: done $number $?"; done
 "#;
 
 /// In the guest, when something is wrong.
@@ -55,14 +80,17 @@ const STILL: &str = "still";
 
 const IMAGES: usize = 4;
 
-/// From boot to what must be true by then, on a busy host without hardware help.
-const LONG: Duration = Duration::from_secs(240);
+/// Size of the disk, MiB.
+const DISK: u32 = 256;
 
-/// Reboots in one deployment after which the device goes back by itself.
-const MANY_REBOOTS: u32 = 3;
+/// From boot to what must be true by then, on a busy host without hardware help.
+pub(super) const LONG: Duration = Duration::from_secs(240);
+
+/// How long a kill point is waited for after the deployment's end.
+const AFTER_THE_END: Duration = Duration::from_secs(3);
 
 /// Name and specification of each app.
-type Set = BTreeMap<String, String>;
+pub(super) type Set = BTreeMap<String, String>;
 
 /// Images in the registry, each with a layer of its own.
 pub fn images(registry: &Registry) -> Vec<String> {
@@ -93,7 +121,7 @@ pub fn images(registry: &Registry) -> Vec<String> {
 }
 
 /// Versions of the agent that take turns.
-const AGENTS: [&str; 2] = ["0.1.1", "0.1.2"];
+pub(super) const AGENTS: [&str; 2] = ["0.1.1", "0.1.2"];
 
 /// Puts the program under test into the registry as other versions of itself.
 pub fn agents(registry: &Registry, program: &Path) {
@@ -116,42 +144,82 @@ pub fn agents(registry: &Registry, program: &Path) {
     }
 }
 
+/// The machine up to where it would look at its disk: nothing on it depends on that one's content, so each boot but a few begins there.
+pub fn booted(arch: Arch) -> Result<Booted, String> {
+    let scratch = Scratch::new("powercut");
+    let disk = scratch.join("disk");
+    stand_in(&disk, DISK.into());
+    let vm = Vm::new(arch)?.dunlin()?.lean().net().cpus(1).memory(384);
+    let vm = vm.disk(&disk).late().timeout(Duration::from_secs(3600));
+    vm.booted(&SCRIPT.replace("HOST", HOST))
+}
+
 /// A deployment that was cut.
-struct Flight {
-    activity: String,
-    set: Set,
-    good: bool,
+pub(super) struct Flight {
+    pub(super) activity: String,
+    pub(super) set: Set,
+    pub(super) good: bool,
     /// Cuts since it was sent.
-    cuts: u32,
+    pub(super) cuts: u32,
+}
+
+/// Where the time of cuts went.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Spent {
+    /// Up to the cut.
+    pub until: Duration,
+    /// From power to the agent's start.
+    pub boot: Duration,
+    /// Until all apps run.
+    pub up: Duration,
+    /// Until the deployment is over.
+    pub end: Duration,
+    /// Until all is looked at.
+    pub judged: Duration,
+}
+
+impl Spent {
+    pub fn parts(self) -> [Duration; 5] {
+        [self.until, self.boot, self.up, self.end, self.judged]
+    }
+}
+
+pub(super) fn lap(clock: &mut Instant, sum: &mut Duration) {
+    *sum += clock.elapsed();
+    *clock = Instant::now();
 }
 
 pub struct Device<'a> {
-    arch: Arch,
+    booted: &'a Booted,
     registry: &'a Registry,
     images: &'a [String],
     broker: Broker,
     disk: PathBuf,
     /// The machine, and who hears what it publishes.
-    machine: Option<(Running, Watch)>,
+    pub(super) machine: Option<(Running, Watch)>,
     /// What was committed last.
-    committed: Set,
-    flight: Option<Flight>,
+    pub(super) committed: Set,
+    pub(super) flight: Option<Flight>,
     count: usize,
     generation: u64,
-    seq: u64,
+    pub(super) seq: u64,
     /// Updates of the agent.
     agents: usize,
+    /// Lines typed.
+    said: u64,
+    /// Where the time went.
+    pub spent: Spent,
     _scratch: Scratch,
 }
 
 impl<'a> Device<'a> {
     /// A device with an empty disk that was not started yet.
-    pub fn new(arch: Arch, registry: &'a Registry, images: &'a [String]) -> Device<'a> {
+    pub fn new(booted: &'a Booted, registry: &'a Registry, images: &'a [String]) -> Device<'a> {
         let scratch = Scratch::new("powercut");
         let disk = scratch.join("disk");
-        make_disk(&disk, 256);
+        make_disk(&disk, DISK);
         Device {
-            arch,
+            booted,
             registry,
             images,
             broker: Broker::plain(),
@@ -163,42 +231,45 @@ impl<'a> Device<'a> {
             generation: UNIX_EPOCH.elapsed().unwrap().as_secs(),
             seq: 0,
             agents: 0,
+            said: 0,
+            spent: Spent::default(),
             _scratch: scratch,
         }
     }
 
     /// Deploys, cuts, boots and looks. The phase in which the cut came, and how the deployment ended after it.
     pub fn cut(&mut self, cut: &Cut) -> (Phase, Result<String, String>) {
-        let prepared = self.prepare(cut);
-        let phase = match prepared.and_then(|()| self.until(cut)) {
-            Ok(phase) => phase,
-            Err(fault) => return (cut.seed.phase.unwrap_or(Phase::Idle), Err(self.told(&fault))),
-        };
+        let mut phase = cut.seed.phase.unwrap_or(Phase::Idle);
+        let result = self.cut_at(cut, &mut phase);
+        (phase, result.map_err(|fault| self.told(&fault)))
+    }
+
+    fn cut_at(&mut self, cut: &Cut, phase: &mut Phase) -> Result<String, String> {
+        let mut clock = Instant::now();
+        self.prepare(cut)?;
+        *phase = self.until(cut)?;
         self.power_cut();
-        let mut phase = phase;
+        lap(&mut clock, &mut self.spent.until);
         if let Moment::Boot(ms) = cut.moment {
-            self.boot(cut.offline);
-            let up = self.wait("its agent to be started", |said, _| {
-                said.contains("vm: agent").then_some(())
-            });
-            if let Err(fault) = up {
-                return (Phase::Boot, Err(self.told(&fault)));
-            }
+            *phase = Phase::Boot;
+            self.boot(cut.offline, cut.cold)?;
+            self.wait_for_agent()?;
             std::thread::sleep(Duration::from_millis(ms));
-            phase = self.phase(Phase::Boot);
+            *phase = self.phase(Phase::Boot);
             self.power_cut();
         }
-        self.boot(cut.offline);
-        let result = self.verify(cut.offline);
-        (phase, result.map_err(|fault| self.told(&fault)))
+        self.boot(cut.offline, cut.cold)?;
+        self.wait_for_agent()?;
+        lap(&mut clock, &mut self.spent.boot);
+        self.verify(cut.offline)
     }
 
     /// The fault with what the machine said, and what every process of dunlin's waits for.
     fn told(&mut self, fault: &str) -> String {
-        let Some((machine, _)) = &mut self.machine else {
+        self.say(WITNESS);
+        let Some((machine, _)) = &self.machine else {
             return fault.to_owned();
         };
-        machine.say(WITNESS);
         let end = Instant::now() + Duration::from_secs(10);
         while !machine.output().contains("vm: witnessed") && !machine.ended() && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(50));
@@ -209,8 +280,9 @@ impl<'a> Device<'a> {
     /// A machine that runs a committed set, and has the images or not as the cut wants it.
     fn prepare(&mut self, cut: &Cut) -> Result<(), String> {
         if self.machine.is_none() {
-            self.boot(false);
+            self.boot(false, cut.cold)?;
             self.send(true);
+            self.wait_for_agent()?;
             self.verify(false)?;
         }
         if cut.pruned {
@@ -233,13 +305,18 @@ impl<'a> Device<'a> {
         let pause = |ms| std::thread::sleep(Duration::from_millis(ms));
         match cut.moment {
             Moment::Point(_) => {
+                // Some points come after the end was told.
+                let over = Cell::new(None);
                 let stood = self.wait("the kill point or the end", |said, watch| {
                     if said.contains("vm: stands") {
                         return Some(true);
                     }
-                    last_state(watch, &activity)
-                        .filter(|state| is_final(state))
-                        .map(|_| false)
+                    if over.get().is_none() && last_state(watch, &activity).is_some_and(|state| is_final(&state)) {
+                        over.set(Some(Instant::now()));
+                    }
+                    over.get()
+                        .is_some_and(|over| over.elapsed() > AFTER_THE_END)
+                        .then_some(false)
                 })?;
                 if stood {
                     return Ok(cut.seed.phase.unwrap_or(Phase::Idle));
@@ -256,9 +333,7 @@ impl<'a> Device<'a> {
                 self.wait("its end", |_, watch| {
                     last_state(watch, &activity).filter(|state| is_final(state))
                 })?;
-                if let Some((machine, _)) = &mut self.machine {
-                    machine.say("d system prune -a -f >/dev/null; echo PRUNED");
-                }
+                self.say("d system prune -a -f >/dev/null; echo PRUNED");
                 pause(ms);
                 let over = self
                     .machine
@@ -270,13 +345,10 @@ impl<'a> Device<'a> {
                 self.wait("its end", |_, watch| {
                     last_state(watch, &activity).filter(|state| is_final(state))
                 })?;
-                let Some((machine, _)) = &mut self.machine else {
-                    return Err("no machine runs".to_owned());
-                };
                 self.agents += 1;
                 let tag = AGENTS[self.agents % AGENTS.len()];
                 let program = format!("docker://{HOST}:{}/agent:{tag}", self.registry.port());
-                machine.say(&format!(
+                self.say(&format!(
                     "d agent update --detach --allow-downgrade {program}; echo \"vm: renewing $?\""
                 ));
                 pause(ms);
@@ -307,19 +379,37 @@ impl<'a> Device<'a> {
         }
     }
 
-    fn boot(&mut self, offline: bool) {
+    /// Gives the machine power; `cold` from its kernel's start on.
+    fn boot(&mut self, offline: bool, cold: bool) -> Result<(), String> {
         let watch = self.broker.watch("dunlin/v1/d/vm/#");
-        let settings = format!(
-            "[device]\nname='vm'\n[mqtt]\nurl='mqtt://{HOST}:{}'\ninsecure=true\n[apps]\nprobe_timeout='60s'\n\
-             [store]\nreserve='1M'\n[registry]\ninsecure=['{HOST}:{}']\n",
+        let machine = match cold {
+            true => self.booted.start_cold(&self.disk),
+            false => self.booted.start(&self.disk)?,
+        };
+        self.machine = Some((machine, watch));
+        let now = UNIX_EPOCH.elapsed().unwrap();
+        let chance = RandomState::new().build_hasher().finish();
+        self.say(&format!(
+            "echo {chance} {now:?} >/dev/urandom; boot {} {} {} {}",
+            now.as_secs(),
+            u8::from(offline),
             self.broker.port(),
             self.registry.port(),
-        );
-        let vm = Vm::new(self.arch).and_then(Vm::dunlin).expect("was there at the start");
-        let vm = vm.net().cpus(1).memory(384).timeout(Duration::from_secs(3600));
-        let script = SCRIPT.replace("OFFLINE", if offline { "1" } else { "0" });
-        let machine = vm.disk(&self.disk).text("/etc/agent.toml", settings).start(&script);
-        self.machine = Some((machine, watch));
+        ));
+        Ok(())
+    }
+
+    fn wait_for_agent(&self) -> Result<(), String> {
+        self.wait("the agent's start", |said, _| said.contains("vm: agent").then_some(()))
+    }
+
+    /// Types a command with the number that its end will be told with.
+    fn say(&mut self, command: &str) -> u64 {
+        self.said += 1;
+        if let Some((machine, _)) = &mut self.machine {
+            machine.say(&format!("{} {command}", self.said));
+        }
+        self.said
     }
 
     /// Sends the next document: new versions of the apps that go together, good or bad.
@@ -364,7 +454,7 @@ impl<'a> Device<'a> {
     }
 
     /// Waits for what the machine says on its console or over the broker.
-    fn wait<T>(&self, what: &str, found: impl Fn(&str, &Watch) -> Option<T>) -> Result<T, String> {
+    pub(super) fn wait<T>(&self, what: &str, found: impl Fn(&str, &Watch) -> Option<T>) -> Result<T, String> {
         let (machine, watch) = self.machine.as_ref().ok_or("no machine runs")?;
         let end = Instant::now() + LONG;
         loop {
@@ -382,259 +472,14 @@ impl<'a> Device<'a> {
     }
 
     /// Runs a command in the guest; what it said, and its exit code.
-    fn ask(&mut self, command: &str) -> Result<(String, i32), String> {
-        let (machine, _) = self.machine.as_mut().ok_or("no machine runs")?;
+    pub(super) fn ask(&mut self, command: &str) -> Result<(String, i32), String> {
+        let (machine, _) = self.machine.as_ref().ok_or("no machine runs")?;
         let before = machine.output().len();
-        machine.say(command);
+        let end = format!("vm: done {} ", self.say(command));
         self.wait(&format!("`{command}`"), |said, _| {
-            let new = said.get(before..)?;
-            let (text, rest) = new.split_once("vm: done ")?;
+            let (text, rest) = said.get(before..)?.split_once(&end)?;
             let code = rest.split_once('\n')?.0.trim().parse().ok()?;
             Some((text.to_owned(), code))
         })
     }
-
-    /// The containers there are: name, state, specification.
-    fn containers(&mut self) -> Result<Vec<[String; 3]>, String> {
-        let (text, _) = self.ask("apps")?;
-        let line = |line: &str| {
-            let (name, rest) = line.split_once(' ')?;
-            let (state, labels) = rest.split_once(' ')?;
-            let spec = labels.split(',').find_map(|label| label.strip_prefix("dunlin.spec="))?;
-            Some([name.to_owned(), state.to_owned(), spec.to_owned()])
-        };
-        let mut found: Vec<[String; 3]> = text.lines().filter_map(line).collect();
-        found.sort();
-        Ok(found)
-    }
-
-    /// Everything that must be true after a boot.
-    fn verify(&mut self, offline: bool) -> Result<String, String> {
-        self.wait("the agent's start", |said, _| said.contains("vm: agent").then_some(()))?;
-        let began = Instant::now();
-        if !self.committed.is_empty() {
-            self.all_run(offline)?;
-        }
-        let all_run = began.elapsed();
-        if offline {
-            self.ask("online")?;
-        }
-        let end = self.proper_end()?;
-        self.runs_as_committed()?;
-        self.is_sound()?;
-        self.reports_truly()?;
-        let agent = self.one_agent()?;
-        let (machine, watch) = self.machine.as_ref().ok_or("no machine runs")?;
-        if let Some(line) = machine.output().lines().find(|line| {
-            line.contains("no slot could be read") || line.contains("is damaged") || line.contains("panicked")
-        }) {
-            return Err(format!("the agent said: {line}"));
-        }
-        let seqs = seqs(watch);
-        if !seqs.is_sorted() || seqs.first().is_some_and(|first| *first < self.seq) {
-            return Err(format!("sequence numbers went back: {seqs:?} after {}", self.seq));
-        }
-        let whole = began.elapsed();
-        Ok(format!(
-            "{end}, all ran after {:.1} s, looked at in {:.1} s, agent {agent}",
-            all_run.as_secs_f64(),
-            whole.as_secs_f64()
-        ))
-    }
-
-    /// Waits until each app runs, in the old version or in the new one; offline the set must be one or the other.
-    fn all_run(&mut self, offline: bool) -> Result<(), String> {
-        let end = Instant::now() + LONG;
-        loop {
-            let found = self.containers()?;
-            let running: Set = found
-                .iter()
-                .filter(|[_, state, _]| state == "running")
-                .map(|[name, _, spec]| (name.clone(), spec.clone()))
-                .collect();
-            let coming = self.flight.as_ref().map_or(&self.committed, |flight| &flight.set);
-            let known = |(name, spec): (&String, &String)| {
-                [&self.committed, coming].iter().any(|set| set.get(name) == Some(spec))
-            };
-            let whole = running == self.committed || running == *coming;
-            let each = running.len() == self.committed.len() && running.iter().all(known);
-            if whole || each && !offline {
-                return Ok(());
-            }
-            if Instant::now() > end {
-                return Err(format!(
-                    "not all apps run as old or new: {found:?}, old {:?}, new {coming:?}",
-                    self.committed
-                ));
-            }
-            std::thread::sleep(Duration::from_millis(700));
-        }
-    }
-
-    /// Waits until the deployment that was cut is at its end, and takes over what it committed.
-    fn proper_end(&mut self) -> Result<String, String> {
-        let Some(flight) = self.flight.take() else {
-            return Ok("nothing was under way".to_owned());
-        };
-        let record = self.wait("the deployment's end", |_, watch| {
-            let last = deploys(watch)
-                .into_iter()
-                .rfind(|record| record["activity"] == flight.activity)?;
-            is_final(last["state"].as_str()?).then_some(last)
-        });
-        let record = match record {
-            Ok(record) => record,
-            Err(fault) => {
-                self.flight = Some(flight);
-                return Err(fault);
-            }
-        };
-        let code = record["reason"]["code"].as_str().unwrap_or("");
-        let state = record["state"].as_str().unwrap_or("");
-        let tired = code == "reboots" && flight.cuts >= MANY_REBOOTS;
-        let right = match (flight.good, state) {
-            (true, "COMMITTED") => true,
-            (true, "ROLLED_BACK") => tired,
-            (false, "ROLLED_BACK") => tired || ["unhealthy", "probe_timeout"].contains(&code),
-            _ => false,
-        };
-        if !right {
-            return Err(format!(
-                "a {} version ended so: {record}",
-                if flight.good { "good" } else { "bad" }
-            ));
-        }
-        if state == "COMMITTED" {
-            self.committed = flight.set;
-        }
-        Ok(state.to_owned())
-    }
-
-    /// Waits until exactly the committed set runs and nothing is left beside it.
-    fn runs_as_committed(&mut self) -> Result<(), String> {
-        let wanted: Vec<[String; 3]> = self
-            .committed
-            .iter()
-            .map(|(name, spec)| [name.clone(), "running".to_owned(), spec.clone()])
-            .collect();
-        let end = Instant::now() + LONG / 2;
-        loop {
-            let found = self.containers()?;
-            if found == wanted {
-                return Ok(());
-            }
-            if Instant::now() > end {
-                return Err(format!("there is {found:?}, wanted {wanted:?}"));
-            }
-            std::thread::sleep(Duration::from_millis(400));
-        }
-    }
-
-    /// Waits until the check finds nothing: what a cut left over is removed by the agent, a while after its start.
-    fn is_sound(&mut self) -> Result<(), String> {
-        let end = Instant::now() + LONG / 6;
-        loop {
-            let (said, code) = self.ask("d system check")?;
-            if code == 0 {
-                return Ok(());
-            }
-            if Instant::now() > end
-                || !(said.contains("is left over from a process that died") || said.contains("leads nowhere"))
-            {
-                return Err(format!("`system check` ended with {code}:\n{said}"));
-            }
-            std::thread::sleep(Duration::from_secs(1));
-        }
-    }
-
-    /// Waits until the agent that runs is the old version or the new one, healthy, and no trial is left; its version.
-    fn one_agent(&mut self) -> Result<String, String> {
-        let end = Instant::now() + LONG;
-        loop {
-            let (said, _) = self.ask("d explain --format json")?;
-            let begin = said.find('{').unwrap_or(0);
-            let told: Value = serde_json::from_str(said[begin..].trim()).unwrap_or_default();
-            let agent = &told["Agent"];
-            if agent["ready"] == true && agent["trial"] == false && agent["broker"] == true {
-                let version = agent["agent"].as_str().unwrap_or("?").to_owned();
-                let known = AGENTS.contains(&version.as_str()) || version == env!("CARGO_PKG_VERSION");
-                return if known {
-                    Ok(version)
-                } else {
-                    Err(format!("agent {version} runs"))
-                };
-            }
-            if Instant::now() > end {
-                return Err(format!("no agent stays: {said}"));
-            }
-            std::thread::sleep(Duration::from_secs(1));
-        }
-    }
-
-    /// Waits until what the device reported last is what runs.
-    fn reports_truly(&self) -> Result<(), String> {
-        let told = self.wait("the report to be what runs", |_, watch| {
-            (running(watch)? == self.committed).then_some(())
-        });
-        told.map_err(|fault| {
-            let (_, watch) = self.machine.as_ref().expect("it was just waited for");
-            let last = watch
-                .messages()
-                .into_iter()
-                .rfind(|message| message.topic.ends_with("/reported"));
-            let last = last.map(|message| String::from_utf8_lossy(&message.payload).into_owned());
-            format!("{fault}; wanted {:?}, the last was {last:?}", self.committed)
-        })
-    }
-}
-
-fn is_final(state: &str) -> bool {
-    ["COMMITTED", "ROLLED_BACK", "FAILED", "REJECTED", "SUPERSEDED"].contains(&state)
-}
-
-/// The deployment records of this boot, oldest first; what the broker kept from before is not among them.
-fn deploys(watch: &Watch) -> Vec<Value> {
-    let messages = watch.messages().into_iter();
-    messages
-        .filter(|message| message.topic.ends_with("/deploy") && !message.retained)
-        .filter_map(|message| serde_json::from_slice(&message.payload).ok())
-        .collect()
-}
-
-/// The apps that run by the last report of this boot.
-fn running(watch: &Watch) -> Option<Set> {
-    let last = watch
-        .messages()
-        .into_iter()
-        .rfind(|message| message.topic.ends_with("/reported"))?;
-    if last.retained {
-        return None;
-    }
-    let value: Value = serde_json::from_slice(&last.payload).ok()?;
-    let running = value["apps"]
-        .as_array()?
-        .iter()
-        .filter(|app| app["status"] == "running");
-    running
-        .map(|app| Some((app["name"].as_str()?.to_owned(), app["spec"].as_str()?.to_owned())))
-        .collect()
-}
-
-fn states(watch: &Watch, activity: &str) -> Vec<String> {
-    let records = deploys(watch).into_iter();
-    records
-        .filter(|record| record["activity"] == activity)
-        .filter_map(|record| record["state"].as_str().map(str::to_owned))
-        .collect()
-}
-
-fn last_state(watch: &Watch, activity: &str) -> Option<String> {
-    states(watch, activity).pop()
-}
-
-fn seqs(watch: &Watch) -> Vec<u64> {
-    deploys(watch)
-        .iter()
-        .filter_map(|record| record["seq"].as_u64())
-        .collect()
 }

@@ -15,13 +15,14 @@
 #[macro_use]
 mod fixture;
 mod device;
+mod judge;
 mod plan;
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Instant, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use device::Device;
 use fixture::arch::Arch;
@@ -86,12 +87,25 @@ fn main() -> ExitCode {
         Some(Some(seed)) => vec![seed; arguments.count],
         None => plan::seeds(arguments.count, UNIX_EPOCH.elapsed().map_or(1, |time| time.as_secs())),
     };
-    let broken = run(&arguments, &seeds);
+    let broken = match run(&arguments, &seeds) {
+        Ok(broken) => broken,
+        Err(reason) => {
+            eprintln!("powercut: {reason}");
+            return ExitCode::from(2);
+        }
+    };
     println!("powercut: {} cuts, {broken} broken", seeds.len());
     ExitCode::from(u8::from(broken > 0))
 }
 
-fn run(arguments: &Arguments, seeds: &[Seed]) -> usize {
+fn run(arguments: &Arguments, seeds: &[Seed]) -> Result<usize, String> {
+    let began = Instant::now();
+    let booted = device::booted(arguments.arch)?;
+    let before = processors();
+    println!(
+        "a machine was booted and kept: {:.1} s, {before:.1} s of processors",
+        began.elapsed().as_secs_f64()
+    );
     let registry = Registry::plain();
     let images = device::images(&registry);
     match arguments.arch.static_binary() {
@@ -101,21 +115,31 @@ fn run(arguments: &Arguments, seeds: &[Seed]) -> usize {
     let began = Instant::now();
     let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let rows: Mutex<BTreeMap<Phase, Row>> = Mutex::default();
+    let spent: Mutex<[Duration; 5]> = Mutex::default();
     std::thread::scope(|scope| {
         for _ in 0..arguments.jobs.min(seeds.len()) {
             scope.spawn(|| {
                 let mut device: Option<Device> = None;
                 while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let own = device.get_or_insert_with(|| Device::new(arguments.arch, &registry, &images));
+                    let own = device.get_or_insert_with(|| Device::new(&booted, &registry, &images));
                     let cut = seed.cut();
                     let (phase, result) = own.cut(&cut);
+                    let parts = std::mem::take(&mut own.spent).parts();
+                    for (sum, part) in spent.lock().unwrap().iter_mut().zip(parts) {
+                        *sum += part;
+                    }
                     let number = done.fetch_add(1, Ordering::Relaxed) + 1;
                     let all = seeds.len();
                     let mut rows = rows.lock().unwrap();
                     let row = rows.entry(phase).or_default();
                     let steered = seed.phase == Some(phase);
                     *(if steered { &mut row.steered } else { &mut row.random }) += 1;
-                    let good = if cut.good { "good" } else { "bad" };
+                    let good = match (cut.good, cut.cold) {
+                        (true, false) => "good",
+                        (true, true) => "good cold",
+                        (false, false) => "bad",
+                        (false, true) => "bad cold",
+                    };
                     let at = phase.word();
                     match result {
                         Ok(end) => println!("{number}/{all} {seed} {good} cut in {at} by {:?}: {end}", cut.moment),
@@ -141,6 +165,29 @@ fn run(arguments: &Arguments, seeds: &[Seed]) -> usize {
         println!("{:<12} {steered:>8} {random:>8} {broken:>8}", phase.word());
     }
     let took = began.elapsed().as_secs_f64();
-    println!("{took:.0} s, {:.1} s for a cut", took / seeds.len() as f64);
-    rows.values().map(|row| row.broken).sum()
+    let count = seeds.len() as f64;
+    let [until, boot, up, end, judged] = spent.into_inner().unwrap().map(|part| part.as_secs_f64() / count);
+    let cpu = (processors() - before) / count;
+    println!(
+        "{took:.0} s with {} at once; a cut took {:.1} s and {cpu:.1} s of processors: {until:.1} s until it, {boot:.1} s to the",
+        arguments.jobs,
+        took / count
+    );
+    println!(
+        "agent's start, {up:.1} s until all apps ran, {end:.1} s until the deployment was over, {judged:.1} s to look at it all"
+    );
+    Ok(rows.values().map(|row| row.broken).sum())
+}
+
+/// Seconds that the machines so far, which have ended, kept this host's processors.
+fn processors() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = stat.rsplit(')').next().unwrap_or("").split_whitespace();
+    // proc(5): `cutime` and `cstime`, in hundredths.
+    fields
+        .skip(13)
+        .take(2)
+        .filter_map(|field| field.parse::<f64>().ok())
+        .sum::<f64>()
+        / 100.0
 }

@@ -208,6 +208,8 @@ pub struct Cut {
     pub good: bool,
     /// Whether the boot before the deployment is without a network until all apps run.
     pub offline: bool,
+    /// Whether the machine boots from its kernel's start on, and not from where it would first look at its disk.
+    pub cold: bool,
     /// Whether the images are made to be fetched again.
     pub pruned: bool,
     pub moment: Moment,
@@ -270,19 +272,21 @@ impl Seed {
             seed: self,
             good,
             offline: dice.below(4) == 0,
+            cold: dice.below(20) == 0,
             pruned: self.phase == Some(Phase::Pull) || dice.below(2) == 0,
             moment,
         }
     }
 }
 
-/// The seeds of so many cuts: each phase its share of one in 25, in a random order, the rest at random moments.
+/// Cuts that each phase has at least, when there are enough.
+const EACH: usize = 30;
+
+/// The seeds of so many cuts: each phase its share of one in 25 (of few cuts one in ten, up to 30), in a random order, the rest at
+/// random moments.
 pub fn seeds(count: usize, first: u64) -> Vec<Seed> {
-    let each = if count < Phase::STEERED.len() {
-        0
-    } else {
-        count.div_ceil(25)
-    };
+    let each = count.div_ceil(25).max(EACH.min(count / 10));
+    let each = if count < Phase::STEERED.len() { 0 } else { each };
     let steered = Phase::STEERED
         .into_iter()
         .flat_map(|phase| std::iter::repeat_n(Some(phase), each));
