@@ -8,6 +8,7 @@ pub mod judge;
 pub mod link;
 pub mod numbers;
 pub mod rollout;
+pub mod rotation;
 pub mod seen;
 pub mod sign;
 #[cfg(feature = "simulate")]

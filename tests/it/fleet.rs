@@ -470,3 +470,32 @@ fn status_asks_brokers_without_retained_wildcards_by_name() {
         "{far:?}"
     );
 }
+
+#[test]
+fn keys_are_replaced_when_the_roots_of_both_versions_sign() {
+    let broker = Broker::plain();
+    let operator = Operator::new(&broker, &[]);
+    let [a, b] = ["a", "b"].map(|name| operator.ok(&format!("keygen --role root {name}.pem")));
+    operator.scratch.write("first.toml", &a);
+    operator.scratch.write("second.toml", &b);
+    let mut watch = broker.watch("dunlin/v1/keys/+");
+    let wrong = operator.run("keys rotate --sign-key b.pem first.toml");
+    assert!(wrong.code == 125 && wrong.stderr.contains("new roots"), "{wrong:?}");
+    assert_eq!(operator.ok("keys rotate --sign-key a.pem first.toml"), "keys version 2");
+    let wrong = operator.run("keys rotate --sign-key b.pem second.toml");
+    assert!(wrong.code == 125 && wrong.stderr.contains("present roots"), "{wrong:?}");
+    // Each root signs where it is: a file is passed round.
+    let shown = operator.ok("keys rotate --dry-run second.toml");
+    assert!(shown.contains("\"generation\": 3"), "{shown}");
+    operator.scratch.write("keys.json", &shown);
+    let once = operator.ok("sign --kind keys --sign-key a.pem keys.json");
+    operator.scratch.write("once.json", &once);
+    let twice = operator.ok("sign --kind keys --sign-key b.pem once.json");
+    operator.scratch.write("twice.json", &twice);
+    let early = operator.run("keys rotate once.json");
+    assert!(early.code == 125 && early.stderr.contains("new roots"), "{early:?}");
+    assert_eq!(operator.ok("keys rotate twice.json"), "keys version 3");
+    watch.wait_for("version 3", LONG, |message| {
+        message.topic.ends_with("/keys/3").then_some(())
+    });
+}

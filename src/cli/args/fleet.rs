@@ -90,6 +90,22 @@ const SHAPES: &[Shape] = &[
                 Where devices want more than one signature, pass the file round.",
     },
     Shape {
+        name: "keys",
+        about: "Replace the fleet's keys",
+        words: &[
+            word("ACTION", "rotate", "rotate"),
+            word(
+                "FILE",
+                "FILE",
+                "All keys as in agent.toml (`[[fleet.keys]]`), or an envelope that is signed",
+            ),
+            word("dry-run", "", "Show the document; publish nothing"),
+        ],
+        after: "Examples:\n  dunlin fleet keys rotate --sign-key old-root.pem --sign-key new-root.pem keys.toml\n  \
+                dunlin fleet keys rotate --dry-run keys.toml >keys.json\n\n\
+                The roots of the present keys and those of the new ones sign. A key that is not in the file is revoked.",
+    },
+    Shape {
         name: "deploy",
         about: "Bring a device or a group to a set of apps",
         words: &[

@@ -2,14 +2,17 @@
 
 use super::{Call, Failure, document, print};
 use crate::disk::durable;
-use crate::fleet::{load_keys, sign as signing};
+use crate::fleet::rollout::publish_ready;
+use crate::fleet::{load_keys, rotation, sign as signing};
 use crate::types::keys::ROLES;
+use crate::types::read;
 use crate::types::text::is_name;
 use crate::uplink::dsse::SigningKey;
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 /// `fleet keygen`.
 pub fn generate(call: &Call) -> Result<u8, Failure> {
@@ -60,5 +63,51 @@ pub fn sign(call: &Call) -> Result<u8, Failure> {
     let keys = load_keys(&call.settings.keys)?;
     let signed = signing::sign_or_add(kind, text.as_bytes(), &keys)?;
     print(&(String::from_utf8_lossy(&signed).into_owned() + "\n"))?;
+    Ok(0)
+}
+
+/// `fleet keys rotate`.
+pub fn rotate(call: &Call) -> Result<u8, Failure> {
+    let action = call.args.sure("ACTION");
+    if action != "rotate" {
+        return Err(Failure::new(format!("`fleet keys {action}` is not known; `rotate` is")));
+    }
+    let text = document(call.args.sure("FILE"))?;
+    let ready = read::json_any(text.as_bytes()).is_ok_and(|value| value["payloadType"].is_string());
+    let operator = call.operator()?;
+    let mut link = call.link(&operator)?;
+    link.subscribe(["keys/+".to_owned()]);
+    let mut present: (u64, Vec<u8>) = (call.settings.fleet.version.unwrap_or(1), Vec::new());
+    let mut wait = Duration::from_millis(1500).min(call.timeout);
+    while let Some(heard) = link.next(wait)? {
+        let version = heard.topic.strip_prefix("keys/").and_then(|v| v.parse::<u64>().ok());
+        if let Some(version) = version.filter(|v| *v > present.0 && !heard.payload.is_empty()) {
+            present = (version, heard.payload);
+        }
+        wait = Duration::from_millis(500);
+    }
+    let (version, retained) = present;
+    let message = if ready {
+        text.trim().as_bytes().to_vec()
+    } else {
+        let set = rotation::document(&text, version + 1)?;
+        if call.args.has("dry-run") {
+            link.close();
+            let shown = serde_json::to_value(&set).map_err(|e| Failure::new(e.to_string()))?;
+            return print(&format!("{shown:#}\n")).map(|()| 0);
+        }
+        rotation::signed(&set, &operator.keys)?
+    };
+    let before = rotation::present((!retained.is_empty()).then_some(&retained[..]), &call.settings.fleet)?;
+    let next = rotation::check(&message, before.as_ref())?;
+    if next != version + 1 {
+        return Err(Failure::new(format!(
+            "the document is version {next}, the next one is {}",
+            version + 1
+        )));
+    }
+    publish_ready(&mut link, &format!("keys/{next}"), &message)?;
+    link.close();
+    print(&format!("keys version {next}\n"))?;
     Ok(0)
 }

@@ -52,6 +52,7 @@ pub fn fleet(config: Option<&Path>, args: &FleetArgs) -> Result<u8, Failure> {
     match args.verb.as_str() {
         "keygen" => keys::generate(&call),
         "sign" => keys::sign(&call),
+        "keys" => keys::rotate(&call),
         "deploy" => deploy::deploy(&call),
         "promote" | "halt" | "resume" => deploy::go_on(&call),
         "assign" => deploy::assign(&call),
