@@ -239,6 +239,24 @@ fn a_device_and_its_group_are_commanded_from_files() {
         nobody.code == 125 && nobody.stderr.contains("no presence"),
         "{nobody:?}"
     );
+
+    // A secret, and nothing left of it and of the device in the end.
+    let out = operator.fleet("secret put dev token").stdin("s3cret").run();
+    assert!(out.code == 0 && out.stderr.contains("sealed for the key"), "{out:?}");
+    let file = device.scratch.join("data/secrets/files/token");
+    let until = Instant::now() + LONG;
+    while std::fs::read_to_string(&file).unwrap_or_default() != "s3cret" {
+        assert!(Instant::now() < until, "the secret does not arrive");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let unknown = operator.fleet("secret put nobody token").stdin("x").run();
+    assert!(
+        unknown.code == 125 && unknown.stderr.contains("--sealing-key"),
+        "{unknown:?}"
+    );
+    operator.ok("retire dev");
+    assert!(!file.exists());
+    assert_eq!(operator.status(""), Vec::<Value>::new());
     device.clean();
 }
 

@@ -43,7 +43,7 @@ const COMMON: &[Word] = &[
     word(
         "timeout",
         "TIME",
-        "The longest wait for what the broker has [default: 20s]",
+        "The longest wait for what the broker has [default: 60s]",
     ),
 ];
 
@@ -184,6 +184,32 @@ const SHAPES: &[Shape] = &[
         about: "Take a device out and clear its topics",
         words: &[DEVICE, word("force", "", "Do not wait until the device has confirmed")],
         after: "Examples:\n  dunlin fleet retire gw-0017\n  dunlin fleet retire --force gw-0017",
+    },
+    Shape {
+        name: "secret",
+        about: "Seal a secret, or a registry's password, for a device",
+        words: &[
+            word("ACTION", "ACTION", "put or rm"),
+            DEVICE,
+            word(
+                "NAME",
+                "NAME",
+                "Its name; an app with `secrets = [\"NAME\"]` finds it at /run/secrets/NAME",
+            ),
+            word("[FILE]", "FILE", "What is put; stdin when nothing is said"),
+            word(
+                "registry",
+                "HOST",
+                "It is `{\"username\": …, \"password\": …}` for this registry",
+            ),
+            word(
+                "sealing-key",
+                "KEY",
+                "The device's key for this in base64 [default: what the broker has in its caps]",
+            ),
+        ],
+        after: "Examples:\n  dunlin fleet secret put gw-0017 api-token token.txt\n  dunlin fleet secret rm gw-0017 api-token\n\n\
+                Only the device can open it. Whose key it is, the broker says: where that is not to be trusted, say --sealing-key.",
     },
     Shape {
         name: "status",
