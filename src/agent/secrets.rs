@@ -18,14 +18,7 @@ use crate::types::deployment::{Cause, Reason};
 use crate::types::document::Secret;
 use crate::types::read;
 use crate::uplink::seal;
-
-/// What sealed bytes are bound to, beside their place.
-pub const INFO: &[u8] = b"dunlin secret v1";
-
-/// The place that a sealed secret is bound to: whose, which, and of which generation.
-pub fn place(audience: &str, name: &str, generation: u64) -> String {
-    format!("{audience}/{name}/{generation}")
-}
+pub use crate::uplink::seal::{SECRET as INFO, place};
 
 /// The device's secrets.
 #[derive(Debug, Clone)]

@@ -9,8 +9,10 @@ use super::seen::{self, Seen};
 use super::{FleetError, Operator, Target, numbers};
 use crate::types::document::Desired;
 
-/// Wait between two pictures.
+/// What comes within this time is one picture.
 const LOOK: Duration = Duration::from_millis(500);
+/// Wait between two pictures when nothing comes: somebody may have been silent for too long.
+const IDLE: Duration = Duration::from_secs(3);
 
 /// Somebody who follows the rollouts of one target.
 pub struct Follower<'a> {
@@ -62,8 +64,11 @@ impl<'a> Follower<'a> {
         })
     }
 
-    /// How it stands after what came within half a second; `None` while nothing is rolled out.
+    /// How it stands after the next messages, or a while without any; `None` while nothing is rolled out.
     pub fn look(&mut self) -> Result<Option<Picture>, FleetError> {
+        if let Some(heard) = self.link.next(IDLE)? {
+            self.seen.take(&heard, &self.operator.trusted);
+        }
         let until = Instant::now() + LOOK;
         while let Some(heard) = self.link.next(until.saturating_duration_since(Instant::now()))? {
             self.seen.take(&heard, &self.operator.trusted);

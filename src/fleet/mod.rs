@@ -8,6 +8,8 @@ pub mod judge;
 pub mod link;
 pub mod numbers;
 pub mod rollout;
+pub mod rotation;
+pub mod secret;
 pub mod seen;
 pub mod sign;
 #[cfg(feature = "simulate")]

@@ -186,20 +186,24 @@ impl Seen {
         }
     }
 
-    /// Takes in what is retained, until nothing more comes or `longest` is over.
+    /// Takes in what is retained, until nothing more comes.
     pub fn gather(&mut self, link: &mut Link, trusted: &Trusted, longest: Duration) -> Result<(), FleetError> {
         let until = Instant::now() + longest;
-        let mut wait = NONE;
-        loop {
-            let left = until.saturating_duration_since(Instant::now());
-            match link.next(wait.min(left))? {
-                Some(heard) => {
-                    self.take(&heard, trusted);
-                    wait = QUIET;
-                }
-                None => return Ok(()),
+        let mut quiet = Instant::now() + NONE;
+        while let Some(heard) = link.next(quiet.saturating_duration_since(Instant::now()))? {
+            self.take(&heard, trusted);
+            // What devices say meanwhile does not count.
+            if heard.retained {
+                quiet = Instant::now() + QUIET;
+            }
+            if Instant::now() > until {
+                return Err(FleetError::Invalid(format!(
+                    "the broker's retained messages still come after {} s: say --timeout, or name --devices",
+                    longest.as_secs()
+                )));
             }
         }
+        Ok(())
     }
 
     /// The devices of a target: the device itself, or all that are assigned to the group.

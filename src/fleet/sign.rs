@@ -87,9 +87,16 @@ pub fn roles_toml(key: &SigningKey, roles: &[String]) -> String {
     text
 }
 
+/// What stands before the 32 bytes of an Ed25519 private key in PKCS#8 of version 1 (RFC 8410), which every program reads. Version 2 has
+/// the same number of bytes there.
+const PKCS8: [u8; 16] = [
+    0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20,
+];
+
 /// The private key as a PEM file: PKCS#8, its id before it.
 pub fn pem(key: &SigningKey) -> String {
-    let digits = base64::encode(key.pkcs8());
+    let private = key.pkcs8().get(PKCS8.len()..PKCS8.len() + 32).unwrap_or_default();
+    let digits = base64::encode(&[&PKCS8[..], private].concat());
     let mut text = format!("id: {}\n-----BEGIN PRIVATE KEY-----\n", key.public().id);
     for line in digits.as_bytes().chunks(64) {
         text += &String::from_utf8_lossy(line);

@@ -278,6 +278,8 @@ impl Device {
             disk: 8 << 30,
             serial: None,
             cgroup: "v2".into(),
+            signing: String::new(),
+            sealing: String::new(),
         };
         self.publish("caps", sign::json(&caps));
         self.report();

@@ -130,6 +130,8 @@ pub const PROBE_ANSWER_BYTES: usize = 4096;
 pub const SUBSCRIBER_BYTES: i32 = 32 << 10;
 /// Secrets of one device; each has a floor of its own.
 pub const SECRETS: usize = 32;
+/// Bytes of one secret: twice in base64, and with its envelope, it stays below a document's.
+pub const SECRET_BYTES: usize = 32 << 10;
 /// Groups of one device: with its own filters they fit one SUBSCRIBE twice over.
 pub const GROUPS: usize = 8;
 /// Local app documents in the apps folder.

@@ -10,6 +10,14 @@ use x25519_dalek::{PublicKey, StaticSecret};
 /// Bytes that sealing adds.
 pub const OVERHEAD: usize = 32 + 16;
 
+/// What the bytes of a secret are bound to, beside their place.
+pub const SECRET: &[u8] = b"dunlin secret v1";
+
+/// The place that a sealed secret is bound to: whose, which, and of which generation.
+pub fn place(audience: &str, name: &str, generation: u64) -> String {
+    format!("{audience}/{name}/{generation}")
+}
+
 const KEM: &[u8] = b"KEM\x00\x20";
 const SUITE: &[u8] = b"HPKE\x00\x20\x00\x01\x00\x03";
 

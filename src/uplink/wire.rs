@@ -20,6 +20,8 @@ const SESSION_EXPIRY_S: u32 = 7 * 86_400;
 const WILL_DELAY_S: u32 = 30;
 /// Unacknowledged messages in each direction.
 const IN_FLIGHT: u16 = 8;
+/// Unacknowledged messages from the broker to somebody who reads a whole fleet's.
+const IN_FLIGHT_MANY: u16 = 128;
 /// Requests that wait for the connection's task.
 const REQUESTS: usize = 16;
 /// Bytes of packets around a document: topic, properties.
@@ -84,11 +86,11 @@ pub(super) struct Lost {
 pub(super) fn open(wanted: &Wanted) -> Result<(Client, Connection), SessionError> {
     Ok(match wanted.mqtt.version {
         Version::Five => {
-            let (client, connection) = v5::AsyncClient::new(options_five(wanted)?, REQUESTS);
+            let (client, connection) = v5::AsyncClient::new(options_five(wanted)?, requests(wanted));
             (Client::Five(client), Connection::Five(Box::new(connection)))
         }
         Version::Three => {
-            let (client, mut connection) = rumqttc::AsyncClient::new(options_three(wanted)?, REQUESTS);
+            let (client, mut connection) = rumqttc::AsyncClient::new(options_three(wanted)?, requests(wanted));
             let mut network = rumqttc::NetworkOptions::new();
             network.set_connection_timeout(CONNECT_S);
             network.set_tcp_nodelay(true);
@@ -147,10 +149,10 @@ fn options_five(wanted: &Wanted) -> Result<v5::MqttOptions, SessionError> {
         .set_clean_start(wanted.clean)
         .set_connection_timeout(CONNECT_S)
         .set_session_expiry_interval((!wanted.clean).then_some(SESSION_EXPIRY_S))
-        .set_receive_maximum(Some(IN_FLIGHT))
+        .set_receive_maximum(Some(if wanted.clean { IN_FLIGHT_MANY } else { IN_FLIGHT }))
         .set_max_packet_size(Some((DOCUMENT_BYTES + PACKET_SLACK) as u32))
         .set_manual_acks(true)
-        .set_request_channel_capacity(REQUESTS)
+        .set_request_channel_capacity(requests(wanted))
         // Without this the client reserves slots for 65,535 messages, about 13 MB.
         .set_outgoing_inflight_upper_limit(IN_FLIGHT);
     let mut network = options.network_options();
@@ -158,6 +160,14 @@ fn options_five(wanted: &Wanted) -> Result<v5::MqttOptions, SessionError> {
     network.set_tcp_nodelay(true);
     options.set_network_options(network);
     Ok(options)
+}
+
+/// Room for the acknowledgement of each message in flight, and for something else.
+fn requests(wanted: &Wanted) -> usize {
+    match wanted.clean {
+        true => REQUESTS + usize::from(IN_FLIGHT_MANY),
+        false => REQUESTS,
+    }
 }
 
 fn options_three(wanted: &Wanted) -> Result<rumqttc::MqttOptions, SessionError> {
@@ -183,7 +193,7 @@ fn options_three(wanted: &Wanted) -> Result<rumqttc::MqttOptions, SessionError> 
         .set_clean_session(wanted.clean)
         .set_max_packet_size(DOCUMENT_BYTES + PACKET_SLACK, DOCUMENT_BYTES + PACKET_SLACK)
         .set_manual_acks(true)
-        .set_request_channel_capacity(REQUESTS)
+        .set_request_channel_capacity(requests(wanted))
         .set_inflight(IN_FLIGHT);
     Ok(options)
 }

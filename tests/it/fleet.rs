@@ -239,6 +239,24 @@ fn a_device_and_its_group_are_commanded_from_files() {
         nobody.code == 125 && nobody.stderr.contains("no presence"),
         "{nobody:?}"
     );
+
+    // A secret, and nothing left of it and of the device in the end.
+    let out = operator.fleet("secret put dev token").stdin("s3cret").run();
+    assert!(out.code == 0 && out.stderr.contains("sealed for the key"), "{out:?}");
+    let file = device.scratch.join("data/secrets/files/token");
+    let until = Instant::now() + LONG;
+    while std::fs::read_to_string(&file).unwrap_or_default() != "s3cret" {
+        assert!(Instant::now() < until, "the secret does not arrive");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let unknown = operator.fleet("secret put nobody token").stdin("x").run();
+    assert!(
+        unknown.code == 125 && unknown.stderr.contains("--sealing-key"),
+        "{unknown:?}"
+    );
+    operator.ok("retire dev");
+    assert!(!file.exists());
+    assert_eq!(operator.status(""), Vec::<Value>::new());
     device.clean();
 }
 
@@ -469,4 +487,33 @@ fn status_asks_brokers_without_retained_wildcards_by_name() {
         far.code == 125 && far.stderr.contains("broker `mqtt://127.0.0.1:1`"),
         "{far:?}"
     );
+}
+
+#[test]
+fn keys_are_replaced_when_the_roots_of_both_versions_sign() {
+    let broker = Broker::plain();
+    let operator = Operator::new(&broker, &[]);
+    let [a, b] = ["a", "b"].map(|name| operator.ok(&format!("keygen --role root {name}.pem")));
+    operator.scratch.write("first.toml", &a);
+    operator.scratch.write("second.toml", &b);
+    let mut watch = broker.watch("dunlin/v1/keys/+");
+    let wrong = operator.run("keys rotate --sign-key b.pem first.toml");
+    assert!(wrong.code == 125 && wrong.stderr.contains("new roots"), "{wrong:?}");
+    assert_eq!(operator.ok("keys rotate --sign-key a.pem first.toml"), "keys version 2");
+    let wrong = operator.run("keys rotate --sign-key b.pem second.toml");
+    assert!(wrong.code == 125 && wrong.stderr.contains("present roots"), "{wrong:?}");
+    // Each root signs where it is: a file is passed round.
+    let shown = operator.ok("keys rotate --dry-run second.toml");
+    assert!(shown.contains("\"generation\": 3"), "{shown}");
+    operator.scratch.write("keys.json", &shown);
+    let once = operator.ok("sign --kind keys --sign-key a.pem keys.json");
+    operator.scratch.write("once.json", &once);
+    let twice = operator.ok("sign --kind keys --sign-key b.pem once.json");
+    operator.scratch.write("twice.json", &twice);
+    let early = operator.run("keys rotate once.json");
+    assert!(early.code == 125 && early.stderr.contains("new roots"), "{early:?}");
+    assert_eq!(operator.ok("keys rotate twice.json"), "keys version 3");
+    watch.wait_for("version 3", LONG, |message| {
+        message.topic.ends_with("/keys/3").then_some(())
+    });
 }

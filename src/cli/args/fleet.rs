@@ -43,7 +43,7 @@ const COMMON: &[Word] = &[
     word(
         "timeout",
         "TIME",
-        "The longest wait for what the broker has [default: 20s]",
+        "The longest wait for what the broker has [default: 60s]",
     ),
 ];
 
@@ -88,6 +88,22 @@ const SHAPES: &[Shape] = &[
         after: "Examples:\n  dunlin fleet sign --sign-key anna.pem desired.json >once.json\n  \
                 dunlin fleet sign --sign-key bert.pem once.json >twice.json\n  dunlin fleet deploy g/line-3 twice.json\n\n\
                 Where devices want more than one signature, pass the file round.",
+    },
+    Shape {
+        name: "keys",
+        about: "Replace the fleet's keys",
+        words: &[
+            word("ACTION", "rotate", "rotate"),
+            word(
+                "FILE",
+                "FILE",
+                "All keys as in agent.toml (`[[fleet.keys]]`), or an envelope that is signed",
+            ),
+            word("dry-run", "", "Show the document; publish nothing"),
+        ],
+        after: "Examples:\n  dunlin fleet keys rotate --sign-key old-root.pem --sign-key new-root.pem keys.toml\n  \
+                dunlin fleet keys rotate --dry-run keys.toml >keys.json\n\n\
+                The roots of the present keys and those of the new ones sign. A key that is not in the file is revoked.",
     },
     Shape {
         name: "deploy",
@@ -168,6 +184,32 @@ const SHAPES: &[Shape] = &[
         about: "Take a device out and clear its topics",
         words: &[DEVICE, word("force", "", "Do not wait until the device has confirmed")],
         after: "Examples:\n  dunlin fleet retire gw-0017\n  dunlin fleet retire --force gw-0017",
+    },
+    Shape {
+        name: "secret",
+        about: "Seal a secret, or a registry's password, for a device",
+        words: &[
+            word("ACTION", "ACTION", "put or rm"),
+            DEVICE,
+            word(
+                "NAME",
+                "NAME",
+                "Its name; an app with `secrets = [\"NAME\"]` finds it at /run/secrets/NAME",
+            ),
+            word("[FILE]", "FILE", "What is put; stdin when nothing is said"),
+            word(
+                "registry",
+                "HOST",
+                "It is `{\"username\": …, \"password\": …}` for this registry",
+            ),
+            word(
+                "sealing-key",
+                "KEY",
+                "The device's key for this in base64 [default: what the broker has in its caps]",
+            ),
+        ],
+        after: "Examples:\n  dunlin fleet secret put gw-0017 api-token token.txt\n  dunlin fleet secret rm gw-0017 api-token\n\n\
+                Only the device can open it. Whose key it is, the broker says: where that is not to be trusted, say --sealing-key.",
     },
     Shape {
         name: "status",

@@ -283,7 +283,10 @@ pub fn retire(call: &Call) -> Result<u8, Failure> {
     }
     // Its secrets are found by their names, which nobody keeps.
     link.subscribe([format!("d/{device}/secret/+")]);
-    let mut topics: Vec<String> = LEAVES.iter().map(|leaf| format!("d/{device}/{leaf}")).collect();
+    // A device that has not heard of it finds its assignment when it comes back.
+    let stays = |leaf: &&&str| call.args.has("force") && **leaf == "assign";
+    let leaves = LEAVES.iter().filter(|leaf| !stays(leaf));
+    let mut topics: Vec<String> = leaves.map(|leaf| format!("d/{device}/{leaf}")).collect();
     while let Some(heard) = link.next(Duration::from_millis(1000))? {
         if heard.topic.starts_with(&format!("d/{device}/secret/")) && !heard.payload.is_empty() {
             topics.push(heard.topic);
@@ -297,12 +300,12 @@ pub fn retire(call: &Call) -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// Waits until the device says that it is retired, or cleared its own topics.
+/// Waits until the device has cleared its own topics: what it does when it is retired.
 fn confirmed(call: &Call, link: &mut Link, operator: &Operator, known: &mut Seen, device: &str) -> Result<(), Failure> {
     let until = Instant::now() + call.timeout.max(CONFIRM);
     loop {
         let said = known.devices.get(device);
-        if said.is_some_and(|said| said.reported["retired"] == true || said.presence["retired"] == true) {
+        if said.is_none_or(|said| said.presence.is_null() && said.reported.is_null() && said.caps.is_null()) {
             return Ok(());
         }
         let left = until.saturating_duration_since(Instant::now());
@@ -310,7 +313,7 @@ fn confirmed(call: &Call, link: &mut Link, operator: &Operator, known: &mut Seen
             return Err(Failure::with_code(
                 1,
                 format!(
-                    "`d/{device}` is retired, but has not confirmed it within {} s; its topics are left until it has, or \
+                    "`d/{device}` is retired, but has not cleared its topics within {} s; they stay until it comes back, or \
                      until `dunlin fleet retire --force {device}`",
                     call.timeout.max(CONFIRM).as_secs()
                 ),

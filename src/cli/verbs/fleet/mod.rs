@@ -47,15 +47,17 @@ pub fn fleet(config: Option<&Path>, args: &FleetArgs) -> Result<u8, Failure> {
             Some(path) => names(path)?,
             None => Vec::new(),
         },
-        timeout: span(args, "timeout", 20_000)?,
+        timeout: span(args, "timeout", 60_000)?,
     };
     match args.verb.as_str() {
         "keygen" => keys::generate(&call),
         "sign" => keys::sign(&call),
+        "keys" => keys::rotate(&call),
         "deploy" => deploy::deploy(&call),
         "promote" | "halt" | "resume" => deploy::go_on(&call),
         "assign" => deploy::assign(&call),
         "retire" => deploy::retire(&call),
+        "secret" => keys::secret(&call),
         "status" => status::status(&call),
         "explain" => status::explain(&call),
         "watch" => watch::watch(&call),
