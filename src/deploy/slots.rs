@@ -18,6 +18,9 @@ use crate::disk::{DiskError, durable};
 
 use super::kill;
 
+/// Bytes of a slot that are read at first.
+const READ_FIRST: usize = 4096;
+
 /// What can be kept in slots.
 pub trait Body: Clone + serde::Serialize + serde::de::DeserializeOwned {
     /// The record's kind.
@@ -79,6 +82,8 @@ impl<T: Body> Slots<T> {
         // What a killed process wrote without a sync is about to be built upon.
         file.sync_data().map_err(DiskError::io("sync", path))?;
         let slots = [read_slot::<T>(&file, path, 0)?, read_slot::<T>(&file, path, 1)?];
+        // What the making of the file left in memory is in large pieces; a small write into one counts as a write of all of it.
+        crate::sys::fs::drop_cache(&file, 0, 2 * T::SIZE as u64);
         let damaged = slots.iter().filter(|slot| matches!(slot, Read::Damaged)).count();
         let found = match (damaged, slots.iter().any(|slot| matches!(slot, Read::Good(..)))) {
             (0, false) => Found::Empty,
@@ -185,8 +190,16 @@ impl<T> Read<T> {
 }
 
 fn read_slot<T: Body>(file: &File, path: &Path, slot: usize) -> Result<Read<T>, DiskError> {
-    let mut bytes = vec![0; T::SIZE];
-    if let Err(error) = file.read_exact_at(&mut bytes, (slot * T::SIZE) as u64) {
+    // Most records are far shorter than their slots.
+    let mut bytes = vec![0; READ_FIRST.min(T::SIZE)];
+    let at = (slot * T::SIZE) as u64;
+    let read = file.read_exact_at(&mut bytes, at).and_then(|()| {
+        let length = record::length(&bytes).min(T::SIZE);
+        let first = bytes.len();
+        bytes.resize(length.max(first), 0);
+        file.read_exact_at(&mut bytes[first..], at + first as u64)
+    });
+    if let Err(error) = read {
         crate::warn!("read `{}`: slot {slot}: {error}", path.display());
         return Ok(Read::Damaged);
     }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::device::{Device, LONG, Setup};
 use super::fixture::child;
+use super::fixture::cmd::Cmd;
 use super::fixture::images::{Format, Index};
 use super::{TEN, Table, median, ms};
 
@@ -23,6 +24,8 @@ pub fn rows(table: &mut Table, count: usize) {
             side.written(table, count);
             side.starts(table, count);
             side.device.clean();
+            // The keeper leaves a moment later.
+            Cmd::new("umount").arg("-l").arg(side.device.scratch.join("run")).ok();
         }
         Err(reason) => println!("SKIP: N14 to N18 and N26: {reason}"),
     }
@@ -37,6 +40,13 @@ struct Side {
 impl Side {
     fn new(mut device: Device) -> Side {
         let image = device.registry.push("web", "1", &Index::busybox(Format::Oci));
+        // As on a device: what a reboot clears is in memory, and no write.
+        let run = device.scratch.folder("run");
+        let options = format!("mode=0700,uid={0},gid={0}", device.user.uid());
+        Cmd::new("mount")
+            .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
+            .arg(&run)
+            .ok();
         device.start();
         Side {
             device,
