@@ -345,6 +345,32 @@ mod tests {
         std::fs::remove_dir_all(dir).unwrap();
     }
 
+    #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+    struct Long(Vec<u8>);
+
+    impl Body for Long {
+        const KIND: u16 = 60_002;
+        const SIZE: usize = 32 << 10;
+    }
+
+    #[test]
+    fn a_record_longer_than_what_is_read_first_is_read_whole() {
+        let dir = scratch("long");
+        let path = dir.join("journal");
+        let (mut slots, ..) = Slots::<Long>::open(&path).unwrap();
+        let long = |n: u8| Long(vec![n; 3 * READ_FIRST]);
+        slots.write(&long(1), true, STEP).unwrap();
+        slots.write(&long(2), true, STEP).unwrap();
+        assert_eq!(Slots::peek(&path).unwrap(), Some(long(2)));
+        // The second one went into the second slot.
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[Long::SIZE + 2 * READ_FIRST] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        let (_, body, found) = Slots::open(&path).unwrap();
+        assert_eq!((body, found), (Some(long(1)), Found::OneDamaged));
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
     #[test]
     fn too_large_a_body_changes_nothing() {
         let dir = scratch("large");
