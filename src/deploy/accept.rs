@@ -154,6 +154,8 @@ impl Core {
                     self.event(Reason::Quarantined, Some(&name), text, now);
                 }
                 self.stamp(source, now);
+                // Synced, so that after a power cut it is this deployment that is told of, and not again the one before it: the numbers
+                // that were told with it would go back.
                 if let Err(error) = self.write_journal(true, files::journal_step(State::Accepted)) {
                     self.disk_event(&error, now);
                 }

@@ -5,7 +5,7 @@ use std::io;
 use std::num::NonZeroU64;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::disk::{DiskError, durable};
 use crate::engine::filter::Filter;
@@ -47,6 +47,8 @@ pub struct EngineHands {
     watcher: Watcher,
     /// Images that are pulled and not pinned yet.
     holds: Holds,
+    /// Images that this process has pinned, on the device.
+    pinned: Mutex<Option<Vec<Digest>>>,
 }
 
 impl EngineHands {
@@ -57,6 +59,7 @@ impl EngineHands {
             engine,
             watcher,
             holds: Holds::default(),
+            pinned: Mutex::default(),
         })
     }
 
@@ -164,8 +167,14 @@ impl Hands for EngineHands {
         let here = self.engine.images().map_err(|e| failure(&e))?;
         let kept = here.iter().filter(|image| images.contains(&image.manifest));
         let ids: Vec<Digest> = kept.map(|image| image.id).collect();
-        let pinned = self.engine.store().pin(PIN, &ids);
-        pinned.map_err(|e| failure(&EngineError::Store(e)))?;
+        let store = self.engine.store();
+        let mut pinned = self.pinned.lock().unwrap_or_else(PoisonError::into_inner);
+        // An update to images that are kept already costs no sync.
+        if pinned.as_ref() != Some(&ids) || !store.is_pinned(PIN, &ids).unwrap_or(false) {
+            *pinned = None;
+            store.pin(PIN, &ids).map_err(|e| failure(&EngineError::Store(e)))?;
+            *pinned = Some(ids);
+        }
         // What is not pinned now is not wanted any more.
         self.holds.lock().unwrap_or_else(PoisonError::into_inner).clear();
         Ok(())
@@ -205,6 +214,9 @@ impl Hands for EngineHands {
                 options: Vec::new(),
             });
         }
+        // It is forced to the device with the name of its app, once it runs; the set that names it is there before anything stops. What
+        // a power cut takes before has never run, and is made again from the set and the pinned image.
+        options.unsynced = true;
         options.image = if by_name { app.image.clone() } else { found.id.hex() };
         let made = self.engine.create(&options).map_err(|e| failure(&e))?;
         let view = self.view(&made.id)?;
@@ -248,7 +260,15 @@ impl Hands for EngineHands {
     fn rename(&self, id: &ContainerId, name: &str) -> Result<(), Failure> {
         match self.view(id)? {
             Some(view) if view.record.name == name => Ok(()),
-            _ => self.engine.rename(&id.hex(), name).map(drop).map_err(|e| on(id, &e)),
+            _ => {
+                let record = self.engine.rename(&id.hex(), name).map_err(|e| on(id, &e))?;
+                if record.spec.labels.get(LABEL_APP).is_some_and(|app| app == name) {
+                    // From now on it is more than what can be made again.
+                    let kept = self.engine.sync_container(id);
+                    kept.map_err(|e| failure(&e))?;
+                }
+                Ok(())
+            }
         }
     }
 

@@ -55,6 +55,8 @@ struct Being {
     tag: String,
     running: Option<u64>,
     judged: HealthStatus,
+    /// It got its app's name, with which it is forced to the device.
+    synced: bool,
 }
 
 /// The containers and images, which outlive the agent.
@@ -151,7 +153,11 @@ impl Fake {
         self.state().now = now;
     }
 
-    pub fn power_cut(&self) {
+    /// Whatever runs ends; with `loses` what is not forced to the device is gone.
+    pub fn power_cut(&self, loses: bool) {
+        if loses {
+            self.state().beings.retain(|_, being| being.synced);
+        }
         for being in self.state().beings.values_mut() {
             if being.running.take().is_some() {
                 being.container.phase = Phase::Lost;
@@ -329,6 +335,7 @@ impl Hands for Fake {
             tag,
             running: None,
             judged: HealthStatus::None,
+            synced: false,
         };
         state.beings.insert(id, being);
         Ok(container)
@@ -412,6 +419,7 @@ impl Hands for Fake {
             return Err(Failure::gone(id));
         };
         being.container.name = name.to_owned();
+        being.synced |= being.container.app == name;
         Ok(())
     }
 

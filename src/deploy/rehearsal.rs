@@ -299,7 +299,7 @@ fn whoever_dies_at_any_point_comes_back_old_or_new() {
     for way in WAYS {
         for (point, times) in reached(way) {
             for n in 1..=times {
-                for death in [Death::Killed, Death::PowerCut] {
+                for death in [Death::Killed, Death::PowerCut, Death::PowerCutLosing] {
                     go(way, &point, n, death);
                     cases += 1;
                 }

@@ -18,6 +18,9 @@ use crate::disk::{DiskError, durable};
 
 use super::kill;
 
+/// Bytes of a slot that are read at first.
+const READ_FIRST: usize = 4096;
+
 /// What can be kept in slots.
 pub trait Body: Clone + serde::Serialize + serde::de::DeserializeOwned {
     /// The record's kind.
@@ -79,6 +82,8 @@ impl<T: Body> Slots<T> {
         // What a killed process wrote without a sync is about to be built upon.
         file.sync_data().map_err(DiskError::io("sync", path))?;
         let slots = [read_slot::<T>(&file, path, 0)?, read_slot::<T>(&file, path, 1)?];
+        // What the making of the file left in memory is in large pieces; a small write into one counts as a write of all of it.
+        crate::sys::fs::drop_cache(&file, 0, 2 * T::SIZE as u64);
         let damaged = slots.iter().filter(|slot| matches!(slot, Read::Damaged)).count();
         let found = match (damaged, slots.iter().any(|slot| matches!(slot, Read::Good(..)))) {
             (0, false) => Found::Empty,
@@ -185,8 +190,16 @@ impl<T> Read<T> {
 }
 
 fn read_slot<T: Body>(file: &File, path: &Path, slot: usize) -> Result<Read<T>, DiskError> {
-    let mut bytes = vec![0; T::SIZE];
-    if let Err(error) = file.read_exact_at(&mut bytes, (slot * T::SIZE) as u64) {
+    // Most records are far shorter than their slots.
+    let mut bytes = vec![0; READ_FIRST.min(T::SIZE)];
+    let at = (slot * T::SIZE) as u64;
+    let read = file.read_exact_at(&mut bytes, at).and_then(|()| {
+        let length = record::length(&bytes).min(T::SIZE);
+        let first = bytes.len();
+        bytes.resize(length.max(first), 0);
+        file.read_exact_at(&mut bytes[first..], at + first as u64)
+    });
+    if let Err(error) = read {
         crate::warn!("read `{}`: slot {slot}: {error}", path.display());
         return Ok(Read::Damaged);
     }
@@ -329,6 +342,32 @@ mod tests {
             Some(Sample(vec![1; 40])),
             "a power cut loses no synced record"
         );
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+    struct Long(Vec<u8>);
+
+    impl Body for Long {
+        const KIND: u16 = 60_002;
+        const SIZE: usize = 32 << 10;
+    }
+
+    #[test]
+    fn a_record_longer_than_what_is_read_first_is_read_whole() {
+        let dir = scratch("long");
+        let path = dir.join("journal");
+        let (mut slots, ..) = Slots::<Long>::open(&path).unwrap();
+        let long = |n: u8| Long(vec![n; 3 * READ_FIRST]);
+        slots.write(&long(1), true, STEP).unwrap();
+        slots.write(&long(2), true, STEP).unwrap();
+        assert_eq!(Slots::peek(&path).unwrap(), Some(long(2)));
+        // The second one went into the second slot.
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[Long::SIZE + 2 * READ_FIRST] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        let (_, body, found) = Slots::open(&path).unwrap();
+        assert_eq!((body, found), (Some(long(1)), Found::OneDamaged));
         std::fs::remove_dir_all(dir).unwrap();
     }
 

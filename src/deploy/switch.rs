@@ -197,12 +197,13 @@ impl Core {
         let (_, brings) = self.versions(source, app, back);
         let Some(spec) = brings else { return true };
         let Some(id) = self.find(app, &spec) else {
-            if back {
+            // A power cut may take a new container that has not run yet, and anybody may remove one.
+            if self.document(app, &spec).is_some() {
                 self.mend(app, &spec);
-                return false;
+            } else {
+                let gone = Failure::new(Reason::Internal, "its container is gone");
+                self.start_failed(source, app, &gone, now);
             }
-            let cause = Cause::new(Reason::Internal, format!("app `{app}`: its new container is gone"));
-            self.turn_back(source, app, cause, now);
             return false;
         };
         // Its name is worth one try; a disk too full for that must not hold up the version itself.

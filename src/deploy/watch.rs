@@ -54,7 +54,7 @@ impl Watcher {
     /// Listens to a container; what it does is told at once where it does not run.
     pub fn add(&self, engine: &Engine, id: ContainerId, sink: Sink) -> Result<(), EngineError> {
         let view = engine.inspect(&id.hex())?;
-        match engine.subscribe(&id.hex()) {
+        match engine.subscribe_to(&view) {
             Ok(events) => {
                 let checked = view.record.spec.health.is_some();
                 let watched = Watched {

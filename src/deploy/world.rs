@@ -24,6 +24,8 @@ pub enum Death {
     Killed,
     /// The power fails.
     PowerCut,
+    /// The power fails, and takes what was not forced to the device.
+    PowerCutLosing,
 }
 
 /// A device with its deployer.
@@ -236,9 +238,9 @@ impl World {
     pub fn die(&mut self, death: Death) {
         self.core = None;
         self.queue.clear();
-        if death == Death::PowerCut {
+        if death != Death::Killed {
             self.boots += 1;
-            self.fake.power_cut();
+            self.fake.power_cut(death == Death::PowerCutLosing);
         }
         self.now += 1_000;
     }

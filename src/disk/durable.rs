@@ -65,6 +65,13 @@ pub fn remove_file(path: &Path) -> Result<(), DiskError> {
     }
 }
 
+/// Makes a file that was written without syncing durable, with its name.
+pub fn sync_file(path: &Path) -> Result<(), DiskError> {
+    let synced = File::open(path).and_then(|file| file.sync_all());
+    synced.map_err(DiskError::io("sync", path))?;
+    sync_parent(path)
+}
+
 /// Makes the entries of the folder that holds `path` durable.
 pub fn sync_parent(path: &Path) -> Result<(), DiskError> {
     match path.parent() {

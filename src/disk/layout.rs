@@ -13,7 +13,6 @@
 //!   containers/ID/
 //!     record                      ContainerRecord
 //!     exit                        ExitRecord of the last run
-//!     bundle/{config.json,rootfs} OCI bundle; rootfs is the mount point
 //!     upper/ work/                writable layer
 //!     log/{0.log,1.log…}          output, newest is 0
 //!   names/NAME                    the id that has the name
@@ -28,6 +27,7 @@
 //! <run>/                          cleared by a reboot
 //!   keeper.sock  keeper.lock  agent.sock
 //!   c/ID/{monitor.sock,state,…}   one folder per started container
+//!   c/ID/bundle/                  its OCI bundle, made at every start; `rootfs` is the mount point
 //!   full                          the disk is at its reserve: no log grows
 //!   mounts/HEX/merged             where an image is mounted
 //! ```
@@ -129,7 +129,7 @@ impl Layout {
 
     /// Its OCI bundle.
     pub fn bundle(&self, id: &ContainerId) -> PathBuf {
-        self.container(id).join("bundle")
+        self.monitor(id).join("bundle")
     }
 
     /// Its logs.

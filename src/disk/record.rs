@@ -106,6 +106,12 @@ pub fn decode<R: Record>(bytes: &[u8], path: &Path) -> Result<R, DiskError> {
     }
 }
 
+/// Bytes of the record that begins so, as its head says; without a whole head those of a head.
+pub fn length(bytes: &[u8]) -> usize {
+    let length = bytes.get(8..12).and_then(|length| length.try_into().ok());
+    HEAD.saturating_add(length.map_or(0, |length| u32::from_le_bytes(length) as usize))
+}
+
 /// Writes a record durably.
 pub fn write<R: Record>(path: &Path, record: &R) -> Result<(), DiskError> {
     let bytes = encode(record);

@@ -197,9 +197,13 @@ impl Engine {
 
     /// Events of a running container, beginning with its state.
     pub fn subscribe(&self, typed: &str) -> Result<Events, EngineError> {
-        let view = self.inspect(typed)?;
+        self.subscribe_to(&self.inspect(typed)?)
+    }
+
+    /// The same of one that was just looked at.
+    pub fn subscribe_to(&self, view: &ContainerView) -> Result<Events, EngineError> {
         Ok(self
-            .connect_live(&view, "only running containers send events")?
+            .connect_live(view, "only running containers send events")?
             .subscribe()?)
     }
 

@@ -90,6 +90,11 @@ impl Engine {
         let host = HostFacts::new(&info.ids.map);
         let fresh = self.fresh_volumes(record)?;
         let bundle = spec::build(&filled(record, &fresh), Some(&config), &host, layout)?;
+        for dir in ["", "rootfs"] {
+            let dir = layout.bundle(&record.id).join(dir);
+            make_dir(&dir)?;
+            self.own(&dir)?;
+        }
         for (name, content) in etc::files(record, &host) {
             self.put_file(&layout.bundle(&record.id).join(name), content.as_bytes(), 0o644)?;
         }

@@ -435,6 +435,7 @@ impl Monitor {
 
     /// Cleans up what is the monitor's, and ends or becomes the clean-up.
     fn leave(mut self) -> u8 {
+        self.sync_exit();
         if let Err(error) = self.group.remove() {
             crate::warn!("container `{}`: {error}", self.config.name);
         }

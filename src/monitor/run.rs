@@ -14,13 +14,13 @@ use super::state::unseen;
 use super::stdio::{Ends, Owner, Stdio, members};
 use super::token::Part;
 use super::wire::{self, Answer, FromMonitor, Refusal, StartReport, What};
-use crate::disk::record;
+use crate::disk::{durable, record};
 use crate::plan::restart::Ending;
 use crate::sys::event::{Epoll, unix_ns};
 use crate::sys::ns::{self, Namespaces};
 use crate::sys::process::{self, Ended};
 use crate::types::bounds::{DRAIN_MS, RUN_START_MS};
-use crate::types::container::{ExitRecord, ProcessId};
+use crate::types::container::{ExitRecord, ProcessId, RestartPolicy};
 use crate::types::time::{Mono, Unix};
 
 impl Run {
@@ -335,8 +335,10 @@ impl Monitor {
             None => return,
         };
         exit.stop_asked = self.life.stop_asked;
-        // What is removed at once need not be durable.
-        self.write_exit(&exit, self.config.cleanup.is_empty());
+        // On the device before anybody is told where a later start depends on it. Else all can read it from now on, and the sync comes
+        // after the answer ([`Monitor::leave`]), so that the next version need not wait for it: a power cut in between leaves what stood
+        // there while it ran, an end that nobody saw.
+        self.write_exit(&exit, self.syncs_first());
         self.write_state();
         self.emit(What::Finished(exit.clone()));
         self.owe_exit(&exit, now);
@@ -353,6 +355,25 @@ impl Monitor {
         let owed = self.clients.which(|role| !matches!(role, Role::Subscriber(_)));
         if self.life.phase == Phase::Over && members(owed).all(|client| self.clients.is_settled(client)) {
             self.over = true;
+        }
+    }
+
+    /// Whether how it ended is on the device before anybody is told. What is removed at once need never be there.
+    fn syncs_first(&self) -> bool {
+        self.config.cleanup.is_empty() && self.config.restart != RestartPolicy::No
+    }
+
+    /// Forces the last word about the container to the device, where that was not done at once.
+    pub(super) fn sync_exit(&self) {
+        let path = self.config.data_dir.join(wire::EXIT);
+        if self.run.ran
+            && self.config.cleanup.is_empty()
+            && !self.syncs_first()
+            && let Err(error) = durable::sync_file(&path)
+            && !error.is_missing()
+        {
+            // Whoever was told may have removed it.
+            crate::error!("container `{}`: {error}", self.config.name);
         }
     }
 

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use super::seccomp::{Abi, Profile, SeccompError};
 use super::{defaults, etc, resources};
@@ -311,10 +312,25 @@ fn sysctls(asked: &ContainerSpec) -> BTreeMap<String, String> {
 fn filter(asked: &ContainerSpec, host: &HostFacts) -> Result<Option<LinuxSeccomp>, SpecError> {
     let profile = match &asked.seccomp {
         Seccomp::Unconfined => return Ok(None),
-        Seccomp::Default => Profile::standard()?,
+        Seccomp::Default => return standard(capabilities(asked)?, host.kernel).map(Some),
         Seccomp::Profile(text) => Profile::parse(text)?,
     };
     Ok(Some(profile.resolve(Abi::NATIVE, capabilities(asked)?, host.kernel)))
+}
+
+/// The standard profile for these capabilities, the same for nearly every container of a host. To read it is the dearest part of a
+/// start, so that a daemon keeps what it came to last.
+fn standard(caps: Caps, kernel: (u32, u32)) -> Result<LinuxSeccomp, SpecError> {
+    static LAST: Mutex<Option<(Caps, (u32, u32), LinuxSeccomp)>> = Mutex::new(None);
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    match &*last {
+        Some((of, on, filter)) if *of == caps && *on == kernel => Ok(filter.clone()),
+        _ => {
+            let filter = Profile::standard()?.resolve(Abi::NATIVE, caps, kernel);
+            *last = Some((caps, kernel, filter.clone()));
+            Ok(filter)
+        }
+    }
 }
 
 fn mounts(record: &ContainerRecord, host: &HostFacts, bundle: &Path, volumes: &Path) -> Vec<Mount> {

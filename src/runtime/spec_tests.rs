@@ -104,7 +104,7 @@ fn sorted(list: &Value) -> Vec<String> {
 #[test]
 fn a_plain_container_is_what_podman_would_make() {
     let json = build_json(&record(), &facts());
-    let bundle = format!("/store/containers/{}/bundle", "ab".repeat(32));
+    let bundle = format!("/run/store/c/{}/bundle", "ab".repeat(32));
     assert_eq!(json["ociVersion"], "1.0.2");
     assert_eq!(json["root"], json!({"path": "rootfs", "readonly": false}));
     assert_eq!(json["hostname"], "abababababab");

@@ -423,6 +423,13 @@ impl Store {
         )?)
     }
 
+    /// Whether a pin keeps these images, in this order.
+    pub fn is_pinned(&self, pin: &str, images: &[Digest]) -> Result<bool, StoreError> {
+        let _lock = self.shared()?;
+        let data = records::read_optional::<PinData>(&self.pin_path(pin)?);
+        Ok(data.is_ok_and(|data| data.is_some_and(|data| data.images == images)))
+    }
+
     /// Drops a pin; one that is not there is no error.
     pub fn unpin(&self, pin: &str) -> Result<(), StoreError> {
         Ok(durable::remove_file(&self.pin_path(pin)?)?)
