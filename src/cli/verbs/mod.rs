@@ -5,6 +5,7 @@ pub mod app;
 mod commit;
 mod diff;
 mod execute;
+#[cfg(feature = "operator")]
 mod fleet;
 mod history;
 mod host;
@@ -32,6 +33,7 @@ pub use agent::{agent, agent_update, agent_watch};
 pub use commit::{commit, import};
 pub use diff::diff;
 pub use execute::exec;
+#[cfg(feature = "operator")]
 pub use fleet::fleet;
 pub use history::history;
 pub use host::{info, version};
@@ -62,4 +64,14 @@ pub fn print(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     Ok(out.flush()?)
+}
+
+/// The operator's side is not in what devices get.
+#[cfg(not(feature = "operator"))]
+pub fn fleet(
+    _settings: Option<&std::path::Path>,
+    _args: &super::args::FleetArgs,
+) -> Result<u8, super::failure::Failure> {
+    let text = "this dunlin was built for devices (--no-default-features); use one that was built for operators";
+    Err(super::failure::Failure::new(text))
 }
