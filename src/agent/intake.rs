@@ -78,6 +78,9 @@ pub struct Refusal {
     pub generation: Option<u64>,
 }
 
+/// Puts a secret on disk, or says what is wrong with it.
+pub type Keep<'a> = dyn Fn(&Secret) -> Result<Result<(), Cause>, DiskError> + 'a;
+
 /// Takes documents in.
 pub struct Intake {
     path: PathBuf,
@@ -258,7 +261,7 @@ impl Intake {
         name: &str,
         message: &[u8],
         now: Option<Unix>,
-        keep: &dyn Fn(&Secret) -> Result<Result<(), Cause>, DiskError>,
+        keep: &Keep<'_>,
     ) -> Result<Outcome, DiskError> {
         if message.is_empty() {
             return Ok(Outcome::Nothing);

@@ -321,7 +321,8 @@ fn filter(asked: &ContainerSpec, host: &HostFacts) -> Result<Option<LinuxSeccomp
 /// The standard profile for these capabilities, the same for nearly every container of a host. To read it is the dearest part of a
 /// start, so that a daemon keeps what it came to last.
 fn standard(caps: Caps, kernel: (u32, u32)) -> Result<LinuxSeccomp, SpecError> {
-    static LAST: Mutex<Option<(Caps, (u32, u32), LinuxSeccomp)>> = Mutex::new(None);
+    type Made = (Caps, (u32, u32), LinuxSeccomp);
+    static LAST: Mutex<Option<Made>> = Mutex::new(None);
     let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
     match &*last {
         Some((of, on, filter)) if *of == caps && *on == kernel => Ok(filter.clone()),

@@ -49,7 +49,7 @@ pub struct Delivery {
     pub payload: Vec<u8>,
     /// It was stored by the broker before.
     pub retained: bool,
-    unacked: Unacked,
+    unacked: Box<Unacked>,
 }
 
 /// A broker's address or settings that cannot be used.

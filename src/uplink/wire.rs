@@ -68,7 +68,7 @@ pub(super) enum Told {
         topic: String,
         payload: Vec<u8>,
         retained: bool,
-        unacked: Unacked,
+        unacked: Box<Unacked>,
     },
     /// The broker lets nobody of ours subscribe to so many of the filters.
     Refused(usize),
@@ -296,7 +296,7 @@ fn told_five(packet: five::Packet) -> Told {
             topic: String::from_utf8_lossy(&publish.topic).into_owned(),
             payload: publish.payload.to_vec(),
             retained: publish.retain,
-            unacked: Unacked::Five(publish),
+            unacked: Box::new(Unacked::Five(publish)),
         },
         _ => Told::Nothing,
     }
@@ -315,7 +315,7 @@ fn told_three(packet: rumqttc::Packet) -> Told {
             topic: publish.topic.clone(),
             payload: publish.payload.to_vec(),
             retained: publish.retain,
-            unacked: Unacked::Three(publish),
+            unacked: Box::new(Unacked::Three(publish)),
         },
         _ => Told::Nothing,
     }

@@ -38,7 +38,7 @@ impl Operator {
     }
 
     fn fleet(&self, line: &str) -> Cmd {
-        Cmd::dunlin()
+        Cmd::operator()
             .dir(self.scratch.path())
             .args(["--config", "fleet.toml", "fleet"])
             .args(line.split(' ').filter(|word| !word.is_empty()))
@@ -90,7 +90,7 @@ fn payload(message: &[u8], key: &SigningKey) -> Value {
 #[test]
 fn keys_are_made_once_and_documents_signed_by_several() {
     let scratch = Scratch::new("fleet-keys");
-    let fleet = |line: &str| Cmd::dunlin().dir(scratch.path()).arg("fleet").args(line.split(' '));
+    let fleet = |line: &str| Cmd::operator().dir(scratch.path()).arg("fleet").args(line.split(' '));
     let lines = fleet("keygen --id anna --role deploy anna.pem").ok();
     assert!(
         lines.starts_with("[[fleet.keys]]\nid = \"anna\"\npublic = \""),
@@ -480,7 +480,7 @@ fn status_asks_brokers_without_retained_wildcards_by_name() {
     assert!(!table.contains('\u{1b}'), "{table:?}");
     let nobody = operator.run("status --devices missing");
     assert_eq!(nobody.code, 125, "{nobody:?}");
-    let far = Cmd::dunlin()
+    let far = Cmd::operator()
         .args(["fleet", "--broker", "mqtt://127.0.0.1:1", "status"])
         .run();
     assert!(

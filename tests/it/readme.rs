@@ -89,7 +89,8 @@ FLEET
 until_it_holds 'mosquitto_sub -p PORT -t dunlin/v1/d/dev/deploy -C 1 -W 5 | grep -Eq "\"activity\":\"first\",\"generation\":[0-9]+,\"source\":\"[^\"]+\",\"rollout\":null,\"state\":\"COMMITTED\""'
 dunlin ps --format '{{.Names}}' | grep -qx greeter
 echo the fleet has spoken
-(set -x
+(PATH=/release/operator:$PATH
+set -x
 OPERATOR
 )
 dunlin ps --format '{{.Names}}' | grep -qx web
@@ -154,6 +155,8 @@ fn the_readme_holds_from_installation_to_a_document_of_the_fleet() {
     registry.push("hello", "1", &Index::busybox(Format::Docker));
     let release = Scratch::new("release");
     fs::copy(cmd::dunlin(), release.join("dunlin")).unwrap();
+    fs::create_dir(release.join("operator")).unwrap();
+    fs::copy(cmd::operator(), release.join("operator/dunlin")).unwrap();
     for folder in ["config", "systemd"] {
         Cmd::new("cp")
             .arg("-r")

@@ -170,10 +170,9 @@ fn terms(call: &Call) -> Result<Terms, Failure> {
         let number = text.trim_end_matches('%').trim().parse::<f64>();
         number.map_err(|_| Failure::new(format!("--percent `{text}` is no number from 0 to 100")))
     });
-    let base = args.one("base").map(|text| {
-        let digest = text.parse().map_err(|e| Failure::new(format!("--base `{text}`: {e}")));
-        digest
-    });
+    let base = args
+        .one("base")
+        .map(|text| text.parse().map_err(|e| Failure::new(format!("--base `{text}`: {e}"))));
     Ok(Terms {
         percent: percent.transpose()?,
         wave: args.many("wave").to_vec(),
