@@ -8,6 +8,7 @@ use crate::fleet::rollout::{self, Assignment, Published, Terms};
 use crate::fleet::seen::{self, LEAVES, Seen};
 use crate::fleet::{FleetError, Operator, Target, images, numbers};
 use crate::types::bounds::DOCUMENT_LIFE_MS;
+use crate::types::digest::Digest;
 use crate::types::document::Desired;
 use crate::types::read;
 use crate::types::time::Unix;
@@ -171,8 +172,8 @@ fn terms(call: &Call) -> Result<Terms, Failure> {
         number.map_err(|_| Failure::new(format!("--percent `{text}` is no number from 0 to 100")))
     });
     let base = args.one("base").map(|text| {
-        let digest = text.parse().map_err(|e| Failure::new(format!("--base `{text}`: {e}")));
-        digest
+        text.parse::<Digest>()
+            .map_err(|e| Failure::new(format!("--base `{text}`: {e}")))
     });
     Ok(Terms {
         percent: percent.transpose()?,
