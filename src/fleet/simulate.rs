@@ -19,7 +19,7 @@ use crate::types::document::{Assign, Caps, Deploy, Desired, Presence, Reported, 
 use crate::types::health::HealthStatus;
 use crate::types::read;
 use crate::types::reference::Reference;
-use crate::types::time::Unix;
+use crate::types::time::{Span, Unix};
 use crate::uplink::dsse::{self, Kind, Trusted};
 use crate::uplink::outbox::{Message, Outbox};
 use crate::uplink::session::{Incoming, Session};
@@ -97,8 +97,11 @@ struct Shared {
 pub fn run(operator: &Operator, mix: &Mix, told: &mut dyn FnMut(&str)) -> Result<(), FleetError> {
     assign(operator, mix)?;
     told(&format!("assigned {} devices to g/{}", mix.count, mix.group));
+    let mut mqtt = operator.mqtt.clone();
+    // The operator's is short, because somebody waits; devices' is not.
+    mqtt.keep_alive = Span::seconds(900);
     let shared = Arc::new(Shared {
-        mqtt: operator.mqtt.clone(),
+        mqtt,
         trusted: operator.trusted.clone(),
         mix: mix.clone(),
         counts: Counts::default(),

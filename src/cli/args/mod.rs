@@ -3,6 +3,7 @@
 mod app;
 mod container;
 mod create;
+#[cfg_attr(not(feature = "operator"), allow(dead_code))]
 mod fleet;
 mod image;
 mod parse;
