@@ -8,7 +8,6 @@ use crate::fleet::rollout::{self, Assignment, Published, Terms};
 use crate::fleet::seen::{self, LEAVES, Seen};
 use crate::fleet::{FleetError, Operator, Target, images, numbers};
 use crate::types::bounds::DOCUMENT_LIFE_MS;
-use crate::types::digest::Digest;
 use crate::types::document::Desired;
 use crate::types::read;
 use crate::types::time::Unix;
@@ -171,16 +170,9 @@ fn terms(call: &Call) -> Result<Terms, Failure> {
         let number = text.trim_end_matches('%').trim().parse::<f64>();
         number.map_err(|_| Failure::new(format!("--percent `{text}` is no number from 0 to 100")))
     });
-<<<<<<< HEAD
     let base = args
         .one("base")
         .map(|text| text.parse().map_err(|e| Failure::new(format!("--base `{text}`: {e}"))));
-=======
-    let base = args.one("base").map(|text| {
-        text.parse::<Digest>()
-            .map_err(|e| Failure::new(format!("--base `{text}`: {e}")))
-    });
->>>>>>> fleet-6
     Ok(Terms {
         percent: percent.transpose()?,
         wave: args.many("wave").to_vec(),
