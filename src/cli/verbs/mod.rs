@@ -68,10 +68,7 @@ pub fn print(text: &str) -> Result<(), Failure> {
 
 /// The operator's side is not in what devices get.
 #[cfg(not(feature = "operator"))]
-pub fn fleet(
-    _settings: Option<&std::path::Path>,
-    _args: &super::args::FleetArgs,
-) -> Result<u8, super::failure::Failure> {
+pub fn fleet(_settings: Option<&std::path::Path>, _args: &super::args::FleetArgs) -> Result<u8, Failure> {
     let text = "this dunlin was built for devices (--no-default-features); use one that was built for operators";
-    Err(super::failure::Failure::new(text))
+    Err(Failure::new(text))
 }
