@@ -5,7 +5,7 @@
 
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use ring::hmac;
-use x25519_dalek::{PublicKey, StaticSecret};
+use x25519_dalek::{X25519_BASEPOINT_BYTES, x25519};
 
 /// Bytes that sealing adds.
 pub const OVERHEAD: usize = 32 + 16;
@@ -34,18 +34,18 @@ pub enum SealError {
 
 /// The public key of a private one.
 pub fn public(private: &[u8; 32]) -> [u8; 32] {
-    PublicKey::from(&StaticSecret::from(*private)).to_bytes()
+    // The plain ladder also for the base point: tables for that would cost more room than time.
+    x25519(*private, X25519_BASEPOINT_BYTES)
 }
 
 /// Seals for the holder of `receiver`'s private key. `random` must be fresh; `info` and `aad` bind the text to its place.
 pub fn seal(receiver: &[u8; 32], random: [u8; 32], info: &[u8], aad: &[u8], text: &[u8]) -> Result<Vec<u8>, SealError> {
-    let own = StaticSecret::from(random);
-    let sent = PublicKey::from(&own).to_bytes();
-    let shared = own.diffie_hellman(&PublicKey::from(*receiver));
-    if !shared.was_contributory() {
+    let sent = public(&random);
+    let shared = x25519(random, *receiver);
+    if is_zero(&shared) {
         return Err(SealError::Key);
     }
-    let (key, nonce) = schedule(shared.as_bytes(), &sent, receiver, info);
+    let (key, nonce) = schedule(&shared, &sent, receiver, info);
     let mut bytes = text.to_vec();
     key.seal_in_place_append_tag(nonce, Aad::from(aad), &mut bytes)
         .map_err(|_| SealError::Wrong)?;
@@ -55,12 +55,11 @@ pub fn seal(receiver: &[u8; 32], random: [u8; 32], info: &[u8], aad: &[u8], text
 /// Opens what was sealed for this private key.
 pub fn open(private: &[u8; 32], info: &[u8], aad: &[u8], sealed: &[u8]) -> Result<Vec<u8>, SealError> {
     let (sent, text) = sealed.split_first_chunk::<32>().ok_or(SealError::Wrong)?;
-    let own = StaticSecret::from(*private);
-    let shared = own.diffie_hellman(&PublicKey::from(*sent));
-    if !shared.was_contributory() {
+    let shared = x25519(*private, *sent);
+    if is_zero(&shared) {
         return Err(SealError::Wrong);
     }
-    let (key, nonce) = schedule(shared.as_bytes(), sent, &public(private), info);
+    let (key, nonce) = schedule(&shared, sent, &public(private), info);
     let mut bytes = text.to_vec();
     let length = key
         .open_in_place(nonce, Aad::from(aad), &mut bytes)
@@ -68,6 +67,11 @@ pub fn open(private: &[u8; 32], info: &[u8], aad: &[u8], sealed: &[u8]) -> Resul
         .len();
     bytes.truncate(length);
     Ok(bytes)
+}
+
+/// A point of small order: everybody would know what is shared (RFC 9180, 7.1.4). Looks at every byte, whatever they are.
+fn is_zero(shared: &[u8; 32]) -> bool {
+    shared.iter().fold(0, |all, byte| all | byte) == 0
 }
 
 /// HMAC-SHA256 over parts.

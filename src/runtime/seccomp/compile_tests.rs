@@ -508,3 +508,11 @@ fn a_compiled_filter_is_kept_as_bytes_and_cut_ones_are_none() {
         assert_eq!(Program::from_bytes(&bytes[..cut]), None, "{cut}");
     }
 }
+
+/// After a change of the file: `python3 -c` with `json.dumps(…, separators=(',', ':'))` and `zlib.compressobj(9, zlib.DEFLATED, -15)`.
+#[test]
+fn the_packed_profile_is_that_of_the_file() {
+    let file = include_str!("../../../config/seccomp.json");
+    let text = |profile: Profile| format!("{profile:?}");
+    assert_eq!(text(Profile::standard().unwrap()), text(Profile::parse(file).unwrap()));
+}

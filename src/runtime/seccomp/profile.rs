@@ -1,5 +1,9 @@
 //! Seccomp profiles as containers tools write them: OCI rules with conditions on capabilities, architecture and kernel.
 
+use std::io::Read as _;
+
+use flate2::bufread::DeflateDecoder;
+
 use serde::Deserialize;
 
 use super::{Abi, SeccompError};
@@ -55,9 +59,15 @@ struct Condition {
 }
 
 impl Profile {
-    /// The built-in profile, `config/seccomp.json`.
+    /// The built-in profile: `config/seccomp.json`, without its spaces and compressed, which is 19 KB less in the binary.
     pub fn standard() -> Result<Profile, SeccompError> {
-        Profile::parse(include_str!("../../../config/seccomp.json"))
+        let mut text = String::new();
+        let packed = &include_bytes!("standard.deflate")[..];
+        let unpacked = DeflateDecoder::new(packed).read_to_string(&mut text);
+        unpacked.map_err(|error| SeccompError::Profile {
+            reason: error.to_string(),
+        })?;
+        Profile::parse(&text)
     }
 
     /// Reads a profile's JSON. Keys that podman or docker know and that say nothing about the filter are passed over.
