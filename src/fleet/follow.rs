@@ -26,6 +26,8 @@ pub struct Follower<'a> {
     last: Option<Desired>,
     /// Failures that were there when somebody let a halted rollout go on.
     forgiven: usize,
+    /// Failures in the last picture.
+    failed: usize,
 }
 
 /// How it stands now.
@@ -61,6 +63,7 @@ impl<'a> Follower<'a> {
             steps: Vec::new(),
             last: None,
             forgiven: 0,
+            failed: 0,
         })
     }
 
@@ -109,6 +112,7 @@ impl<'a> Follower<'a> {
         }
         let bad = !halted(&document) && document.rollout.is_some() && tally.is_bad(self.forgiven);
         self.last = Some(document.clone());
+        self.failed = tally.failed;
         Ok(Some(Picture { document, tally, bad }))
     }
 
@@ -123,7 +127,10 @@ impl<'a> Follower<'a> {
             Some(before) => rollout::go_on(&before.desired()?, &terms, generation, numbers::now()),
             None => Err(FleetError::Invalid("there is nothing to halt any more".into())),
         };
-        rollout::publish(&mut self.link, &mut self.seen, self.operator, &self.target, &mut make)
+        let published = rollout::publish(&mut self.link, &mut self.seen, self.operator, &self.target, &mut make)?;
+        // Whoever lets it go on may be quicker than the next picture.
+        self.forgiven = self.failed;
+        Ok(published)
     }
 
     /// Says goodbye.

@@ -17,8 +17,10 @@ use crate::types::text::is_name;
 use crate::types::time::{Span, Unix};
 use crate::uplink::dsse::{self, Kind};
 
-/// The longest wait for a published document to come back.
+/// The longest silence before a published document comes back.
 const BACK: Duration = Duration::from_secs(20);
+/// The longest wait for it, behind whatever else the broker has to send.
+const BACK_MAX: Duration = Duration::from_secs(300);
 /// Another operator's document that was on its way at the same time has come within this time.
 const SETTLE: Duration = Duration::from_millis(400);
 /// Tries to publish over others.
@@ -353,8 +355,8 @@ pub fn publish(
 /// Publishes a message of its own kind that is ready, retained, and waits until it comes back.
 pub fn publish_ready(link: &mut Link, topic: &str, message: &[u8]) -> Result<(), FleetError> {
     link.publish(topic, message, true)?;
-    let until = Instant::now() + BACK;
-    while let Some(heard) = link.next(until.saturating_duration_since(Instant::now()))? {
+    let until = Instant::now() + BACK_MAX;
+    while let Some(heard) = link.next(BACK.min(until.saturating_duration_since(Instant::now())))? {
         if heard.topic == topic && heard.payload == message {
             return Ok(());
         }
@@ -383,10 +385,10 @@ fn read_back(
     generation: u64,
 ) -> Result<Back, FleetError> {
     let topic = format!("{}/desired", target.audience());
-    let until = Instant::now() + BACK;
+    let until = Instant::now() + BACK_MAX;
     let mut conflict = None;
     loop {
-        let Some(heard) = link.next(until.saturating_duration_since(Instant::now()))? else {
+        let Some(heard) = link.next(BACK.min(until.saturating_duration_since(Instant::now())))? else {
             return Err(not_back(&topic));
         };
         let about = seen.take(&heard, &operator.trusted);

@@ -69,18 +69,20 @@ impl Document {
         }
         let opened = dsse::open(message, kind, trusted);
         let distrust = opened.as_ref().err().map(ToString::to_string);
-        let payload = opened.unwrap_or_else(|_| bare(message).unwrap_or_default());
+        let value = match &opened {
+            Ok(payload) => read::json_any(payload).unwrap_or_default(),
+            Err(_) => bare(message),
+        };
         Some(Document {
             message: message.to_vec(),
-            value: read::json_any(&payload).unwrap_or_default(),
+            value,
             distrust,
         })
     }
 
     /// What a device has said, as it is.
     pub fn said(message: &[u8]) -> Value {
-        let payload = bare(message).unwrap_or_default();
-        read::json_any(&payload).unwrap_or_default()
+        bare(message)
     }
 
     /// Its number; 0 where it has none.
@@ -101,12 +103,15 @@ impl Document {
     }
 }
 
-/// The payload of an envelope, whoever signed it.
-fn bare(message: &[u8]) -> Option<Vec<u8>> {
-    let value = read::json_any(message).ok()?;
+/// What a message says, in an envelope or bare, whoever signed it; null when it is no JSON.
+fn bare(message: &[u8]) -> Value {
+    let value = read::json_any(message).unwrap_or_default();
     match value["payload"].as_str() {
-        Some(text) if value["payloadType"].is_string() => base64::decode(text),
-        _ => Some(message.to_vec()),
+        Some(text) if value["payloadType"].is_string() => {
+            let payload = base64::decode(text).unwrap_or_default();
+            read::json_any(&payload).unwrap_or_default()
+        }
+        _ => value,
     }
 }
 

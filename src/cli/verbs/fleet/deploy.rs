@@ -22,14 +22,16 @@ pub fn deploy(call: &Call) -> Result<u8, Failure> {
     let operator = call.operator()?;
     let target = call.target()?;
     let terms = terms(call)?;
-    let files = call.args.many("FILE");
-    if let [file] = files {
-        let text = document(file)?;
-        if read::json_any(text.as_bytes()).is_ok_and(|value| value["payloadType"].is_string()) {
-            return envelope(call, &operator, &target, text.trim().as_bytes());
-        }
+    let mut texts = Vec::new();
+    for file in call.args.many("FILE") {
+        texts.push((file.as_str(), document(file)?));
     }
-    let mut wish = content(files)?;
+    if let [(_, text)] = &texts[..]
+        && read::json_any(text.as_bytes()).is_ok_and(|value| value["payloadType"].is_string())
+    {
+        return envelope(call, &operator, &target, text.trim().as_bytes());
+    }
+    let mut wish = content(&texts)?;
     wish.retry.extend(call.args.many("retry").iter().cloned());
     let life = given_span(call.args, "expires")?;
     images::pin(&mut wish.apps, &operator.registry, unshare::caller())?;
@@ -187,10 +189,10 @@ fn terms(call: &Call) -> Result<Terms, Failure> {
 }
 
 /// The set that all files make together.
-fn content(files: &[String]) -> Result<Desired, Failure> {
+fn content(texts: &[(&str, String)]) -> Result<Desired, Failure> {
     let mut whole: Option<Desired> = None;
-    for file in files {
-        let next = rollout::content(file, &document(file)?)?;
+    for (file, text) in texts {
+        let next = rollout::content(file, text)?;
         match &mut whole {
             None => whole = Some(next),
             Some(whole) => whole.apps.extend(next.apps),
