@@ -583,7 +583,11 @@ fn sweep_of(place: &Place, all: bool, count: usize) {
 /// Waits until a pull has kept something.
 fn await_parts(place: &Place) {
     let deadline = Instant::now() + Duration::from_secs(30);
-    while place.store.parts().unwrap().is_empty() {
+    let kept = |place: &Place| {
+        let parts = place.store.parts().unwrap();
+        !parts.is_empty() && parts.iter().all(|part| part.mark.bytes > 0)
+    };
+    while !kept(place) {
         assert!(Instant::now() < deadline, "nothing was kept");
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -601,7 +605,9 @@ fn what_is_kept_is_counted_and_given_back() {
     let parts = place.store.parts().unwrap();
     assert!(parts.iter().all(|part| part.mark.bytes > 0), "{parts:?}");
     // Kept by a sweep and by a check, gone when everything that is not used is to go.
-    assert_eq!(sweep(&place.store, &*place.workers, false).unwrap(), 0);
+    // A layer that has no mark yet goes with the first sweep, those that have one stay.
+    sweep(&place.store, &*place.workers, false).unwrap();
+    assert_eq!(place.store.parts().unwrap().len(), parts.len());
     assert!(place.store.survey().unwrap().faults.is_empty());
     sweep_of(&place, true, parts.len());
     discard(&place.store.tidy().unwrap(), &*place.workers).unwrap();
