@@ -118,13 +118,14 @@ fn a_user_leads_a_container_through_its_life() {
 }
 
 /// Exit codes, streams and errors of `run`.
-fn runs(bundle: &Bundle) {
+/// `id`: both users' containers have control groups of that name below the same folder.
+fn runs(bundle: &Bundle, id: &str) {
     for (script, code) in [("exit 0", 0), ("exit 7", 7), ("kill -9 $$", 137)] {
         bundle.edit(|spec| spec["process"]["args"] = json!(["busybox", "sh", "-c", script]));
         // The first process of a pid namespace does not kill itself.
         let code = if code == 137 { bundle.signal_code() } else { code };
         assert_eq!(
-            bundle.run(&["run", "-b"]).arg_path(bundle.path()).arg("r").code(code),
+            bundle.run(&["run", "-b"]).arg_path(bundle.path()).arg(id).code(code),
             "",
             "{script}"
         );
@@ -133,20 +134,20 @@ fn runs(bundle: &Bundle) {
     let cat = bundle
         .command(&["run", "-b"])
         .arg(bundle.path())
-        .arg("r")
+        .arg(id)
         .stdin("to and fro");
     assert_eq!(cat.ok(), "to and fro");
     bundle.edit(|spec| spec["process"]["args"] = json!(["nope"]));
     bundle
         .run(&["run", "-b"])
         .arg_path(bundle.path())
-        .arg("r")
+        .arg(id)
         .fails_with(1, "executable file `nope` not found");
     bundle.edit(|spec| spec["process"]["args"] = json!(["/bin"]));
     bundle
         .run(&["create", "-b"])
         .arg_path(bundle.path())
-        .arg("r")
+        .arg(id)
         .fails_with(1, "exec `/bin`: Is a directory");
     let log = bundle.path().join("log");
     let logged = bundle.global(
@@ -168,13 +169,13 @@ fn exit_codes_streams_and_errors_of_root_are_runcs() {
     if !is_root() {
         skip!("needs root");
     }
-    runs(&Bundle::of_root("cli-runs"));
+    runs(&Bundle::of_root("cli-runs"), "r");
 }
 
 #[test]
 fn exit_codes_streams_and_errors_of_a_user_are_runcs() {
     match User::with_ranges() {
-        Ok(user) => runs(&Bundle::of_user("cli-runs-user", user)),
+        Ok(user) => runs(&Bundle::of_user("cli-runs-user", user), "r-user"),
         Err(reason) => skip!("{reason}"),
     }
 }
