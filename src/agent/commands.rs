@@ -1,7 +1,7 @@
 //! Ids of commands and their answers, on disk: each id before its command is carried out, each final answer before it is sent.
 //!
 //! ```text
-//! <data>/agent/commands/0 … 255    one record each, written whole and synced
+//! <data>/agent/commands/N    one record each, written whole and synced
 //! ```
 //!
 //! A command belongs to one session of the agent, so that a stored or replayed one never runs later. What an agent before this one left

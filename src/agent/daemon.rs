@@ -11,7 +11,7 @@ use super::commands::Commands;
 use super::control::Asked;
 use super::follow::{Following, Looked};
 use super::gauges::{Gauges, conditions};
-use super::identity::{self, Identity, VERSION};
+use super::identity::{Identity, VERSION};
 use super::intake::{Intake, Outcome, Refusal};
 use super::orders::{Ordered, Running};
 use super::own_keys::OwnKeys;
@@ -30,6 +30,7 @@ use crate::types::deployment::{Cause, Reason};
 use crate::types::digest::Digest;
 use crate::types::document::{Caps, Deploy, Presence, ReportedApp};
 use crate::types::time::{Mono, Unix};
+use crate::uplink::json;
 use crate::uplink::outbox::{Message, Outbox};
 use crate::uplink::session::{Delivery, Incoming, Session};
 use crate::uplink::topics::{Inbound, Topics};
@@ -633,11 +634,6 @@ pub(super) fn local_activity(digest: &Digest) -> String {
     format!("local-{}", digest.short())
 }
 
-pub(super) fn json(value: &impl serde::Serialize) -> Vec<u8> {
-    // None of the documents can fail to be written: no maps with other keys than text.
-    serde_json::to_vec(value).unwrap_or_default()
-}
-
 pub(super) fn now() -> Mono {
     Mono(event::mono_ms())
 }
@@ -649,9 +645,4 @@ pub(super) fn unix() -> Unix {
 /// The time, when the clock is synchronised.
 pub(super) fn synchronised() -> Option<Unix> {
     clock::is_synchronised().then(unix)
-}
-
-/// Capabilities as they are published.
-pub(super) fn caps(board: &str, disk: u64, cgroup: &str) -> Caps {
-    identity::caps(board, disk, cgroup)
 }

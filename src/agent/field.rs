@@ -1,24 +1,20 @@
 //! What commands over MQTT look at and do beside deployments, each on a thread of its own.
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
-use super::explain;
-use crate::deploy::engine::kept;
-use crate::deploy::hands::LABEL_APP;
+use super::{daemon, explain};
+use crate::deploy::engine::prune;
+use crate::deploy::hands::{Cancel, LABEL_APP};
 use crate::engine::Engine;
 use crate::engine::filter::Filter;
 use crate::engine::logs::{self, Entry, LogOptions, LogReader, Stream};
-use crate::engine::prune::Pruned;
 use crate::engine::view::ContainerView;
 use crate::plan::order::{Lease, Order};
-use crate::sys::event;
+use crate::sys::footprint::meminfo;
 use crate::types::deployment::{Cause, Reason};
-use crate::types::time::Unix;
 
 /// Wait between two looks at what is followed.
 const LOOK: Duration = Duration::from_millis(250);
@@ -32,7 +28,7 @@ pub(super) type Send<'a> = dyn Fn(&str, Vec<u8>) -> bool + 'a;
 pub(super) type Told = Result<Option<String>, Cause>;
 
 /// Carries an order out; those that only the deployer can are not its business.
-pub(super) fn carry_out(engine: &Engine, order: &Order, stop: &AtomicBool, send: &Send<'_>) -> Told {
+pub(super) fn carry_out(engine: &Engine, order: &Order, stop: &Cancel, send: &Send<'_>) -> Told {
     match order {
         Order::Explain(app) => explain_apps(engine, app.as_deref()),
         Order::Collect => collect(engine),
@@ -61,10 +57,6 @@ fn internal(error: impl std::fmt::Display) -> Cause {
     Cause::new(Reason::Internal, error.to_string())
 }
 
-fn unix() -> Unix {
-    Unix(event::unix_ns() / 1_000_000)
-}
-
 fn unknown(app: &str) -> Cause {
     Cause::new(Reason::Schema, format!("no app `{app}` runs here"))
 }
@@ -82,18 +74,17 @@ fn explain_apps(engine: &Engine, app: Option<&str>) -> Told {
 }
 
 fn collect(engine: &Engine) -> Told {
-    let kept = kept(engine).map_err(internal)?;
-    let mut pruned = Pruned::default();
-    engine
-        .prune_images(true, &kept, &|_| true, &mut pruned)
-        .map_err(internal)?;
+    let (pruned, done) = prune(engine).map_err(|failure| failure.cause)?;
+    done.map_err(|failure| failure.cause)?;
     let text = json!({ "images": pruned.images.len(), "bytes": pruned.bytes });
     Ok(Some(text.to_string()))
 }
 
 /// The container of an app that runs, else its newest.
 fn container(engine: &Engine, app: &str) -> Result<ContainerView, Cause> {
-    let views = engine.list(&Filter::label(LABEL_APP, app), unix()).map_err(internal)?;
+    let views = engine
+        .list(&Filter::label(LABEL_APP, app), daemon::unix())
+        .map_err(internal)?;
     let newest = views
         .into_iter()
         .max_by_key(|view| (view.status.is_live(), view.record.created));
@@ -141,11 +132,11 @@ impl Left {
     }
 
     /// Waits; false when the time has come or somebody has stopped it.
-    fn wait(&self, time: Duration, stop: &AtomicBool) -> bool {
+    fn wait(&self, time: Duration, stop: &Cancel) -> bool {
         let end = Instant::now() + time;
         loop {
             let now = Instant::now();
-            if stop.load(Ordering::Relaxed) || now >= self.until {
+            if stop.is_cancelled() || now >= self.until {
                 return false;
             }
             if now >= end {
@@ -162,7 +153,7 @@ struct Tail {
     reader: LogReader,
 }
 
-fn follow(engine: &Engine, app: &str, tail: usize, lease: &Lease, stop: &AtomicBool, send: &Send<'_>) -> Told {
+fn follow(engine: &Engine, app: &str, tail: usize, lease: &Lease, stop: &Cancel, send: &Send<'_>) -> Told {
     let mut left = Left::new(lease);
     let dir = engine.layout().log(&container(engine, app)?.record.id);
     let options = LogOptions {
@@ -230,7 +221,7 @@ fn write(piece: &mut Vec<u8>, entry: &Entry) -> u64 {
     (piece.len() - before) as u64
 }
 
-fn metrics(engine: &Engine, every: Duration, lease: &Lease, stop: &AtomicBool, send: &Send<'_>) -> Told {
+fn metrics(engine: &Engine, every: Duration, lease: &Lease, stop: &Cancel, send: &Send<'_>) -> Told {
     let mut left = Left::new(lease);
     let mut count = 0_u64;
     loop {
@@ -246,7 +237,7 @@ fn metrics(engine: &Engine, every: Duration, lease: &Lease, stop: &AtomicBool, s
 
 /// What the device and its apps use.
 fn measure(engine: &Engine) -> Result<Value, Cause> {
-    let views = engine.list(&Filter::default(), unix()).map_err(internal)?;
+    let views = engine.list(&Filter::default(), daemon::unix()).map_err(internal)?;
     let mut apps = Map::new();
     for view in views.iter().filter(|view| view.status.is_live()) {
         let Some(app) = view.record.spec.labels.get(LABEL_APP) else {
@@ -266,28 +257,13 @@ fn measure(engine: &Engine) -> Result<Value, Cause> {
     }
     let text = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let words = |text: String| -> Vec<f64> { text.split(' ').filter_map(|word| word.parse().ok()).collect() };
-    let memory = text("/proc/meminfo");
-    let kib = |name: &str| {
-        let line = memory.lines().find_map(|line| line.strip_prefix(name))?;
-        line.trim().strip_suffix(" kB")?.parse::<u64>().ok()
-    };
     Ok(json!({
-        "at": unix().rfc3339(),
+        "at": daemon::unix().rfc3339(),
         "uptime": words(text("/proc/uptime")).first(),
         "load": words(text("/proc/loadavg")).first(),
-        "memory_total": kib("MemTotal:").map(|kib| kib << 10),
-        "memory_available": kib("MemAvailable:").map(|kib| kib << 10),
+        "memory_total": meminfo("MemTotal"),
+        "memory_available": meminfo("MemAvailable"),
         "disk_free": engine.store().free().ok(),
         "apps": apps,
     }))
-}
-
-/// Lets what follows something end.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Stop(pub(super) Arc<AtomicBool>);
-
-impl Stop {
-    pub(super) fn now(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }

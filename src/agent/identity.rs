@@ -8,6 +8,7 @@ use crate::disk::record::{self, Record, kinds};
 use crate::disk::{DiskError, durable};
 use crate::plan::order::VERBS;
 use crate::sys::clock;
+use crate::sys::footprint::meminfo;
 use crate::types::bounds::DOCUMENT_BYTES;
 use crate::types::digest;
 use crate::types::document::Caps;
@@ -119,17 +120,7 @@ pub fn device_name(settings: &Settings) -> Result<String, IdentityError> {
 
 /// What the device can do; `disk` is the size of the data folder's file system in bytes.
 pub fn caps(board: &str, disk: u64, cgroup: &str) -> Caps {
-    let memory = read_text("/proc/meminfo")
-        .lines()
-        .find_map(|l| {
-            l.strip_prefix("MemTotal:")?
-                .trim()
-                .strip_suffix("kB")?
-                .trim()
-                .parse::<u64>()
-                .ok()
-        })
-        .map_or(0, |kib| kib * 1024);
+    let memory = meminfo("MemTotal").unwrap_or(0);
     let os = read_text("/etc/os-release")
         .lines()
         .find_map(|l| l.strip_prefix("PRETTY_NAME=").map(|v| v.trim_matches('"').to_owned()))

@@ -9,9 +9,9 @@ use super::slots::newer;
 use crate::disk::DiskError;
 use crate::disk::doubled::{self, Doubled, Found};
 use crate::disk::record::{self, Record, kinds};
+use crate::plan::desired;
 use crate::plan::trust::{self, Clock, Floors, Stamp, Verdict};
-use crate::types::app;
-use crate::types::bounds::{APPS_BYTES, DOCUMENT_LIFE_MS, GROUPS};
+use crate::types::bounds::{DOCUMENT_LIFE_MS, GROUPS};
 use crate::types::deployment::{Cause, Reason};
 use crate::types::digest::Digest;
 use crate::types::document::{Assign, Desired, Preamble, Secret};
@@ -80,6 +80,75 @@ pub struct Refusal {
 
 /// Puts a secret on disk, or says what is wrong with it.
 pub type Keep<'a> = dyn Fn(&Secret) -> Result<Result<(), Cause>, DiskError> + 'a;
+
+/// A document with good signatures that is for this device.
+struct Opened {
+    payload: Vec<u8>,
+    preamble: Preamble,
+    activity: Option<String>,
+}
+
+impl Opened {
+    fn refuse(&self, code: Reason, detail: impl Into<String>) -> Ends {
+        Ends::With(Outcome::Refused(Refusal {
+            cause: Cause::new(code, detail),
+            activity: self.activity.clone(),
+            generation: Some(self.preamble.generation),
+        }))
+    }
+
+    fn read<T: serde::de::DeserializeOwned>(&self) -> Result<T, Ends> {
+        read::json(&self.payload).map_err(|error| self.refuse(Reason::Schema, error.to_string()))
+    }
+
+    /// As it is kept.
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.payload).into_owned()
+    }
+
+    fn stamp<'a>(
+        &self,
+        kind: trust::Kind,
+        audience: &'a str,
+        issued: &str,
+        expires: Option<&str>,
+    ) -> Result<Stamp<'a>, Ends> {
+        let (issued_at, expires_at) = times(issued, expires).map_err(|cause| self.refuse(cause.code, cause.detail))?;
+        Ok(Stamp {
+            audience,
+            kind,
+            generation: self.preamble.generation,
+            payload: Digest::of(&self.payload),
+            issued_at,
+            expires_at,
+        })
+    }
+}
+
+/// Why a document goes no further.
+enum Ends {
+    With(Outcome),
+    Disk(DiskError),
+}
+
+impl From<DiskError> for Ends {
+    fn from(error: DiskError) -> Ends {
+        Ends::Disk(error)
+    }
+}
+
+impl From<Refusal> for Ends {
+    fn from(refusal: Refusal) -> Ends {
+        Ends::With(Outcome::Refused(refusal))
+    }
+}
+
+fn settled(result: Result<Outcome, Ends>) -> Result<Outcome, DiskError> {
+    match result {
+        Ok(outcome) | Err(Ends::With(outcome)) => Ok(outcome),
+        Err(Ends::Disk(error)) => Err(error),
+    }
+}
 
 /// Takes documents in.
 pub struct Intake {
@@ -217,16 +286,12 @@ impl Intake {
         Ok(())
     }
 
-    fn distrusted(&self) -> Option<Refusal> {
+    pub(super) fn distrusted(&self) -> Option<Refusal> {
         let text = self.distrust.as_ref()?;
         let text = format!(
             "what this device has accepted so far cannot be read ({text}); type `dunlin app reset-trust` on it"
         );
-        Some(Refusal {
-            cause: Cause::new(Reason::Internal, text),
-            activity: None,
-            generation: None,
-        })
+        Some(unknown(Cause::new(Reason::Internal, text)))
     }
 
     /// Stored desired states by source.
@@ -263,66 +328,39 @@ impl Intake {
         now: Option<Unix>,
         keep: &Keep<'_>,
     ) -> Result<Outcome, DiskError> {
-        if message.is_empty() {
-            return Ok(Outcome::Nothing);
-        }
-        if let Some(refusal) = self.distrusted() {
-            return Ok(Outcome::Refused(refusal));
-        }
+        settled(self.take_secret(name, message, now, keep))
+    }
+
+    fn take_secret(&mut self, name: &str, message: &[u8], now: Option<Unix>, keep: &Keep<'_>) -> Result<Outcome, Ends> {
         let audience = format!("d/{}", self.device);
-        let (payload, preamble) = match self.preamble(Kind::Secret, message, &audience, self.ring.trusted()) {
-            Ok(opened) => opened,
-            Err(refusal) => return Ok(Outcome::Refused(refusal)),
-        };
-        let refuse = |cause| {
-            Ok(Outcome::Refused(Refusal {
-                cause,
-                activity: None,
-                generation: Some(preamble.generation),
-            }))
-        };
-        let secret: Secret = match read::json(&payload) {
-            Ok(secret) => secret,
-            Err(error) => return refuse(Cause::new(Reason::Schema, error.to_string())),
-        };
+        let opened = self.open_message(Kind::Secret, message, &audience)?;
+        let secret: Secret = opened.read()?;
         if secret.name != name || secret.audience != audience {
             let text = format!(
                 "the secret is `{}` for `{}`, the topic is for `{name}`",
                 secret.name, secret.audience
             );
-            return refuse(Cause::new(Reason::NotForMe, text));
+            return Err(opened.refuse(Reason::NotForMe, text));
         }
-        let (issued_at, expires_at) = match times(&secret.issued_at, secret.expires_at.as_deref()) {
-            Ok(times) => times,
-            Err(cause) => return refuse(cause),
-        };
         // Each secret counts for itself.
         let whose = format!("{audience}/{name}");
-        let stamp = Stamp {
-            audience: &whose,
-            kind: trust::Kind::Secret,
-            generation: preamble.generation,
-            payload: Digest::of(&payload),
-            issued_at,
-            expires_at,
-        };
-        match self.ledger.floors.judge(&stamp, &self.clock(now)) {
-            Verdict::Same => return Ok(Outcome::Nothing),
-            Verdict::Accept => {}
-            Verdict::Refuse(reason) => {
-                return refuse(Cause::new(
-                    reason,
-                    format!("secret `{name}`, generation {}", preamble.generation),
-                ));
-            }
+        let stamp = opened.stamp(
+            trust::Kind::Secret,
+            &whose,
+            &secret.issued_at,
+            secret.expires_at.as_deref(),
+        )?;
+        if !self.is_new(
+            &opened,
+            &stamp,
+            now,
+            &format!("secret `{name}`, generation {}", stamp.generation),
+        )? {
+            return Ok(Outcome::Nothing);
         }
-        if let Err(cause) = keep(&secret)? {
-            return refuse(cause);
-        }
+        keep(&secret)?.map_err(|cause| opened.refuse(cause.code, cause.detail))?;
         // The secret first, then its number: after a power cut between the two it is taken again.
-        let mut ledger = self.ledger.clone();
-        ledger.floors.raise(&stamp);
-        ledger.last_issued = ledger.last_issued.max(issued_at);
+        let ledger = self.raised(&stamp);
         self.doubled.write(&ledger)?;
         self.ledger = ledger;
         Ok(Outcome::Secret(name.into()))
@@ -331,92 +369,50 @@ impl Intake {
     /// Takes a key document. Earlier and later ones than the next change nothing: the broker keeps all of them, and after each that counts
     /// they are asked for again.
     pub fn keys(&mut self, message: &[u8]) -> Result<Outcome, DiskError> {
-        if message.is_empty() || self.ring.is_empty() || !self.ring.is_next(message) {
+        if self.ring.is_empty() || !self.ring.is_next(message) {
             return Ok(Outcome::Nothing);
         }
-        if let Some(refusal) = self.distrusted() {
-            return Ok(Outcome::Refused(refusal));
-        }
-        let opened = self.preamble(Kind::Keys, message, "*", self.ring.trusted());
-        let (payload, preamble) = match opened {
-            Ok(opened) => opened,
-            Err(refusal) => return Ok(Outcome::Refused(refusal)),
-        };
-        let trusted = match ring::set_of(&payload) {
-            Ok(trusted) => trusted,
-            Err(text) => {
-                return Ok(Outcome::Refused(Refusal {
-                    cause: Cause::new(Reason::Schema, text),
-                    activity: None,
-                    generation: Some(preamble.generation),
-                }));
-            }
-        };
+        settled(self.take_keys(message))
+    }
+
+    fn take_keys(&mut self, message: &[u8]) -> Result<Outcome, Ends> {
+        let opened = self.open_message(Kind::Keys, message, "*")?;
+        let trusted = ring::set_of(&opened.payload).map_err(|text| opened.refuse(Reason::Schema, text))?;
         // By its own roots too: whoever signs the next version must have these keys.
-        if let Err(refusal) = unwrap(Kind::Keys, message, &trusted) {
-            return Ok(Outcome::Refused(refusal));
-        }
-        self.ring.replace(preamble.generation, payload, trusted)?;
-        Ok(Outcome::Keys(preamble.generation))
+        unwrap(Kind::Keys, message, &trusted)?;
+        let version = opened.preamble.generation;
+        self.ring.replace(version, opened.payload, trusted)?;
+        Ok(Outcome::Keys(version))
     }
 
     /// Takes a desired state for `audience` (`d/DEVICE` or `g/GROUP`, from the topic). On disk when this returns.
     pub fn desired(&mut self, audience: &str, message: &[u8], now: Option<Unix>) -> Result<Outcome, DiskError> {
-        if message.is_empty() {
+        settled(self.take_desired(audience, message, now))
+    }
+
+    fn take_desired(&mut self, audience: &str, message: &[u8], now: Option<Unix>) -> Result<Outcome, Ends> {
+        let mut opened = self.open_message(Kind::Desired, message, audience)?;
+        let document: Desired = opened.read()?;
+        opened.activity = Some(document.activity.clone());
+        let stamp = opened.stamp(
+            trust::Kind::Desired,
+            &opened.preamble.audience,
+            &document.issued_at,
+            document.expires_at.as_deref(),
+        )?;
+        let what = format!("generation {} of `{}`", stamp.generation, stamp.audience);
+        // What was accepted before and is not stored, because the device had left the group, is stored again.
+        if !self.is_new(&opened, &stamp, now, &what)? && self.documents.contains_key(audience) {
             return Ok(Outcome::Nothing);
         }
-        if let Some(refusal) = self.distrusted() {
-            return Ok(Outcome::Refused(refusal));
+        let problems = desired::problems(&document, !self.ring.is_empty());
+        if !problems.is_empty() {
+            return Err(opened.refuse(Reason::Schema, problems.join("; ")));
         }
-        let trusted = self.ring.trusted().clone();
-        let opened = self.preamble(Kind::Desired, message, audience, &trusted);
-        let (payload, preamble) = match opened {
-            Ok(opened) => opened,
-            Err(refusal) => return Ok(Outcome::Refused(refusal)),
-        };
-        let refuse = |cause, document: Option<&Desired>| {
-            let activity = document.map(|d| d.activity.clone());
-            Ok(Outcome::Refused(Refusal {
-                cause,
-                activity,
-                generation: Some(preamble.generation),
-            }))
-        };
-        let document: Desired = match read::json(&payload) {
-            Ok(document) => document,
-            Err(error) => return refuse(Cause::new(Reason::Schema, error.to_string()), None),
-        };
-        let (issued_at, expires_at) = match times(&document.issued_at, document.expires_at.as_deref()) {
-            Ok(times) => times,
-            Err(cause) => return refuse(cause, Some(&document)),
-        };
-        let stamp = Stamp {
-            audience: &preamble.audience,
-            kind: trust::Kind::Desired,
-            generation: preamble.generation,
-            payload: Digest::of(&payload),
-            issued_at,
-            expires_at,
-        };
-        match self.ledger.floors.judge(&stamp, &self.clock(now)) {
-            Verdict::Same if self.documents.contains_key(audience) => return Ok(Outcome::Nothing),
-            Verdict::Same | Verdict::Accept => {}
-            Verdict::Refuse(reason) => {
-                let text = format!("generation {} of `{}`", preamble.generation, preamble.audience);
-                return refuse(Cause::new(reason, text), Some(&document));
-            }
-        }
-        if let Err(cause) = acceptable(&document, !self.ring.trusted().keys.is_empty()) {
-            return refuse(cause, Some(&document));
-        }
-        let mut ledger = self.ledger.clone();
-        ledger.floors.raise(&stamp);
-        ledger.last_issued = ledger.last_issued.max(issued_at);
+        let mut ledger = self.raised(&stamp);
         ledger.last_synchronised = ledger.last_synchronised.max(now.unwrap_or_default());
         let mut stored = self.stored.clone();
-        stored
-            .desired
-            .insert(audience.into(), String::from_utf8_lossy(&payload).into_owned());
+        stored.desired.insert(audience.into(), opened.text());
         self.keep(stored, ledger)?;
         self.documents.insert(audience.into(), document);
         Ok(Outcome::Desired(audience.into()))
@@ -424,58 +420,30 @@ impl Intake {
 
     /// Takes an assignment. On disk when this returns.
     pub fn assignment(&mut self, message: &[u8], now: Option<Unix>) -> Result<Outcome, DiskError> {
-        if message.is_empty() {
-            return Ok(Outcome::Nothing);
-        }
-        if let Some(refusal) = self.distrusted() {
-            return Ok(Outcome::Refused(refusal));
-        }
+        settled(self.take_assignment(message, now))
+    }
+
+    fn take_assignment(&mut self, message: &[u8], now: Option<Unix>) -> Result<Outcome, Ends> {
         let audience = format!("d/{}", self.device);
-        let trusted = self.ring.trusted().clone();
-        let (payload, preamble) = match self.preamble(Kind::Assign, message, &audience, &trusted) {
-            Ok(opened) => opened,
-            Err(refusal) => return Ok(Outcome::Refused(refusal)),
-        };
-        let refuse = |cause| {
-            Ok(Outcome::Refused(Refusal {
-                cause,
-                activity: None,
-                generation: Some(preamble.generation),
-            }))
-        };
-        let assign: Assign = match read::json(&payload) {
-            Ok(assign) => assign,
-            Err(error) => return refuse(Cause::new(Reason::Schema, error.to_string())),
-        };
+        let opened = self.open_message(Kind::Assign, message, &audience)?;
+        let assign: Assign = opened.read()?;
         let names = assign.groups.iter().chain(&assign.labels).all(|n| is_name(n));
         if assign.groups.len() > GROUPS || assign.labels.len() > 64 || !names {
             let text = format!("at most {GROUPS} groups and 64 labels, each [a-z0-9][a-z0-9_-]{{0,62}}");
-            return refuse(Cause::new(Reason::Schema, text));
+            return Err(opened.refuse(Reason::Schema, text));
         }
-        let (issued_at, expires_at) = match times(&assign.issued_at, assign.expires_at.as_deref()) {
-            Ok(times) => times,
-            Err(cause) => return refuse(cause),
-        };
-        let stamp = Stamp {
-            audience: &preamble.audience,
-            kind: trust::Kind::Assign,
-            generation: preamble.generation,
-            payload: Digest::of(&payload),
-            issued_at,
-            expires_at,
-        };
-        match self.ledger.floors.judge(&stamp, &self.clock(now)) {
-            Verdict::Same => return Ok(Outcome::Nothing),
-            Verdict::Accept => {}
-            Verdict::Refuse(reason) => {
-                return refuse(Cause::new(reason, format!("assignment {}", preamble.generation)));
-            }
+        let stamp = opened.stamp(
+            trust::Kind::Assign,
+            &opened.preamble.audience,
+            &assign.issued_at,
+            assign.expires_at.as_deref(),
+        )?;
+        if !self.is_new(&opened, &stamp, now, &format!("assignment {}", stamp.generation))? {
+            return Ok(Outcome::Nothing);
         }
-        let mut ledger = self.ledger.clone();
-        ledger.floors.raise(&stamp);
-        ledger.last_issued = ledger.last_issued.max(issued_at);
+        let ledger = self.raised(&stamp);
         let mut stored = self.stored.clone();
-        stored.assign = Some(String::from_utf8_lossy(&payload).into_owned());
+        stored.assign = Some(opened.text());
         // Desired states of groups that it left are no longer asked for and not kept.
         let keep = |source: &String| {
             source
@@ -489,19 +457,46 @@ impl Intake {
         Ok(Outcome::Assigned)
     }
 
+    /// What every document passes first: it says something, what was accepted before is known, signatures, audience, version.
+    fn open_message(&self, kind: Kind, message: &[u8], audience: &str) -> Result<Opened, Ends> {
+        if message.is_empty() {
+            return Err(Ends::With(Outcome::Nothing));
+        }
+        if let Some(refusal) = self.distrusted() {
+            return Err(refusal.into());
+        }
+        let (payload, preamble) = self.preamble(kind, message, audience)?;
+        Ok(Opened {
+            payload,
+            preamble,
+            activity: None,
+        })
+    }
+
+    /// Whether it is newly accepted, by its number and time; false when it was before. `what` names it.
+    fn is_new(&self, opened: &Opened, stamp: &Stamp<'_>, now: Option<Unix>, what: &str) -> Result<bool, Ends> {
+        match self.ledger.floors.judge(stamp, &self.clock(now)) {
+            Verdict::Same => Ok(false),
+            Verdict::Accept => Ok(true),
+            Verdict::Refuse(reason) => Err(opened.refuse(reason, what)),
+        }
+    }
+
+    /// The numbers with a document that was accepted.
+    fn raised(&self, stamp: &Stamp<'_>) -> Ledger {
+        let mut ledger = self.ledger.clone();
+        ledger.floors.raise(stamp);
+        ledger.last_issued = ledger.last_issued.max(stamp.issued_at);
+        ledger
+    }
+
     /// The payload of an envelope that is good by its signatures, whatever it says.
     pub fn unwrap(&self, kind: Kind, message: &[u8]) -> Result<Vec<u8>, Refusal> {
         unwrap(kind, message, self.ring.trusted())
     }
 
-    fn preamble(
-        &self,
-        kind: Kind,
-        message: &[u8],
-        audience: &str,
-        trusted: &Trusted,
-    ) -> Result<(Vec<u8>, Preamble), Refusal> {
-        let payload = unwrap(kind, message, trusted)?;
+    fn preamble(&self, kind: Kind, message: &[u8], audience: &str) -> Result<(Vec<u8>, Preamble), Refusal> {
+        let payload = self.unwrap(kind, message)?;
         let preamble: Preamble =
             read::json(&payload).map_err(|e| unknown(Cause::new(Reason::Schema, e.to_string())))?;
         let refuse = |code, text: String| Refusal {
@@ -529,7 +524,8 @@ impl Intake {
     }
 }
 
-fn unknown(cause: Cause) -> Refusal {
+/// Of a document that nothing is known of.
+pub(super) fn unknown(cause: Cause) -> Refusal {
     Refusal {
         cause,
         activity: None,
@@ -562,48 +558,6 @@ fn times(issued: &str, expires: Option<&str>) -> Result<(Unix, Unix), Cause> {
         None => Unix(issued.0.saturating_add(DOCUMENT_LIFE_MS)),
     };
     Ok((issued, expires))
-}
-
-/// Whether the content can be carried out at all, every mistake told.
-fn acceptable(document: &Desired, pinned: bool) -> Result<(), Cause> {
-    let mut problems: Vec<String> = app::set_problems(&document.apps, "apps", pinned)
-        .iter()
-        .map(ToString::to_string)
-        .collect();
-    let size = serde_json::to_vec(&document.apps).map_or(usize::MAX, |v| v.len());
-    if size > APPS_BYTES {
-        problems.push(format!("`apps`: {size} bytes, at most {APPS_BYTES} are accepted"));
-    }
-    if document.activity.is_empty() || document.activity.len() > 64 {
-        problems.push("`activity`: 1 to 64 characters".into());
-    }
-    if let Some(rollout) = &document.rollout {
-        if !(0.0..=100.0).contains(&rollout.percent) {
-            problems.push("`rollout.percent`: 0 to 100".into());
-        }
-        if rollout.id.is_empty() || rollout.id.len() > 64 || rollout.salt.len() > 64 || rollout.wave.len() > 64 {
-            problems.push("`rollout`: id and salt of at most 64 characters, at most 64 labels".into());
-        }
-        if rollout
-            .not_before
-            .as_deref()
-            .is_some_and(|t| Unix::parse_rfc3339(t).is_none())
-        {
-            problems.push("`rollout.not_before` is not an RFC 3339 time".into());
-        }
-        if rollout
-            .window
-            .as_deref()
-            .is_some_and(|w| w.parse::<crate::plan::window::Window>().is_err())
-        {
-            problems.push("`rollout.window`: write `02:00-04:00`".into());
-        }
-    }
-    if problems.is_empty() {
-        Ok(())
-    } else {
-        Err(Cause::new(Reason::Schema, problems.join("; ")))
-    }
 }
 
 #[cfg(test)]

@@ -138,7 +138,7 @@ pub fn run(start: Start) -> Result<Ended, AgentError> {
     let own_keys = own_keys::OwnKeys::open(&dir, &identity.device)?;
     let secrets = secrets::Secrets::new(&layout);
     secrets.settle();
-    let caps = daemon::caps(&board.name, disk, &cgroup);
+    let caps = identity::caps(&board.name, disk, &cgroup);
     let (sender, events) = tokio::sync::mpsc::channel::<Event>(daemon::EVENTS);
     let (told, asked) = (sender.clone(), sender.clone());
     let deployer_settings = crate::deploy::Settings {

@@ -2,14 +2,13 @@
 
 use super::commands::{self, Admission, Final};
 use super::daemon::{Daemon, Event, synchronised};
-use super::field::{self, Stop, Told};
-use super::intake::Refusal;
-use crate::deploy;
+use super::field::{self, Told};
+use super::intake::unknown;
+use crate::deploy::{self, hands::Cancel};
 use crate::plan::order::{self, Order};
 use crate::types::deployment::{Cause, Reason};
 use crate::types::document::{Answer, AnswerStatus, Command};
 use crate::types::read;
-use crate::types::text::is_name;
 use crate::types::time::Unix;
 use crate::uplink::dsse::Kind;
 use crate::uplink::session::Delivery;
@@ -36,17 +35,13 @@ pub(super) struct Running {
     id: String,
     /// What it sends; another one for the same takes its place.
     lease: Option<String>,
-    stop: Stop,
+    stop: Cancel,
 }
 
 impl Daemon {
     /// Takes a command in; false when it is to be delivered again.
     pub(super) fn command_message(&mut self, verb: &str, delivery: &Delivery) -> bool {
-        let refuse = |code, text: &str| Refusal {
-            cause: Cause::new(code, text),
-            activity: None,
-            generation: None,
-        };
+        let refuse = |code, text: &str| unknown(Cause::new(code, text));
         if delivery.payload.is_empty() {
             return true;
         }
@@ -58,8 +53,7 @@ impl Daemon {
             );
             return true;
         }
-        if let Some(text) = self.intake.distrust() {
-            let refusal = refuse(Reason::Internal, text);
+        if let Some(refusal) = self.intake.distrusted() {
             self.refuse(&delivery.topic, &refusal);
             return true;
         }
@@ -102,7 +96,7 @@ impl Daemon {
             );
             return Err(Cause::new(Reason::NotForMe, text));
         }
-        if command.verb != verb || !is_name(verb) {
+        if command.verb != verb {
             return Err(Cause::new(
                 Reason::Schema,
                 format!("the topic says `{verb}`, the command another verb"),
@@ -177,7 +171,7 @@ impl Daemon {
         };
         let same = |one: &&Running| lease.is_some() && one.lease == lease;
         if let Some(before) = self.running.iter().find(same) {
-            before.stop.now();
+            before.stop.cancel();
         } else if self.running.len() >= AT_ONCE {
             return Err(Cause::new(
                 Reason::Busy,
@@ -187,12 +181,12 @@ impl Daemon {
         let Some(engine) = self.place.hands.engine() else {
             return Err(Cause::new(Reason::Internal, "there is no engine"));
         };
-        let stop = Stop::default();
+        let stop = Cancel::default();
         let (events, name, flag) = (self.place.events.clone(), id.to_owned(), stop.clone());
         let work = move || {
             let tell = |ordered| events.blocking_send(Event::Ordered(ordered)).is_ok();
             let send = |leaf: &str, content: Vec<u8>| tell(Ordered::Piece(leaf.to_owned(), content));
-            let told = field::carry_out(&engine, &order, &flag.0, &send);
+            let told = field::carry_out(&engine, &order, &flag, &send);
             match (told, order) {
                 (Ok(_), Order::UpdateAgent { allow_downgrade, .. }) => tell(Ordered::Brought {
                     id: name,

@@ -102,10 +102,7 @@ impl Ring {
 /// The keys that a document names; it must leave somebody who can name the next ones.
 pub(super) fn set_of(payload: &[u8]) -> Result<Trusted, String> {
     let document: Keys = read::json(payload).map_err(|error| error.to_string())?;
-    let mut problems = keys::problems(&document.keys, &document.thresholds, "keys");
-    if !document.keys.iter().any(|key| key.has("root")) {
-        problems.push("`keys`: none has the role root".into());
-    }
+    let mut problems = keys::document_problems(&document, "keys");
     if Unix::parse_rfc3339(&document.issued_at).is_none() {
         problems.push("`issued_at` is not an RFC 3339 time".into());
     }

@@ -18,7 +18,6 @@ use crate::types::deployment::{Cause, Reason};
 use crate::types::document::Secret;
 use crate::types::read;
 use crate::uplink::seal;
-pub use crate::uplink::seal::{SECRET as INFO, place};
 
 /// The device's secrets.
 #[derive(Debug, Clone)]
@@ -62,8 +61,8 @@ impl Secrets {
         let Some(sealed) = base64::decode(sealed) else {
             return refuse("`sealed` is not base64".into());
         };
-        let aad = place(&secret.audience, &secret.name, secret.generation);
-        let text = match seal::open(key, INFO, aad.as_bytes(), &sealed) {
+        let aad = seal::place(&secret.audience, &secret.name, secret.generation);
+        let text = match seal::open(key, seal::SECRET, aad.as_bytes(), &sealed) {
             Ok(text) => text,
             Err(error) => return refuse(error.to_string()),
         };
@@ -133,8 +132,15 @@ mod tests {
         let secrets = Secrets::new(&layout);
         let key = [5; 32];
         let sealed = |name: &str, generation: u64, text: &str| {
-            let aad = place("d/gw", name, generation);
-            let bytes = seal::seal(&seal::public(&key), [6; 32], INFO, aad.as_bytes(), text.as_bytes()).unwrap();
+            let aad = seal::place("d/gw", name, generation);
+            let bytes = seal::seal(
+                &seal::public(&key),
+                [6; 32],
+                seal::SECRET,
+                aad.as_bytes(),
+                text.as_bytes(),
+            )
+            .unwrap();
             Some(base64::encode(&bytes))
         };
         let document = |name: &str, sealed: Option<String>, registry: Option<&str>| Secret {

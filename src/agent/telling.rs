@@ -1,7 +1,7 @@
 //! What the agent tells the operator: presence, capabilities, what runs, deployments, events, answers.
 
 use super::commands::Final;
-use super::daemon::{Daemon, json, now, synchronised, unix};
+use super::daemon::{Daemon, now, synchronised, unix};
 use super::intake::Outcome;
 use super::sources;
 use crate::deploy::Report;
@@ -10,6 +10,7 @@ use crate::types::deployment::{Cause, Reason};
 use crate::types::document::{Event as Told, Reported};
 use crate::types::time::Unix;
 use crate::uplink::dsse::Kind;
+use crate::uplink::json;
 
 /// Shortest time between two `reported`, milliseconds.
 pub(super) const REPORTED_MS: u64 = 5_000;

@@ -214,8 +214,6 @@ impl Hands for EngineHands {
                 options: Vec::new(),
             });
         }
-        // On the device before it is counted on: without, a cut leaves records of no bytes, of which `system check` complains.
-        options.unsynced = false;
         options.image = if by_name { app.image.clone() } else { found.id.hex() };
         let made = self.engine.create(&options).map_err(|e| failure(&e))?;
         let view = self.view(&made.id)?;
@@ -259,15 +257,7 @@ impl Hands for EngineHands {
     fn rename(&self, id: &ContainerId, name: &str) -> Result<(), Failure> {
         match self.view(id)? {
             Some(view) if view.record.name == name => Ok(()),
-            _ => {
-                let record = self.engine.rename(&id.hex(), name).map_err(|e| on(id, &e))?;
-                if record.spec.labels.get(LABEL_APP).is_some_and(|app| app == name) {
-                    // From now on it is more than what can be made again.
-                    let kept = self.engine.sync_container(id);
-                    kept.map_err(|e| failure(&e))?;
-                }
-                Ok(())
-            }
+            _ => self.engine.rename(&id.hex(), name).map(drop).map_err(|e| on(id, &e)),
         }
     }
 
@@ -294,15 +284,13 @@ impl Hands for EngineHands {
         }
         let marked = std::fs::write(&mark, "").map_err(EngineError::io("write", &mark));
         marked.map_err(|error| failure(&error))?;
-        let kept = kept(&self.engine).map_err(|error| failure(&EngineError::Disk(error)))?;
-        let mut pruned = Pruned::default();
-        let done = self.engine.prune_images(true, &kept, &|_| true, &mut pruned);
+        let (pruned, done) = prune(&self.engine)?;
         crate::info!(
             "{} images removed, {} bytes are free again",
             pruned.images.len(),
             pruned.bytes
         );
-        done.map_err(|error| failure(&error))
+        done
     }
 
     fn restore(&self, tag: &str) -> Result<(), Failure> {
@@ -345,6 +333,14 @@ pub fn latest(engine: &Engine, image: &str, signed: bool) -> Result<Digest, Fail
 pub fn app_containers(engine: &Engine) -> Result<Vec<Container>, Failure> {
     let views = engine.list(&Filter::default(), Unix(0)).map_err(|e| failure(&e))?;
     Ok(views.iter().filter_map(container).collect())
+}
+
+/// Removes images that nothing needs: what went before a failure, and that.
+pub fn prune(engine: &Engine) -> Result<(Pruned, Result<(), Failure>), Failure> {
+    let kept = kept(engine).map_err(|error| failure(&EngineError::Disk(error)))?;
+    let mut pruned = Pruned::default();
+    let done = engine.prune_images(true, &kept, &|_| true, &mut pruned);
+    Ok((pruned, done.map_err(|error| failure(&error))))
 }
 
 /// What the agent's sets name: its apps run, or are what a rollback goes back to.

@@ -55,8 +55,8 @@ struct Being {
     tag: String,
     running: Option<u64>,
     judged: HealthStatus,
-    /// It got its app's name, with which it is forced to the device.
-    synced: bool,
+    /// It got its app's name.
+    named: bool,
 }
 
 /// The containers and images, which outlive the agent.
@@ -153,10 +153,10 @@ impl Fake {
         self.state().now = now;
     }
 
-    /// Whatever runs ends; with `loses` what is not forced to the device is gone.
+    /// Whatever runs ends; with `loses` containers that never got their app's name are gone, as they are when somebody removes them.
     pub fn power_cut(&self, loses: bool) {
         if loses {
-            self.state().beings.retain(|_, being| being.synced);
+            self.state().beings.retain(|_, being| being.named);
         }
         for being in self.state().beings.values_mut() {
             if being.running.take().is_some() {
@@ -335,7 +335,7 @@ impl Hands for Fake {
             tag,
             running: None,
             judged: HealthStatus::None,
-            synced: false,
+            named: false,
         };
         state.beings.insert(id, being);
         Ok(container)
@@ -419,7 +419,7 @@ impl Hands for Fake {
             return Err(Failure::gone(id));
         };
         being.container.name = name.to_owned();
-        being.synced |= being.container.app == name;
+        being.named |= being.container.app == name;
         Ok(())
     }
 

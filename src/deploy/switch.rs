@@ -197,7 +197,7 @@ impl Core {
         let (_, brings) = self.versions(source, app, back);
         let Some(spec) = brings else { return true };
         let Some(id) = self.find(app, &spec) else {
-            // A power cut may take a new container that has not run yet, and anybody may remove one.
+            // Anybody may remove a container.
             if self.document(app, &spec).is_some() {
                 self.mend(app, &spec);
             } else {

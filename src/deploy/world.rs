@@ -24,7 +24,7 @@ pub enum Death {
     Killed,
     /// The power fails.
     PowerCut,
-    /// The power fails, and takes what was not forced to the device.
+    /// The power fails, and new containers that were not named are gone.
     PowerCutLosing,
 }
 

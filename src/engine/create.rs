@@ -57,12 +57,12 @@ impl Engine {
             spec,
             not_enforced,
         };
-        self.put(&mut made, options)?;
+        self.put(&mut made, options.name.as_deref())?;
         Ok(made)
     }
 
     /// Gives the record its name and makes it exist.
-    fn put(&self, made: &mut ContainerRecord, options: &CreateOptions) -> Result<(), EngineError> {
+    fn put(&self, made: &mut ContainerRecord, name: Option<&str>) -> Result<(), EngineError> {
         let layout = self.layout();
         let lock = IndexLock::take(layout)?;
         // What nobody used may have been pruned since it was looked up.
@@ -77,9 +77,7 @@ impl Engine {
                 volume::ensure(layout, name, false, now(), &|path| self.own(path))?;
             }
         }
-        // A container with `--rm` does not outlive a power cut: nothing of it needs to be on the device.
-        let unsynced = options.unsynced || made.spec.auto_remove;
-        made.name = match options.name.as_deref() {
+        made.name = match name {
             Some(name) => {
                 index::check_free(layout, &lock, name)?;
                 name.to_owned()
@@ -87,9 +85,10 @@ impl Engine {
             None => self.free_name(&lock)?,
         };
         let making = layout.containers().join(format!(".{}{NEW}", made.id.hex()));
-        let result = self.fill(&making, made, unsynced).and_then(|()| {
+        let result = self.fill(&making, made).and_then(|()| {
             let folder = layout.container(&made.id);
-            if unsynced {
+            // A container with `--rm` does not outlive a power cut: nothing of it needs to be on the device.
+            if made.spec.auto_remove {
                 fs::rename(&making, &folder).map_err(EngineError::io("rename", &making))
             } else {
                 Ok(durable::rename(&making, &folder)?)
@@ -103,7 +102,7 @@ impl Engine {
         Ok(index::link_name(layout, &lock, &made.name, &made.id)?)
     }
 
-    fn fill(&self, folder: &Path, made: &ContainerRecord, unsynced: bool) -> Result<(), EngineError> {
+    fn fill(&self, folder: &Path, made: &ContainerRecord) -> Result<(), EngineError> {
         for dir in ["", "upper", "work"] {
             let dir = folder.join(dir);
             fs::DirBuilder::new()
@@ -116,18 +115,12 @@ impl Engine {
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         fs::set_permissions(folder.join("upper"), open).map_err(EngineError::io("open up", folder))?;
         let path = folder.join("record");
-        if unsynced {
+        if made.spec.auto_remove {
             record::write_volatile(&path, made)?;
         } else {
             record::write(&path, made)?;
         }
         self.own(&path)
-    }
-
-    /// Forces a container to the device that was made without: its folder, and that it exists. Its record is there already
-    /// ([`super::Engine::rename`]).
-    pub fn sync_container(&self, id: &ContainerId) -> Result<(), EngineError> {
-        Ok(durable::sync_parent(&self.layout().container(id))?)
     }
 
     fn free_name(&self, lock: &IndexLock) -> Result<String, EngineError> {

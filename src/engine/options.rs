@@ -22,9 +22,6 @@ pub struct CreateOptions {
     pub name: Option<String>,
     /// Image by name or id, as typed; must be in the store.
     pub image: String,
-    /// Nothing is forced to the device: a power cut may take the container until [`super::Engine::sync_container`]. For what whoever
-    /// asks would make again in the same way.
-    pub unsynced: bool,
     /// Which of the store's images of that name, when not this machine's.
     pub platform: Option<Platform>,
     /// Instead of the image's entrypoint; empty clears it. The image's command is then left out too.

@@ -8,14 +8,12 @@ use tokio::runtime::{Builder, Runtime};
 use super::{FleetError, numbers};
 use crate::config::agent::Mqtt;
 use crate::uplink::outbox::Outbox;
-use crate::uplink::session::{Delivery, Incoming, Session};
+use crate::uplink::session::{Delivery, FILTERS, Incoming, Session};
 
 /// The longest wait for a connection.
 const CONNECT: Duration = Duration::from_secs(20);
 /// The longest wait until a message has left.
 const LEAVE: Duration = Duration::from_secs(20);
-/// Filters of one SUBSCRIBE.
-const FILTERS: usize = 8;
 /// How long the connection's task is given to take a request.
 const TAKE: Duration = Duration::from_millis(2);
 

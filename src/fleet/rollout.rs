@@ -7,14 +7,15 @@ use serde_json::{Map, Value, json};
 use super::link::Link;
 use super::seen::{Document, Seen};
 use super::{FleetError, Operator, Target, numbers, sign};
-use crate::plan::window::Window;
-use crate::types::app::{self, App};
-use crate::types::bounds::{APPS_BYTES, DOCUMENT_BYTES};
+use crate::plan::desired;
+use crate::types::app::App;
+use crate::types::bounds::DOCUMENT_BYTES;
 use crate::types::digest::Digest;
 use crate::types::document::{Assign, Desired, Rollout};
 use crate::types::read;
 use crate::types::text::is_name;
 use crate::types::time::{Span, Unix};
+use crate::uplink;
 use crate::uplink::dsse::{self, Kind};
 
 /// The longest silence before a published document comes back.
@@ -123,7 +124,7 @@ pub fn content(name: &str, text: &str) -> Result<Desired, FleetError> {
 
 /// Digest of a set of apps, for `base`.
 pub fn set_digest(apps: &[App]) -> Digest {
-    Digest::of(&sign::json(&apps))
+    Digest::of(&uplink::json(&apps))
 }
 
 /// A new rollout of `document` for a target, after what is retained for it. With less than everybody in it, `base` is what the
@@ -196,32 +197,12 @@ pub fn go_on(before: &Desired, terms: &Terms, generation: u64, now: Unix) -> Res
     Ok(next)
 }
 
-/// Every reason for which devices would refuse it.
+/// Every reason for which devices would refuse it, and what can only be a slip.
 pub fn check(document: &Desired, pinned: bool) -> Result<(), FleetError> {
-    let mut found: Vec<String> = app::set_problems(&document.apps, "apps", pinned)
-        .iter()
-        .map(ToString::to_string)
-        .collect();
-    let size = sign::json(&document.apps).len();
-    if size > APPS_BYTES {
-        found.push(format!("`apps`: {size} bytes, devices accept {APPS_BYTES}"));
-    }
+    let mut found = desired::problems(document, pinned);
     if let Some(rollout) = &document.rollout {
-        if !(0.0..=100.0).contains(&rollout.percent) {
-            found.push("`percent`: 0 to 100".into());
-        }
-        if rollout.wave.len() > 64 || !rollout.wave.iter().all(|label| is_name(label)) {
-            found.push("`wave`: at most 64 labels, each [a-z0-9][a-z0-9_-]{0,62}".into());
-        }
-        if rollout.window.as_ref().is_some_and(|w| w.parse::<Window>().is_err()) {
-            found.push("`window`: write for example `02:00-04:00`".into());
-        }
-        if rollout
-            .not_before
-            .as_deref()
-            .is_some_and(|t| Unix::parse_rfc3339(t).is_none())
-        {
-            found.push("`not_before`: write a time as `2026-11-21T22:00:00Z`".into());
+        if !rollout.wave.iter().all(|label| is_name(label)) {
+            found.push("`wave`: labels match [a-z0-9][a-z0-9_-]{0,62}".into());
         }
         if let Err(text) = rollout.rate() {
             found.push(format!("`max_rate`: {text}"));
@@ -318,7 +299,7 @@ pub fn publish(
         let now = numbers::now();
         let generation = numbers::next(now, seen.generations(target).into_iter().chain(over.iter().copied()));
         let document = make(generation, seen)?;
-        let message = sign::sign(Kind::Desired, &sign::json(&document), &operator.keys)?;
+        let message = sign::sign(Kind::Desired, &uplink::json(&document), &operator.keys)?;
         if message.len() > DOCUMENT_BYTES {
             let text = format!(
                 "the document has {} bytes, devices accept {DOCUMENT_BYTES}",
@@ -429,7 +410,7 @@ fn settle(link: &mut Link, seen: &mut Seen, operator: &Operator, time: Duration)
 
 /// The signed or, without keys, bare assignment.
 pub fn assignment(document: &Assign, operator: &Operator) -> Result<Vec<u8>, FleetError> {
-    Ok(sign::sign(Kind::Assign, &sign::json(document), &operator.keys)?)
+    Ok(sign::sign(Kind::Assign, &uplink::json(document), &operator.keys)?)
 }
 
 #[cfg(test)]

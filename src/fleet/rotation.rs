@@ -4,6 +4,7 @@ use super::{FleetError, numbers, sign};
 use crate::config::agent::Fleet;
 use crate::types::keys::{self, Keys};
 use crate::types::read;
+use crate::uplink;
 use crate::uplink::dsse::{self, Kind, Trusted};
 
 /// A file with the whole set, as in a device's settings: `[[fleet.keys]]` and, where they matter, `[fleet.thresholds]`.
@@ -33,10 +34,7 @@ pub fn document(text: &str, version: u64) -> Result<Keys, FleetError> {
 
 /// Who may sign when the document counts; every reason for which devices would refuse it.
 fn trusted(document: &Keys) -> Result<Trusted, FleetError> {
-    let mut problems = keys::problems(&document.keys, &document.thresholds, "fleet.keys");
-    if !document.keys.iter().any(|key| key.has("root")) {
-        problems.push("`fleet.keys`: none has the role root, so that there could be no next version".into());
-    }
+    let problems = keys::document_problems(document, "fleet.keys");
     if problems.is_empty() {
         Trusted::new(&document.keys, 1, &document.thresholds).map_err(invalid)
     } else {
@@ -74,7 +72,7 @@ pub fn present(retained: Option<&[u8]>, settings: &Fleet) -> Result<Option<Trust
 
 /// The signed document.
 pub fn signed(document: &Keys, keys: &[dsse::SigningKey]) -> Result<Vec<u8>, FleetError> {
-    Ok(sign::sign(Kind::Keys, &sign::json(document), keys)?)
+    Ok(sign::sign(Kind::Keys, &uplink::json(document), keys)?)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use crate::types::base64;
 use crate::types::bounds::SECRET_BYTES;
 use crate::types::document::Secret;
 use crate::types::text::is_name;
+use crate::uplink;
 use crate::uplink::dsse::Kind;
 use crate::uplink::seal;
 
@@ -43,7 +44,7 @@ pub fn message(wish: &Wish, key: &str, before: u64, operator: &Operator) -> Resu
         registry: wish.registry.map(str::to_owned),
         sealed: sealed.transpose()?,
     };
-    Ok(sign::sign(Kind::Secret, &sign::json(&document), &operator.keys)?)
+    Ok(sign::sign(Kind::Secret, &uplink::json(&document), &operator.keys)?)
 }
 
 fn sealed(text: &[u8], key: &str, place: &str) -> Result<String, FleetError> {

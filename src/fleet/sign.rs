@@ -8,6 +8,7 @@ use crate::types::base64;
 use crate::types::document::{Command, Desired, Envelope};
 use crate::types::read;
 use crate::uplink::dsse::{self, KeyError, Kind, SigningKey};
+use crate::uplink::json;
 
 /// A desired state in an envelope that all `keys` have signed.
 pub fn desired(document: &Desired, keys: &[SigningKey]) -> Result<Vec<u8>, KeyError> {
@@ -139,12 +140,6 @@ pub fn kind(word: &str) -> Option<Kind> {
     kinds
         .into_iter()
         .find(|kind| kind.payload_type().split('.').nth(2) == Some(word))
-}
-
-/// A document's one form as JSON.
-pub fn json(document: &impl serde::Serialize) -> Vec<u8> {
-    // None of the documents can fail to be written: no maps with other keys than text.
-    serde_json::to_vec(document).unwrap_or_default()
 }
 
 #[cfg(test)]

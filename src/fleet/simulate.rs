@@ -20,6 +20,7 @@ use crate::types::health::HealthStatus;
 use crate::types::read;
 use crate::types::reference::Reference;
 use crate::types::time::{Span, Unix};
+use crate::uplink;
 use crate::uplink::dsse::{self, Kind, Trusted};
 use crate::uplink::outbox::{Message, Outbox};
 use crate::uplink::session::{Incoming, Session};
@@ -216,7 +217,7 @@ impl Device {
         };
         let will = Message {
             topic: self.topics.own("presence"),
-            payload: sign::json(&gone),
+            payload: uplink::json(&gone),
             retain: true,
         };
         let mut session = Session::open(&self.shared.mqtt, &format!("dunlin-{}", self.name), Some(&will))?;
@@ -264,7 +265,7 @@ impl Device {
     /// What is published after every connection.
     fn hello(&mut self) {
         self.outbox.again();
-        let presence = sign::json(&self.presence);
+        let presence = uplink::json(&self.presence);
         self.publish("presence", presence);
         let caps = Caps {
             protocol: vec![1],
@@ -284,7 +285,7 @@ impl Device {
             signing: String::new(),
             sealing: String::new(),
         };
-        self.publish("caps", sign::json(&caps));
+        self.publish("caps", uplink::json(&caps));
         self.report();
     }
 
@@ -306,7 +307,7 @@ impl Device {
             refused: self.refused.clone(),
             degraded: Vec::new(),
         };
-        self.publish("reported", sign::json(&reported));
+        self.publish("reported", uplink::json(&reported));
     }
 
     /// The device's own document unless it gives way, else the first of its groups'.
@@ -547,7 +548,7 @@ impl Device {
                 record: record.clone(),
                 last_final: self.last_final.clone(),
             };
-            self.publish("deploy", sign::json(&deploy));
+            self.publish("deploy", uplink::json(&deploy));
         }
         if !state.is_final() {
             self.flight = Some(flight);

@@ -2,6 +2,7 @@
 
 pub mod admission;
 pub mod backoff;
+pub mod desired;
 pub mod health;
 pub mod hold;
 pub mod order;

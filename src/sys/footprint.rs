@@ -1,11 +1,22 @@
-//! What a process that lives long and idles keeps resident.
+//! Memory: what the host has, and what a process that lives long and idles keeps resident.
 
 use std::ffi::c_void;
+use std::fs;
 
 /// Bytes below the caller's frame that may still be used, by what it calls and by the kernel.
 const MARGIN: usize = 32 << 10;
 /// Bytes below that which start-up may have used. Well inside the gap that the kernel leaves free for the first thread's stack.
 const STACK: usize = 1 << 20;
+
+/// A line of `/proc/meminfo`, bytes.
+pub fn meminfo(key: &str) -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
+    let kibibytes: u64 = line.split_whitespace().next()?.parse().ok()?;
+    kibibytes.checked_mul(1024)
+}
 
 /// Lets go of the pages of the program's code and constants, and of those of the first thread's stack that are below the
 /// caller's frame: what start-up has touched. What is needed again is mapped again from the page cache; nothing is lost.
@@ -61,7 +72,7 @@ mod tests {
     use super::*;
 
     fn resident_file_bytes() -> u64 {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let status = fs::read_to_string("/proc/self/status").unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("RssFile:")).unwrap();
         line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
     }

@@ -118,6 +118,17 @@ pub fn problems(keys: &[Key], thresholds: &Thresholds, path: &str) -> Vec<String
     found
 }
 
+/// The same of a set that others are to follow: it must leave somebody who can name the next one.
+pub fn document_problems(document: &Keys, path: &str) -> Vec<String> {
+    let mut found = problems(&document.keys, &document.thresholds, path);
+    if !document.keys.iter().any(|key| key.has(ROLES[0])) {
+        found.push(format!(
+            "`{path}`: none has the role root, so that there could be no next version"
+        ));
+    }
+    found
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

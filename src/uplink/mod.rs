@@ -8,3 +8,9 @@ pub mod session;
 pub mod tls;
 pub mod topics;
 mod wire;
+
+/// A document's one form as JSON.
+pub fn json(document: &impl serde::Serialize) -> Vec<u8> {
+    // None of the documents can fail to be written: no maps with other keys than text.
+    serde_json::to_vec(document).unwrap_or_default()
+}

@@ -16,7 +16,7 @@ use crate::types::time::Mono;
 /// Events that wait for the agent's loop.
 const EVENTS: usize = 16;
 /// Filters of one SUBSCRIBE.
-const FILTERS: usize = 8;
+pub const FILTERS: usize = 8;
 /// First wait before a new connection, milliseconds; doubled up to [`BACKOFF_MAX_MS`].
 const BACKOFF_MIN_MS: u64 = 500;
 /// Longest wait before a new connection, milliseconds.

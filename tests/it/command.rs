@@ -1,6 +1,6 @@
 //! Commands over MQTT: a real broker, a real agent, an operator with a key.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ use dunlin::fleet::sign;
 use dunlin::types::document::Command;
 use dunlin::uplink::dsse::SigningKey;
 
-use crate::device::{Device, LONG, Setup};
+use crate::device::{Device, Setup, wait};
 use crate::fixture::images::{Format, Index};
 
 const REPLY: &str = "dunlin/v1/d/dev/res/test";
@@ -23,15 +23,6 @@ fn web(device: &mut Device) {
         "health": {"exec": ["true"], "interval": "1s", "start_interval": "100ms"}, "update": {"soak": "1s"},
     }]));
     device.wait_state(&activity, "COMMITTED");
-}
-
-/// Waits until something is so.
-fn wait(what: &str, mut so: impl FnMut() -> bool) {
-    let end = Instant::now() + LONG;
-    while !so() {
-        assert!(Instant::now() < end, "{what} has not come");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 /// A command for the device as it is now.

@@ -1,6 +1,6 @@
 //! A device under test: an ordinary user with ranges, an agent with its settings, an operator with a key.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
@@ -18,6 +18,15 @@ use crate::fixture::user::User;
 
 /// How long one deployment may take on a busy machine.
 pub const LONG: Duration = Duration::from_secs(60);
+
+/// Waits until something is so.
+pub fn wait(what: &str, mut so: impl FnMut() -> bool) {
+    let end = Instant::now() + LONG;
+    while !so() {
+        assert!(Instant::now() < end, "{what} has not come");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
 
 /// A device and those around it. Fields are dropped in order: the agent before its broker.
 pub struct Device {

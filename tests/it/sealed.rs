@@ -1,15 +1,12 @@
 //! What an operator sends beside desired states: other keys, secrets, the end of a device's service.
 
-use std::time::{Duration, Instant};
-
 use serde_json::{Value, json};
 
-use dunlin::agent::secrets::{INFO, place};
 use dunlin::types::base64;
 use dunlin::uplink::dsse::{self, Kind, SigningKey};
 use dunlin::uplink::seal;
 
-use crate::device::{Device, LONG, Setup, now};
+use crate::device::{Device, Setup, now, wait};
 use crate::fixture::images::{Format, Index};
 
 fn envelope(kind: Kind, document: &Value, keys: &[&SigningKey]) -> Vec<u8> {
@@ -33,10 +30,10 @@ fn caps(device: &mut Device) -> Value {
 
 fn secret(device: &Device, sealing: &str, name: &str, generation: u64, text: &str, registry: Option<&str>) -> Value {
     let key: [u8; 32] = base64::decode(sealing).unwrap().try_into().unwrap();
-    let aad = place("d/dev", name, generation);
+    let aad = seal::place("d/dev", name, generation);
     let mut random = [0; 32];
     dunlin::sys::clock::random(&mut random).unwrap();
-    let sealed = seal::seal(&key, random, INFO, aad.as_bytes(), text.as_bytes()).unwrap();
+    let sealed = seal::seal(&key, random, seal::SECRET, aad.as_bytes(), text.as_bytes()).unwrap();
     let mut document = json!({
         "audience": "d/dev", "generation": generation, "issued_at": now().rfc3339(), "name": name,
         "sealed": base64::encode(&sealed),
@@ -50,14 +47,6 @@ fn secret(device: &Device, sealing: &str, name: &str, generation: u64, text: &st
         true,
     );
     document
-}
-
-fn wait(what: &str, mut so: impl FnMut() -> bool) {
-    let end = Instant::now() + LONG;
-    while !so() {
-        assert!(Instant::now() < end, "{what} has not come");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 #[test]

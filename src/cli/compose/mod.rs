@@ -64,7 +64,6 @@ pub fn compose(args: &CreateArgs) -> Result<CreateOptions, FlagError> {
     let mut labels = environment::from_files("--label-file", &args.label_file)?;
     labels.extend(args.label.iter().cloned());
     Ok(CreateOptions {
-        unsynced: false,
         name: args.name.clone(),
         image: args.image.clone(),
         platform: platform(&args.platform)?,

@@ -6,10 +6,10 @@ use super::super::listing::render_object;
 use super::super::yaml;
 use super::super::{human, time};
 use super::print;
-use super::usage::meminfo;
 use crate::engine::Engine;
 use crate::engine::filter::Filter;
 use crate::runtime::cgroup::Controller;
+use crate::sys::footprint::meminfo;
 use crate::sys::landlock;
 use crate::types::container::Status;
 use crate::types::idmap::Extent;
@@ -21,6 +21,11 @@ use std::time::Duration;
 
 /// dunlin's version.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// A line of `/proc/meminfo`, bytes; 0 where there is none.
+fn memory(key: &str) -> u64 {
+    meminfo(key).unwrap_or(0)
+}
 
 pub fn version(args: &FormatArgs) -> Result<u8, Failure> {
     let platform = Platform::host();
@@ -95,13 +100,13 @@ fn gather(engine: &Engine) -> Result<Value, Failure> {
             "hostname": first_line("/proc/sys/kernel/hostname"),
             "idMappings": {"uidmap": extents(&known.ids.map.uids), "gidmap": extents(&known.ids.map.gids)},
             "kernel": first_line("/proc/sys/kernel/osrelease"),
-            "memFree": meminfo("MemFree"),
-            "memTotal": meminfo("MemTotal"),
+            "memFree": memory("MemFree"),
+            "memTotal": memory("MemTotal"),
             "ociRuntime": {"name": "dunlin", "version": VERSION},
             "os": "linux",
             "security": {"rootless": uid != 0, "seccompEnabled": true, "apparmorEnabled": false, "selinuxEnabled": false},
-            "swapFree": meminfo("SwapFree"),
-            "swapTotal": meminfo("SwapTotal"),
+            "swapFree": memory("SwapFree"),
+            "swapTotal": memory("SwapTotal"),
             "uptime": uptime(),
         },
         "store": {

@@ -12,6 +12,7 @@ use crate::engine::usage::Process;
 use crate::engine::view::ContainerView;
 use crate::runtime::cgroup::Stats;
 use crate::sys::event::mono_ms;
+use crate::sys::footprint::meminfo;
 use crate::types::sorted::Sorted;
 use serde_json::{Value, json};
 use std::fs;
@@ -140,16 +141,7 @@ fn percent(part: u64, whole: u64) -> f64 {
 
 /// Memory of the host, bytes.
 pub fn host_memory() -> u64 {
-    meminfo("MemTotal")
-}
-
-/// A line of /proc/meminfo, bytes; 0 where there is none.
-pub fn meminfo(key: &str) -> u64 {
-    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
-    line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok())
-        .unwrap_or(0)
-        * 1024
+    meminfo("MemTotal").unwrap_or(0)
 }
 
 pub fn top(engine: &Engine, args: &TopArgs) -> Result<u8, Failure> {
