@@ -25,6 +25,7 @@ pub fn compile(scratch: &Path) -> Result<Vec<(&'static str, Vec<u8>)>, String> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/demo/app.rs");
     let mut programs = Vec::new();
     for (architecture, target) in ARCHITECTURES {
+        standard_library(target)?;
         let out = scratch.join(format!("app-{architecture}"));
         let output = Command::new("rustc")
             .args([
@@ -45,13 +46,32 @@ pub fn compile(scratch: &Path) -> Result<Vec<(&'static str, Vec<u8>)>, String> {
             .map_err(|e| format!("run rustc: {e}"))?;
         if !output.status.success() {
             let text = String::from_utf8_lossy(&output.stderr).into_owned();
-            return Err(format!(
-                "compile the app for {target} (`rustup target add {target}`): {text}"
-            ));
+            return Err(format!("compile the app for {target}: {text}"));
         }
         programs.push((architecture, std::fs::read(&out).map_err(|e| e.to_string())?));
     }
     Ok(programs)
+}
+
+/// Has rustup add a target's standard library where it is missing: rustup does so by itself, with the toolchain that
+/// rust-toolchain.toml names, unless `RUSTUP_AUTO_INSTALL=0` told it not to.
+fn standard_library(target: &str) -> Result<(), String> {
+    let rust = |program: &str, args: [&str; 3]| {
+        let mut command = Command::new(program);
+        let output = command.args(args).current_dir(env!("CARGO_MANIFEST_DIR")).output();
+        output.map_err(|e| format!("run {program}: {e}"))
+    };
+    let folder = rust("rustc", ["--print=target-libdir", "--target", target])?;
+    if Path::new(String::from_utf8_lossy(&folder.stdout).trim()).is_dir() {
+        return Ok(());
+    }
+    println!("  adding {target} to Rust: `rustup target add {target}`");
+    let added = rust("rustup", ["target", "add", target])?;
+    if added.status.success() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&added.stderr);
+    Err(format!("add {target} to Rust (`rustup target add {target}`): {text}"))
 }
 
 impl Images {
