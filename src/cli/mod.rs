@@ -50,6 +50,7 @@ fn execute(cli: Cli) -> Result<u8, Failure> {
     // What is opened as the caller, before dunlin becomes the store's owner.
     let prepared = match &verb {
         Verb::Version(args) => return verbs::version(args),
+        Verb::CpLocal(args) => return verbs::cp_local(args),
         Verb::Copy(args) => return verbs::copy(&owner::settings_alone(&global)?, args),
         Verb::ImageDelete(args) => return verbs::delete(&owner::settings_alone(&global)?, args),
         Verb::Fleet(args) => return verbs::fleet(global.config.as_deref(), args),
@@ -63,6 +64,10 @@ fn execute(cli: Cli) -> Result<u8, Failure> {
         _ => Vec::new(),
     };
     let given = verbs::given(&verb)?;
+    let sides = match &verb {
+        Verb::Cp(args) => Some(verbs::prepare_cp(args)?),
+        _ => None,
+    };
     let place = owner::settle(&global, starts(&verb))?;
     if let (None, Some(level)) = (&global.log_level, &place.settings.log.level) {
         log::set_level(level.parse().map_err(Failure::new)?);
@@ -76,6 +81,9 @@ fn execute(cli: Cli) -> Result<u8, Failure> {
     }
     if let Verb::Unshare(args) = verb {
         return verbs::unshare(&engine, global.config.as_deref(), &args);
+    }
+    if let Some(sides) = sides {
+        return verbs::cp(&engine, sides);
     }
     match (verb, prepared) {
         (Verb::Run(args), Some(prepared)) => verbs::run(&engine, &args, prepared),
@@ -107,6 +115,11 @@ fn starts(verb: &Verb) -> bool {
             | Verb::SystemPrune(_)
             | Verb::Agent(_)
             | Verb::Unshare(_)
+            | Verb::Cp(_)
+            | Verb::Export(_)
+            | Verb::ContainerPrune(_)
+            | Verb::VolumeRm(_)
+            | Verb::VolumePrune(_)
     )
 }
 
@@ -122,6 +135,18 @@ fn other(engine: &Engine, verb: &Verb, env: Vec<String>, given: verbs::Given) ->
         Verb::Ps(args) => verbs::ps(engine, args),
         Verb::Logs(args) => verbs::logs(engine, args),
         Verb::Exec(args) => verbs::exec(engine, args, env),
+        Verb::Attach(args) => verbs::attach(engine, args),
+        Verb::Export(args) => verbs::export(engine, args, given),
+        Verb::Update(args) => verbs::update(engine, args),
+        Verb::HealthcheckRun(args) => verbs::healthcheck_run(engine, args),
+        Verb::ContainerExists(args) => verbs::container_exists(engine, args),
+        Verb::ContainerPrune(args) => verbs::container_prune(engine, args),
+        Verb::VolumeCreate(args) => verbs::volume::create(engine, args),
+        Verb::VolumeLs(args) => verbs::volume::ls(engine, args),
+        Verb::VolumeInspect(args) => verbs::volume::inspect(engine, args),
+        Verb::VolumeRm(args) => verbs::volume::rm(engine, args),
+        Verb::VolumePrune(args) => verbs::volume::prune(engine, args),
+        Verb::VolumeExists(args) => verbs::volume::exists(engine, args),
         Verb::Inspect(args) => verbs::inspect(engine, args),
         Verb::Top(args) => verbs::top(engine, args),
         Verb::Stats(args) => verbs::stats(engine, args),
@@ -166,8 +191,13 @@ fn other(engine: &Engine, verb: &Verb, env: Vec<String>, given: verbs::Given) ->
         Verb::SystemDf(args) => verbs::system_df(engine, args),
         Verb::SystemPrune(args) => verbs::system_prune(engine, args),
         // Carried out before a store was opened.
-        Verb::Run(_) | Verb::Create(_) | Verb::Version(_) | Verb::ContainerCleanup(_) | Verb::Agent(_) => Ok(0),
-        Verb::Copy(_) | Verb::ImageDelete(_) | Verb::Unshare(_) | Verb::Fleet(_) => Ok(0),
+        Verb::Run(_)
+        | Verb::Create(_)
+        | Verb::Version(_)
+        | Verb::CpLocal(_)
+        | Verb::ContainerCleanup(_)
+        | Verb::Agent(_) => Ok(0),
+        Verb::Copy(_) | Verb::Cp(_) | Verb::ImageDelete(_) | Verb::Unshare(_) | Verb::Fleet(_) => Ok(0),
     }
 }
 

@@ -3,7 +3,7 @@
 use super::view::ContainerView;
 use super::{Engine, EngineError};
 use crate::monitor::client::{self, ClientError, Connection, Events, Session};
-use crate::monitor::wire::{AttachRequest, ExecRequest, What};
+use crate::monitor::wire::{AttachRequest, ExecRequest, ProbeRecord, What};
 use crate::sys::process;
 use crate::types::container::{ExitRecord, Status};
 use crate::types::health::HealthStatus;
@@ -212,6 +212,14 @@ impl Engine {
         Ok(self
             .connect_live(view, "only running containers have a monitor")?
             .status()?)
+    }
+
+    /// Runs a container's health check now and says how it went and how the container is judged after it.
+    pub fn probe(&self, view: &ContainerView) -> Result<(ProbeRecord, HealthStatus), EngineError> {
+        let wait = view.record.spec.health.as_ref().map_or(0, |health| health.timeout.ms());
+        Ok(self
+            .connect_live(view, "only the health of running containers can be checked")?
+            .probe(Duration::from_millis(wait))?)
     }
 
     /// Waits until one of the conditions holds, at most `patience`; returns the exit code of the last run. A container that

@@ -135,7 +135,7 @@ impl Engine {
         Err(last.unwrap_or_else(|| EngineError::BadName(String::new())))
     }
 
-    fn check_maximum(&self, asked: &Limits) -> Result<(), EngineError> {
+    pub(super) fn check_maximum(&self, asked: &Limits) -> Result<(), EngineError> {
         let maximum = self.maximum_limits();
         let above = |limit: LimitKind, asked: Option<u64>, maximum: Option<u64>, show: &dyn Fn(u64) -> String| match (
             asked, maximum,
@@ -189,7 +189,7 @@ impl Engine {
     }
 
     /// P-limits: what was asked for and cannot be enforced is an error; what nobody asked for is reported.
-    fn check_limits(&self, limits: &Limits, asked: &[LimitKind]) -> Result<Vec<NotEnforced>, EngineError> {
+    pub(super) fn check_limits(&self, limits: &Limits, asked: &[LimitKind]) -> Result<Vec<NotEnforced>, EngineError> {
         let missing = cgroup::check(limits, &self.keeper_info()?.cgroup);
         let (refused, defaults): (Vec<_>, Vec<_>) =
             missing.into_iter().partition(|missing| asked.contains(&missing.limit));

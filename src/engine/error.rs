@@ -56,6 +56,28 @@ pub enum EngineError {
     /// A name that is no name.
     #[error("name `{0}` is not possible: 1 to 128 letters, digits, `_`, `.` and `-`, beginning with a letter or digit")]
     BadName(String),
+    /// No volume has this name.
+    #[error("no volume with name `{0}` found: no such volume")]
+    NoVolume(String),
+    /// A volume has this name already.
+    #[error("volume with name {0} already exists: volume already exists")]
+    VolumeExists(String),
+    /// The beginning of several volumes' names.
+    #[error("`{prefix}` is the beginning of {count} volumes' names; type more of it")]
+    AmbiguousVolume {
+        /// What was typed.
+        prefix: String,
+        /// How many names begin so.
+        count: usize,
+    },
+    /// Containers mount it.
+    #[error("volume {volume} is being used by the following container(s): {users}: volume is being used")]
+    VolumeInUse {
+        /// The volume.
+        volume: String,
+        /// Ids of the containers.
+        users: String,
+    },
     /// The name is taken.
     #[error(
         "creating container: the container name `{name}` is already in use by {owner}; remove that container, use another \

@@ -1,6 +1,7 @@
 //! Containers: what both the command line and the agent call. Everything here blocks, with time-outs.
 
 pub mod capability;
+pub mod carry;
 mod change;
 pub mod check;
 pub mod commit;
@@ -27,6 +28,7 @@ pub mod snapshot;
 pub mod start;
 pub mod transfer;
 pub mod unshare;
+pub mod update;
 pub mod usage;
 pub mod view;
 pub mod volume;

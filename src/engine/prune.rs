@@ -2,7 +2,7 @@
 
 use super::index::{self, IndexLock};
 use super::view::ContainerView;
-use super::{Engine, EngineError, volume};
+use super::{Engine, EngineError, now, volume};
 use crate::disk::DiskError;
 use crate::engine::filter::Filter;
 use crate::image::sweep;
@@ -137,9 +137,9 @@ impl Engine {
         Ok(())
     }
 
-    /// Removes containers that do not run, but for those of apps.
-    pub fn prune_containers(&self, kept: &Kept, pruned: &mut Pruned) -> Result<(), EngineError> {
-        for view in self.list(&Filter::default(), Unix(0))? {
+    /// Removes containers that fit and do not run, but for those of apps.
+    pub fn prune_containers(&self, kept: &Kept, filter: &Filter, pruned: &mut Pruned) -> Result<(), EngineError> {
+        for view in self.list(filter, now())? {
             if view.status.is_live() || view.record.spec.labels.contains_key(&kept.label) {
                 continue;
             }
@@ -158,9 +158,14 @@ impl Engine {
         Ok(())
     }
 
-    /// Removes volumes that no container mounts and no app names.
-    pub fn prune_volumes(&self, kept: &Kept, pruned: &mut Pruned) -> Result<(), EngineError> {
-        for found in volume::all(self.layout())? {
+    /// Removes volumes that fit, that no container mounts and no app names.
+    pub fn prune_volumes(
+        &self,
+        kept: &Kept,
+        fits: &dyn Fn(&volume::VolumeRecord) -> bool,
+        pruned: &mut Pruned,
+    ) -> Result<(), EngineError> {
+        for found in volume::all(self.layout())?.into_iter().filter(fits) {
             let gone = {
                 // No container appears with it meanwhile.
                 let _lock = IndexLock::take(self.layout())?;
@@ -255,14 +260,14 @@ fn own_layers(image: &ImageRecord) -> BTreeSet<Digest> {
 }
 
 /// Every container; one whose record cannot be read is an error here, for nobody knows what it needs.
-fn all_containers(engine: &Engine) -> Result<Vec<ContainerRecord>, DiskError> {
+pub(super) fn all_containers(engine: &Engine) -> Result<Vec<ContainerRecord>, DiskError> {
     let ids = index::ids(engine.layout())?;
     ids.iter()
         .filter_map(|id| index::load(engine.layout(), id).transpose())
         .collect()
 }
 
-fn volumes_of(record: &ContainerRecord) -> BTreeSet<&str> {
+pub(super) fn volumes_of(record: &ContainerRecord) -> BTreeSet<&str> {
     let mut names = BTreeSet::new();
     for mount in &record.spec.mounts {
         if let MountSource::Volume(name) = &mount.source {

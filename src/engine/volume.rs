@@ -1,10 +1,14 @@
 //! Volumes: folders that outlive containers, `volumes/NAME/_data`.
 
-use super::EngineError;
-use super::index::entries;
+use super::index::{IndexLock, entries};
+use super::prune::{all_containers, volumes_of};
+use super::{Engine, EngineError, now};
 use crate::disk::layout::Layout;
 use crate::disk::record::{self, Record, kinds};
 use crate::disk::{DiskError, durable};
+use crate::sys::clock;
+use crate::types::container::ContainerRecord;
+use crate::types::digest::hex;
 use crate::types::text::is_container_name;
 use crate::types::time::Unix;
 use std::collections::BTreeMap;
@@ -57,6 +61,21 @@ pub fn ensure(
         unnamed,
         fresh: true,
     };
+    make(layout, record, own)?.map_or_else(|| load(layout, name)?.ok_or_else(|| vanished(name)), Ok)
+}
+
+/// Somebody made it and somebody removed it, all in this moment.
+fn vanished(name: &str) -> EngineError {
+    EngineError::NoVolume(name.to_owned())
+}
+
+/// Makes a volume; `None` where somebody else was sooner.
+fn make(
+    layout: &Layout,
+    record: VolumeRecord,
+    own: &dyn Fn(&Path) -> Result<(), EngineError>,
+) -> Result<Option<VolumeRecord>, EngineError> {
+    let name = &record.name;
     let making = layout.volumes().join(format!(".{name}.{}.new", std::process::id()));
     durable::create_dirs(&making.join("_data"))?;
     own(&making)?;
@@ -67,12 +86,107 @@ pub fn ensure(
     record::write(&making.join("record"), &record)?;
     own(&making.join("record"))?;
     match durable::rename(&making, &layout.volumes().join(name)) {
-        Ok(()) => Ok(record),
+        Ok(()) => Ok(Some(record)),
         Err(error) => {
             // Somebody else may have made it in the meantime.
             let _ = fs::remove_dir_all(&making);
-            load(layout, name)?.ok_or_else(|| error.into())
+            match load(layout, name)? {
+                Some(_) => Ok(None),
+                None => Err(error.into()),
+            }
         }
+    }
+}
+
+impl Engine {
+    /// All volumes, by name.
+    pub fn volumes(&self) -> Result<Vec<VolumeRecord>, EngineError> {
+        Ok(all(self.layout())?)
+    }
+
+    /// Makes a volume; without a name, one of 64 hex digits is made up. A name that is taken is an error.
+    pub fn create_volume(
+        &self,
+        name: Option<&str>,
+        labels: BTreeMap<String, String>,
+    ) -> Result<VolumeRecord, EngineError> {
+        let name = match name {
+            Some(name) if is_container_name(name) => name.to_owned(),
+            Some(name) => return Err(EngineError::BadName(name.to_owned())),
+            None => {
+                let mut random = [0; 32];
+                clock::random(&mut random).map_err(EngineError::io("make a name below", &self.layout().volumes()))?;
+                hex(&random)
+            }
+        };
+        let record = VolumeRecord {
+            name: name.clone(),
+            created: now(),
+            labels,
+            unnamed: false,
+            fresh: true,
+        };
+        match load(self.layout(), &name)? {
+            Some(_) => None,
+            None => make(self.layout(), record, &|path| self.own(path))?,
+        }
+        .ok_or(EngineError::VolumeExists(name))
+    }
+
+    /// A volume by its name, or by the unambiguous beginning of one.
+    pub fn volume(&self, typed: &str) -> Result<VolumeRecord, EngineError> {
+        if is_container_name(typed)
+            && let Some(found) = load(self.layout(), typed)?
+        {
+            return Ok(found);
+        }
+        let mut begin = all(self.layout())?;
+        begin.retain(|volume| !typed.is_empty() && volume.name.starts_with(typed));
+        match begin.len() {
+            1 => Ok(begin.remove(0)),
+            0 => Err(EngineError::NoVolume(typed.to_owned())),
+            count => Err(EngineError::AmbiguousVolume {
+                prefix: typed.to_owned(),
+                count,
+            }),
+        }
+    }
+
+    /// The containers that mount a volume.
+    pub fn volume_users(&self, name: &str) -> Result<Vec<ContainerRecord>, EngineError> {
+        let mut users = all_containers(self)?;
+        users.retain(|record| volumes_of(record).contains(name));
+        Ok(users)
+    }
+
+    /// Removes a volume; one that containers mount only with `force`, after those (stopped within `timeout` seconds).
+    pub fn remove_volume(&self, typed: &str, force: bool, timeout: Option<u32>) -> Result<String, EngineError> {
+        let name = self.volume(typed)?.name;
+        if force {
+            for user in self.volume_users(&name)? {
+                match self.remove(&user.id.hex(), true, false, timeout) {
+                    Err(error) if !error.is_no_container() => return Err(error),
+                    _ => {}
+                }
+            }
+        }
+        let gone = {
+            // No container appears with it meanwhile.
+            let _lock = IndexLock::take(self.layout())?;
+            let users = self.volume_users(&name)?;
+            if !users.is_empty() {
+                let users: Vec<String> = users.iter().map(|user| user.id.hex()).collect();
+                return Err(EngineError::VolumeInUse {
+                    volume: name,
+                    users: users.join(", "),
+                });
+            }
+            take_away(self.layout(), &name)?
+        };
+        if let Some(gone) = gone {
+            self.remove_tree(&gone)?;
+        }
+        Ok(name)
     }
 }
 

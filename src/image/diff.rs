@@ -1,13 +1,17 @@
-//! What a container changed, as the archive of a layer: its writable folder, with whiteouts as images have them. Runs in the
-//! worker.
+//! Trees as archives: what a container changed, as a layer with whiteouts as images have them, and plain ones. Runs in the worker,
+//! and for files of the caller in a process of the caller.
 
 use std::collections::HashMap;
-
+use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
 use super::unpack::{OPAQUE_XATTR, OWNER_XATTR};
 use crate::sys::fs::{self, Kind, Meta};
+use crate::sys::path::{self as paths, FsKind, Resolve};
 use crate::types::bounds;
 
 const BLOCK: usize = 512;
@@ -24,23 +28,38 @@ pub const STUBS: [&[u8]; 7] = [
 
 /// Writes the archive of the tree `root` to `out`.
 pub fn write(root: &OwnedFd, out: impl Write) -> io::Result<u64> {
-    let mut diff = Diff {
-        out,
-        total: 0,
-        links: HashMap::new(),
-        links_bytes: 0,
-    };
+    let mut diff = Diff::new(out, true);
     if is_opaque(root)? {
         diff.marker(b".wh..wh..opq")?;
     }
     diff.dir(root, &mut Vec::new(), 0)?;
-    diff.put(&[0; 2 * BLOCK])?;
-    diff.out.flush()?;
-    Ok(diff.total)
+    diff.end()
+}
+
+/// Writes the plain archive of a directory to `out`: under `name`, or what is in it alone.
+pub fn write_dir(dir: &OwnedFd, name: Option<&[u8]>, out: impl Write) -> io::Result<u64> {
+    let mut diff = Diff::new(out, false);
+    let mut path = name.unwrap_or_default().to_vec();
+    if !path.is_empty() {
+        let shown = [&path[..], b"/"].concat();
+        diff.file_entry(dir, header(&shown, b"", b'5', &fs::stat_fd(dir)?))?;
+    }
+    diff.dir(dir, &mut path, 0)?;
+    diff.end()
+}
+
+/// Writes the plain archive of one file to `out`.
+pub fn write_file(file: File, name: &[u8], out: impl Write) -> io::Result<u64> {
+    let mut diff = Diff::new(out, false);
+    let meta = fs::stat_fd(&file)?;
+    diff.content(file, name, &meta)?;
+    diff.end()
 }
 
 struct Diff<W> {
     out: W,
+    /// Whiteouts and the like are an image's; what a container gets from dunlin is not told.
+    layer: bool,
     total: u64,
     /// The first of several names of a file.
     links: HashMap<(u64, u64), Vec<u8>>,
@@ -58,6 +77,22 @@ struct Header<'a> {
 }
 
 impl<W: Write> Diff<W> {
+    fn new(out: W, layer: bool) -> Diff<W> {
+        Diff {
+            out,
+            layer,
+            total: 0,
+            links: HashMap::new(),
+            links_bytes: 0,
+        }
+    }
+
+    fn end(mut self) -> io::Result<u64> {
+        self.put(&[0; 2 * BLOCK])?;
+        self.out.flush()?;
+        Ok(self.total)
+    }
+
     fn dir(&mut self, dir: &OwnedFd, path: &mut Vec<u8>, depth: usize) -> io::Result<()> {
         if depth > bounds::LAYER_DEPTH {
             return Err(io::Error::other("directories are nested too deep"));
@@ -82,9 +117,9 @@ impl<W: Write> Diff<W> {
 
     fn node(&mut self, dir: &OwnedFd, name: &[u8], path: &mut Vec<u8>, depth: usize) -> io::Result<()> {
         let meta = fs::stat_at(dir, name)?;
-        let stub = STUBS.contains(&&path[..]);
+        let stub = self.layer && STUBS.contains(&&path[..]);
         match meta.kind {
-            Kind::Char if meta.is_whiteout() => {
+            Kind::Char if self.layer && meta.is_whiteout() => {
                 let at = path.len() - name.len();
                 let hidden = [&path[..at], b".wh.", name].concat();
                 self.marker(&hidden)
@@ -98,13 +133,22 @@ impl<W: Write> Diff<W> {
                 self.entry(&header(path, &link, flag, &meta), &[])
             }
             Kind::Dir => {
-                let below = fs::open_dir_at(dir, name)?;
+                let below = match fs::open_dir_at(dir, name) {
+                    Err(e) if !self.layer && e.kind() == io::ErrorKind::CrossesDevices => {
+                        match other_mount(dir, name)? {
+                            Some(below) => below,
+                            // The kernel's own: as in an image, an empty folder.
+                            None => return self.entry(&header(&[&path[..], b"/"].concat(), b"", b'5', &meta), &[]),
+                        }
+                    }
+                    other => other?,
+                };
                 if stub && fs::some_names(&below, 1)?.is_empty() {
                     return Ok(());
                 }
                 let shown = [&path[..], b"/"].concat();
                 self.file_entry(&below, header(&shown, b"", b'5', &meta))?;
-                if is_opaque(&below)? {
+                if self.layer && is_opaque(&below)? {
                     self.marker(&[&path[..], b"/.wh..wh..opq"].concat())?;
                 }
                 self.dir(&below, path, depth + 1)
@@ -125,7 +169,25 @@ impl<W: Write> Diff<W> {
                 self.links.insert(meta.id, path.to_vec());
             }
         }
-        let file = fs::open_file_at(dir, name)?;
+        let file = match fs::open_file_at(dir, name) {
+            // A file that is mounted in.
+            Err(e) if !self.layer && e.kind() == io::ErrorKind::CrossesDevices => {
+                let flags = paths::O_RDONLY | paths::O_NONBLOCK | paths::O_NOCTTY;
+                File::from(paths::open_at(
+                    dir.as_fd(),
+                    Path::new(OsStr::from_bytes(name)),
+                    flags,
+                    0,
+                    BELOW,
+                )?)
+            }
+            other => other?,
+        };
+        let meta = &fs::stat_fd(&file)?;
+        self.content(file, path, meta)
+    }
+
+    fn content(&mut self, file: File, path: &[u8], meta: &Meta) -> io::Result<()> {
         let mut shown = header(path, b"", b'0', meta);
         shown.size = meta.size;
         self.file_entry(&file, shown)?;
@@ -229,6 +291,19 @@ impl<W: Write> Diff<W> {
         self.total += bytes.len() as u64;
         self.out.write_all(bytes)
     }
+}
+
+/// How what is mounted below a directory is opened.
+const BELOW: Resolve = Resolve::BeneathNoLinks;
+
+/// A directory that something is mounted on; `None` where that is the kernel's own (proc, sys, cgroups).
+fn other_mount(dir: &OwnedFd, name: &[u8]) -> io::Result<Option<OwnedFd>> {
+    let flags = paths::O_RDONLY | paths::O_DIRECTORY;
+    let below = paths::open_at(dir.as_fd(), Path::new(OsStr::from_bytes(name)), flags, 0, BELOW)?;
+    Ok(match paths::fs_kind(below.as_fd())? {
+        FsKind::Proc | FsKind::Sys | FsKind::Pts | FsKind::Cgroup2 => None,
+        _ => Some(below),
+    })
 }
 
 fn is_opaque(dir: &OwnedFd) -> io::Result<bool> {

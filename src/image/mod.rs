@@ -1,6 +1,7 @@
 //! Joins registry and store: images come in (pull, load, import, commit) and go out (push, save, copy); layers are unpacked and made
 //! again by sandboxed helpers.
 
+pub mod carry;
 pub mod check;
 mod compare;
 pub mod copy;

@@ -31,7 +31,7 @@ use serde::{Deserialize, Serialize};
 use crate::image::sums::{self, Compared, Finding};
 use crate::image::tree;
 use crate::image::unpack::{Limits, Owners, Said, Say, Stats, UnpackError, Unpacker};
-use crate::image::{compare, diff, recipe};
+use crate::image::{carry, compare, diff, recipe};
 use crate::sys::landlock::Access;
 use crate::sys::sandbox::{self, Profile};
 use crate::sys::{fs, process, socket};
@@ -83,6 +83,8 @@ pub enum Job {
         /// Those of the other.
         to: Vec<usize>,
     },
+    /// Files on their way into a container or out of one.
+    Carry(carry::Carry),
 }
 
 /// The first packet.
@@ -142,6 +144,8 @@ pub enum Reply {
     },
     /// Nothing was done, or nothing is left of it.
     Failed(WorkerError),
+    /// What is at a path, for [`Job::Carry`].
+    Found(carry::Found),
 }
 
 /// Why a job failed.
@@ -192,7 +196,7 @@ impl WorkerError {
         }
     }
 
-    fn os(action: &str) -> impl FnOnce(io::Error) -> WorkerError {
+    pub(super) fn os(action: &str) -> impl FnOnce(io::Error) -> WorkerError {
         let action = action.to_owned();
         move |e| WorkerError::Os {
             action,
@@ -505,6 +509,7 @@ fn work(control: &OwnedFd, order: Order, fds: Vec<OwnedFd>) -> Result<Reply, Wor
                 .map(|bytes| Reply::Packed { bytes })
                 .map_err(WorkerError::os("compare the layers"))
         }
+        Job::Carry(carry) => carry::work(carry, fds.collect(), owners),
         Job::Pack => {
             let (Some(tree), Some(recipe), Some(out)) = (fds.next(), fds.next(), fds.next()) else {
                 return Err(malformed("pack needs three descriptors"));
@@ -518,7 +523,7 @@ fn work(control: &OwnedFd, order: Order, fds: Vec<OwnedFd>) -> Result<Reply, Wor
     }
 }
 
-fn shut_in(trees: &[(BorrowedFd, Access)]) -> Result<(), WorkerError> {
+pub(super) fn shut_in(trees: &[(BorrowedFd, Access)]) -> Result<(), WorkerError> {
     if let Some((dir, _)) = trees.first() {
         sandbox::enter_root(dir).map_err(WorkerError::os("enter the tree"))?;
     }
@@ -615,7 +620,7 @@ fn open(dir: &OwnedFd) -> Result<OwnedFd, WorkerError> {
 }
 
 /// A pipe whose other side may stall, but not for ever.
-struct Patient(File);
+pub(super) struct Patient(pub(super) File);
 
 impl io::Read for Patient {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {

@@ -15,6 +15,7 @@ use crate::sys::event::{self, Interest, Poll, SignalFd};
 use crate::sys::{socket, tty};
 use crate::types::container::ExitRecord;
 use crate::types::health::HealthStatus;
+use crate::types::limits::{LimitKind, Limits};
 
 /// How long a connection and an ordinary answer may take.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -185,6 +186,11 @@ impl Connection {
     /// Sets the size of the container's terminal.
     pub fn resize(&self, size: Size) -> Result<(), ClientError> {
         self.done(Open::Resize(size))
+    }
+
+    /// Sets other limits.
+    pub fn limits(&self, limits: Limits, asked: Vec<LimitKind>) -> Result<(), ClientError> {
+        self.done(Open::Limits { limits, asked })
     }
 
     /// Runs one health check, which may take `timeout`.

@@ -162,6 +162,13 @@ impl Monitor {
                     false => Answer::Refused(Refusal::new(format!("container `{name}` does not run"))),
                 }
             }
+            Open::Limits { limits, asked } => match self.group.update(&limits, &asked) {
+                Ok(_) => {
+                    (self.config.limits, self.config.asked) = (limits, asked);
+                    Answer::Done
+                }
+                Err(error) => Answer::Refused(Refusal::new(format!("container `{name}`: {error}"))),
+            },
             Open::Resize(size) => match self.run.stdio.resize(size) {
                 true => Answer::Done,
                 false => Answer::Refused(Refusal::new(format!("container `{name}` has no terminal"))),

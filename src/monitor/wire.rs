@@ -199,6 +199,13 @@ pub enum Open {
         /// Its number, from [`FromMonitor::Started`].
         exec: u32,
     },
+    /// Set other limits, for this run and those that the monitor begins after it. Answers [`Answer::Done`].
+    Limits {
+        /// All of them.
+        limits: Limits,
+        /// Those that must be enforced.
+        asked: Vec<LimitKind>,
+    },
 }
 
 /// Which of the container's stdio a session is on.

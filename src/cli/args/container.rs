@@ -406,3 +406,50 @@ pub struct CleanupArgs {
     /// Full id
     pub id: String,
 }
+
+/// `attach`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  dunlin attach shell\n  dunlin attach --no-stdin web\n\n\
+                  ctrl-p,ctrl-q leaves the container running.")]
+pub struct AttachArgs {
+    /// Keys that detach
+    #[arg(long, default_value = "ctrl-p,ctrl-q", value_name = "KEYS")]
+    pub detach_keys: String,
+    /// The container made last
+    #[arg(short, long)]
+    pub latest: bool,
+    /// Give it no input
+    #[arg(long)]
+    pub no_stdin: bool,
+    /// Pass signals on [default: true]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub sig_proxy: Option<bool>,
+    /// Name or id
+    #[arg(value_name = "CONTAINER")]
+    pub container: Option<String>,
+}
+
+/// `healthcheck run`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  dunlin healthcheck run web && echo healthy\n\n\
+                  Exit code: 0 when the check succeeds, 1 when it fails, 125 when it cannot be run.")]
+pub struct HealthcheckRunArgs {
+    /// The container made last
+    #[arg(short, long)]
+    pub latest: bool,
+    /// Name or id
+    #[arg(value_name = "CONTAINER")]
+    pub container: Option<String>,
+}
+
+/// `container prune`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  dunlin container prune\n  dunlin container prune -f --filter until=24h")]
+pub struct ContainerPruneArgs {
+    /// Do not ask
+    #[arg(short, long)]
+    pub force: bool,
+    /// Containers with: label=, name=, until=, …
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub filter: Vec<String>,
+}

@@ -150,56 +150,8 @@ pub struct CreateArgs {
     #[arg(short = 'P', long, help_heading = "Network")]
     pub publish_all: bool,
 
-    /// Memory
-    #[arg(short, long, value_name = "SIZE", help_heading = "Limits")]
-    pub memory: Option<String>,
-    /// Memory above which the kernel slows it down
-    #[arg(long, value_name = "SIZE", help_heading = "Limits")]
-    pub memory_reservation: Option<String>,
-    /// Memory and swap together; -1 without end
-    #[arg(long, value_name = "SIZE", allow_hyphen_values = true, help_heading = "Limits")]
-    pub memory_swap: Option<String>,
-    /// Processors, such as 0.5
-    #[arg(long, value_name = "NUMBER", help_heading = "Limits")]
-    pub cpus: Option<String>,
-    /// Microseconds per period, with --cpu-quota
-    #[arg(long, value_name = "MICROSECONDS", help_heading = "Limits")]
-    pub cpu_period: Option<u64>,
-    /// Microseconds of processor time per period
-    #[arg(
-        long,
-        value_name = "MICROSECONDS",
-        allow_negative_numbers = true,
-        help_heading = "Limits"
-    )]
-    pub cpu_quota: Option<i64>,
-    /// Weight under contention, 1024 is usual
-    #[arg(short = 'c', long, value_name = "SHARES", help_heading = "Limits")]
-    pub cpu_shares: Option<u64>,
-    /// Weight under contention, 1 to 10000, 100 is usual
-    #[arg(long, value_name = "WEIGHT", conflicts_with = "cpu_shares", help_heading = "Limits")]
-    pub cpu_weight: Option<u32>,
-    /// Processors it may use, such as 0-1,3
-    #[arg(long, value_name = "LIST", help_heading = "Limits")]
-    pub cpuset_cpus: Option<String>,
-    /// Processes and threads; -1 or 0 without end
-    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, help_heading = "Limits")]
-    pub pids_limit: Option<i64>,
-    /// Not offered: see --device-read-bps
-    #[arg(long, value_name = "WEIGHT", help_heading = "Limits")]
-    pub blkio_weight: Option<String>,
-    /// Bytes read per second: DEVICE:SIZE
-    #[arg(long, value_name = "DEVICE:SIZE", help_heading = "Limits")]
-    pub device_read_bps: Vec<String>,
-    /// Bytes written per second
-    #[arg(long, value_name = "DEVICE:SIZE", help_heading = "Limits")]
-    pub device_write_bps: Vec<String>,
-    /// Reads per second
-    #[arg(long, value_name = "DEVICE:NUMBER", help_heading = "Limits")]
-    pub device_read_iops: Vec<String>,
-    /// Writes per second
-    #[arg(long, value_name = "DEVICE:NUMBER", help_heading = "Limits")]
-    pub device_write_iops: Vec<String>,
+    #[command(flatten)]
+    pub limits: LimitArgs,
     /// Limit of one process: NAME=SOFT[:HARD]
     #[arg(long, value_name = "SPEC", help_heading = "Limits")]
     pub ulimit: Vec<String>,
@@ -262,4 +214,76 @@ pub struct CreateArgs {
     /// Command and arguments instead of the image's
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
     pub command: Vec<String>,
+}
+
+/// Limits that can be changed later.
+#[derive(Debug, Clone, Default, Args)]
+pub struct LimitArgs {
+    /// Memory
+    #[arg(short, long, value_name = "SIZE", help_heading = "Limits")]
+    pub memory: Option<String>,
+    /// Memory above which the kernel slows it down
+    #[arg(long, value_name = "SIZE", help_heading = "Limits")]
+    pub memory_reservation: Option<String>,
+    /// Memory and swap together; -1 without end
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true, help_heading = "Limits")]
+    pub memory_swap: Option<String>,
+    /// Processors, such as 0.5
+    #[arg(long, value_name = "NUMBER", help_heading = "Limits")]
+    pub cpus: Option<String>,
+    /// Microseconds per period, with --cpu-quota
+    #[arg(long, value_name = "MICROSECONDS", help_heading = "Limits")]
+    pub cpu_period: Option<u64>,
+    /// Microseconds of processor time per period
+    #[arg(
+        long,
+        value_name = "MICROSECONDS",
+        allow_negative_numbers = true,
+        help_heading = "Limits"
+    )]
+    pub cpu_quota: Option<i64>,
+    /// Weight under contention, 1024 is usual
+    #[arg(short = 'c', long, value_name = "SHARES", help_heading = "Limits")]
+    pub cpu_shares: Option<u64>,
+    /// Weight under contention, 1 to 10000, 100 is usual
+    #[arg(long, value_name = "WEIGHT", conflicts_with = "cpu_shares", help_heading = "Limits")]
+    pub cpu_weight: Option<u32>,
+    /// Processors it may use, such as 0-1,3
+    #[arg(long, value_name = "LIST", help_heading = "Limits")]
+    pub cpuset_cpus: Option<String>,
+    /// Processes and threads; -1 or 0 without end
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, help_heading = "Limits")]
+    pub pids_limit: Option<i64>,
+    /// Not offered: see --device-read-bps
+    #[arg(long, value_name = "WEIGHT", help_heading = "Limits")]
+    pub blkio_weight: Option<String>,
+    /// Bytes read per second: DEVICE:SIZE
+    #[arg(long, value_name = "DEVICE:SIZE", help_heading = "Limits")]
+    pub device_read_bps: Vec<String>,
+    /// Bytes written per second
+    #[arg(long, value_name = "DEVICE:SIZE", help_heading = "Limits")]
+    pub device_write_bps: Vec<String>,
+    /// Reads per second
+    #[arg(long, value_name = "DEVICE:NUMBER", help_heading = "Limits")]
+    pub device_read_iops: Vec<String>,
+    /// Writes per second
+    #[arg(long, value_name = "DEVICE:NUMBER", help_heading = "Limits")]
+    pub device_write_iops: Vec<String>,
+}
+
+/// `update`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  dunlin update --memory 128m web\n  dunlin update --cpus 0.5 --pids-limit 50 web\n\n\
+                  What runs gets the new limits at once; what is not named stays."
+)]
+pub struct UpdateArgs {
+    /// The container made last
+    #[arg(short, long)]
+    pub latest: bool,
+    #[command(flatten)]
+    pub limits: LimitArgs,
+    /// Name or id
+    #[arg(value_name = "CONTAINER")]
+    pub container: Option<String>,
 }

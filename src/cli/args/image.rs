@@ -139,13 +139,13 @@ pub struct UntagArgs {
     pub names: Vec<String>,
 }
 
-/// `image exists`.
+/// `image exists`, `container exists` and `volume exists`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  dunlin image exists registry.example/web:1.4 && echo here")]
 pub struct ExistsArgs {
     /// Name or id
-    #[arg(value_name = "IMAGE")]
-    pub image: String,
+    #[arg(value_name = "NAME")]
+    pub name: String,
 }
 
 /// `history`.

@@ -10,16 +10,18 @@ mod parse;
 mod registry;
 mod system;
 mod transfer;
+mod volume;
 
 pub use app::{
     AgentUpdateArgs, AgentWatchArgs, AppApplyArgs, AppLsArgs, AppNamesArgs, AppViewArgs, AutoUpdateArgs, FollowArgs,
     ResetTrustArgs,
 };
 pub use container::{
-    CleanupArgs, ExecArgs, InspectArgs, KillArgs, LogsArgs, PauseArgs, Pick, PortArgs, PsArgs, RenameArgs, RestartArgs,
-    RmArgs, StartArgs, StatsArgs, StopArgs, TopArgs, WaitArgs,
+    AttachArgs, CleanupArgs, ContainerPruneArgs, ExecArgs, HealthcheckRunArgs, InspectArgs, KillArgs, LogsArgs,
+    PauseArgs, Pick, PortArgs, PsArgs, RenameArgs, RestartArgs, RmArgs, StartArgs, StatsArgs, StopArgs, TopArgs,
+    WaitArgs,
 };
-pub use create::{CreateArgs, RunArgs};
+pub use create::{CreateArgs, LimitArgs, RunArgs, UpdateArgs};
 pub use fleet::FleetArgs;
 pub use image::{
     DiffArgs, ExistsArgs, FormatArgs, HistoryArgs, ImageMountArgs, ImagePruneArgs, ImageUnmountArgs, ImagesArgs,
@@ -28,7 +30,11 @@ pub use image::{
 pub use parse::{Parsed, parse};
 pub use registry::{ListTagsArgs, LoginArgs, LogoutArgs, SearchArgs};
 pub use system::{SystemCheckArgs, SystemDfArgs, SystemPruneArgs, UnshareArgs};
-pub use transfer::{CommitArgs, CopyArgs, DeleteArgs, ImportArgs, LoadArgs, PushArgs, SaveArgs};
+pub use transfer::{
+    CommitArgs, CopyArgs, CpArgs, CpLocalArgs, DeleteArgs, ExportArgs, ImportArgs, LoadArgs, PushArgs, SaveArgs,
+};
+
+pub use volume::{VolumeCreateArgs, VolumeInspectArgs, VolumeLsArgs, VolumePruneArgs, VolumeRmArgs};
 
 use clap::{Args, Parser};
 use std::path::PathBuf;
@@ -101,6 +107,34 @@ verbs! {
         Logs(LogsArgs) = "logs",
         /// Run a command in a running container
         Exec(ExecArgs) = "exec",
+        /// Give this terminal to a running container
+        Attach(AttachArgs) = "attach",
+        /// Copy files into a container or out of one
+        Cp(CpArgs) = "cp",
+        /// The caller's side of cp
+        CpLocal(CpLocalArgs) = "cp-local" => |verb| verb.hide(true),
+        /// Write a container's files as an archive
+        Export(ExportArgs) = "export",
+        /// Change the limits of containers
+        Update(UpdateArgs) = "update",
+        /// Check the health of a container now
+        HealthcheckRun(HealthcheckRunArgs) = "healthcheck-run" => |verb| verb.override_usage("dunlin healthcheck run [OPTIONS] [CONTAINER]"),
+        /// Say by the exit code whether a container is here
+        ContainerExists(ExistsArgs) = "container-exists" => |verb| verb.hide(true).override_usage("dunlin container exists CONTAINER"),
+        /// Remove containers that do not run
+        ContainerPrune(ContainerPruneArgs) = "container-prune" => |verb| verb.hide(true).override_usage("dunlin container prune [OPTIONS]"),
+        /// Make a volume
+        VolumeCreate(VolumeCreateArgs) = "volume-create" => |verb| verb.override_usage("dunlin volume create [OPTIONS] [NAME]"),
+        /// List volumes
+        VolumeLs(VolumeLsArgs) = "volume-ls" => |verb| verb.override_usage("dunlin volume ls [OPTIONS]"),
+        /// Show everything about volumes
+        VolumeInspect(VolumeInspectArgs) = "volume-inspect" => |verb| verb.override_usage("dunlin volume inspect [OPTIONS] VOLUME..."),
+        /// Remove volumes
+        VolumeRm(VolumeRmArgs) = "volume-rm" => |verb| verb.override_usage("dunlin volume rm [OPTIONS] VOLUME..."),
+        /// Remove volumes that nothing uses
+        VolumePrune(VolumePruneArgs) = "volume-prune" => |verb| verb.override_usage("dunlin volume prune [OPTIONS]"),
+        /// Say by the exit code whether a volume is here
+        VolumeExists(ExistsArgs) = "volume-exists" => |verb| verb.hide(true).override_usage("dunlin volume exists VOLUME"),
         /// Show everything about containers or images
         Inspect(InspectArgs) = "inspect",
         /// Show the processes of a container

@@ -66,11 +66,12 @@ impl Change for BoolValues {
 }
 
 const APP_VERBS: &str = "apply, history, list, ls, remove, reset-trust, retry, rm, rollback, unlock";
-const CONTAINER_VERBS: &str = "commit, create, diff, exec, inspect, kill, list, logs, ls, pause, port, ps, rename, restart, rm, run, \
-                               start, stats, stop, top, unpause, wait";
+const CONTAINER_VERBS: &str = "attach, commit, cp, create, diff, exec, exists, export, inspect, kill, list, logs, ls, pause, port, \
+                               prune, ps, rename, restart, rm, run, start, stats, stop, top, unpause, update, wait";
 const IMAGE_VERBS: &str = "delete, diff, exists, history, import, inspect, list, load, ls, mount, prune, pull, push, remove, rm, save, tag, tree, \
      umount, unmount, untag";
 const SYSTEM_VERBS: &str = "check, df, info, prune";
+const VOLUME_VERBS: &str = "create, exists, inspect, list, ls, prune, remove, rm";
 
 /// `container VERB` and `image VERB` are the same verbs; `system VERB` is `system-VERB`.
 fn regroup(mut arguments: Vec<OsString>) -> Vec<OsString> {
@@ -95,8 +96,18 @@ fn regroup(mut arguments: Vec<OsString>) -> Vec<OsString> {
         (
             "container",
             verb @ ("run" | "create" | "start" | "stop" | "kill" | "restart" | "pause" | "unpause" | "rm" | "logs"
-            | "exec" | "top" | "stats" | "port" | "wait" | "rename" | "commit" | "diff"),
+            | "exec" | "top" | "stats" | "port" | "wait" | "rename" | "commit" | "diff" | "attach" | "cp"
+            | "export" | "update"),
         ) => &[verb],
+        ("container", "exists") => &["container-exists"],
+        ("container", "prune") => &["container-prune"],
+        ("healthcheck", "run") => &["healthcheck-run"],
+        ("volume", "create") => &["volume-create"],
+        ("volume", "ls" | "list") => &["volume-ls"],
+        ("volume", "inspect") => &["volume-inspect"],
+        ("volume", "rm" | "remove") => &["volume-rm"],
+        ("volume", "prune") => &["volume-prune"],
+        ("volume", "exists") => &["volume-exists"],
         ("image", "ls" | "list") => &["images"],
         ("image", "inspect") => &["inspect", "--type", "image"],
         ("image", verb @ ("pull" | "push" | "import" | "tag" | "untag" | "history" | "save" | "load")) => &[verb],
@@ -136,7 +147,9 @@ fn group_alone(arguments: &[OsString]) -> Option<Parsed> {
         "app" => APP_VERBS,
         "container" => CONTAINER_VERBS,
         "image" => IMAGE_VERBS,
+        "healthcheck" => "run",
         "system" => SYSTEM_VERBS,
+        "volume" => VOLUME_VERBS,
         _ => return None,
     };
     let list = format!("dunlin {group} VERB, where VERB is one of: {verbs}");
@@ -223,7 +236,7 @@ mod tests {
         assert_eq!(args.create.command, ["-x"]);
         let args = run_args("--root /x run --sig-proxy=false --pids-limit -1 --memory-swap -1 a");
         assert_eq!(args.sig_proxy, Some(false));
-        assert_eq!(args.create.pids_limit, Some(-1));
+        assert_eq!(args.create.limits.pids_limit, Some(-1));
     }
 
     #[test]

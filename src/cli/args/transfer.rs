@@ -193,3 +193,52 @@ pub struct LoadArgs {
     #[arg(short, long)]
     pub quiet: bool,
 }
+
+/// `cp`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  dunlin cp web:/etc/web.conf .\n  dunlin cp ./site/. web:/var/www\n  \
+                  dunlin cp web:/var/log - | tar tv\n  tar c . | dunlin cp - web:/data\n\n\
+                  One side, or both, is CONTAINER:PATH; `-` is an archive on stdin or stdout."
+)]
+pub struct CpArgs {
+    /// What comes into a container becomes its user's [always; taken for podman's sake]
+    #[arg(short, long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub archive: Option<bool>,
+    /// Let a directory take the place of a file, or a file that of a directory: not offered
+    #[arg(long)]
+    pub overwrite: bool,
+    /// [CONTAINER:]PATH; `DIR/.` is what is in DIR
+    #[arg(value_name = "FROM")]
+    pub from: String,
+    /// [CONTAINER:]PATH
+    #[arg(value_name = "TO")]
+    pub to: String,
+}
+
+/// The caller's side of `cp`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  dunlin cp-local --unpack .")]
+pub struct CpLocalArgs {
+    /// Write an archive of this; its name in the archive comes on stdin
+    #[arg(long, value_name = "PATH", conflicts_with = "unpack")]
+    pub pack: Option<PathBuf>,
+    /// Take an archive from stdin into this folder
+    #[arg(long, value_name = "DIR")]
+    pub unpack: Option<PathBuf>,
+}
+
+/// `export`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  dunlin export web -o web.tar\n  dunlin export web | tar tv\n\n\
+                  Volumes and other mounts are not in it."
+)]
+pub struct ExportArgs {
+    /// Write to a file instead of stdout
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Name or id
+    #[arg(value_name = "CONTAINER")]
+    pub container: String,
+}

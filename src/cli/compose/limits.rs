@@ -1,6 +1,7 @@
 //! Limits as podman's flags say them → [`Limits`].
 
-use super::{CreateArgs, FlagError, wrong};
+use super::{FlagError, wrong};
+use crate::cli::args::LimitArgs;
 use crate::types::limits::{Bytes, IoLimit, Limits, MilliCpu};
 use crate::types::text::parse_size;
 use std::collections::BTreeMap;
@@ -11,7 +12,11 @@ pub const PIDS_UNLIMITED: u32 = 4_194_304;
 pub const SWAP_UNLIMITED: Bytes = Bytes(i64::MAX as u64);
 
 /// The limits that the flags ask for.
-pub fn limits(args: &CreateArgs) -> Result<Limits, FlagError> {
+pub fn limits(args: &LimitArgs) -> Result<Limits, FlagError> {
+    if let Some(weight) = &args.blkio_weight {
+        let reason = "weights of block devices are not enforced; limit the rates with --device-read-bps, --device-write-bps and the like";
+        return Err(wrong("--blkio-weight", weight, reason));
+    }
     let memory = optional_size("--memory", &args.memory)?;
     Ok(Limits {
         memory,
@@ -63,7 +68,7 @@ fn swap(text: Option<&str>, memory: Option<Bytes>) -> Result<Option<Bytes>, Flag
     }
 }
 
-fn cpu(args: &CreateArgs) -> Result<Option<MilliCpu>, FlagError> {
+fn cpu(args: &LimitArgs) -> Result<Option<MilliCpu>, FlagError> {
     let quota = args.cpu_quota.filter(|quota| *quota > 0);
     match (&args.cpus, quota) {
         (Some(text), Some(_)) => Err(wrong("--cpus", text, "conflicts with --cpu-quota")),
@@ -100,7 +105,7 @@ fn weight(shares: u64) -> u32 {
     (10f64.powf(exponent).ceil() as u32).clamp(1, 10_000)
 }
 
-fn io(args: &CreateArgs) -> Result<BTreeMap<String, IoLimit>, FlagError> {
+fn io(args: &LimitArgs) -> Result<BTreeMap<String, IoLimit>, FlagError> {
     let mut limits: BTreeMap<String, IoLimit> = BTreeMap::new();
     let mut each = |flag: &'static str, texts: &[String], set: &dyn Fn(&mut IoLimit, &str) -> Option<()>| {
         for text in texts {

@@ -10,6 +10,7 @@ mod mounts;
 mod security;
 
 pub use environment::{environment, key_values};
+pub use limits::limits;
 
 use super::args::CreateArgs;
 use super::args::PlatformArgs;
@@ -79,7 +80,7 @@ pub fn compose(args: &CreateArgs) -> Result<CreateOptions, FlagError> {
         mounts: mounts::mounts(args)?,
         network: network(&args.network)?,
         read_only: args.read_only,
-        limits: limits::limits(args)?,
+        limits: limits(&args.limits)?,
         cap_add: args.cap_add.clone(),
         cap_drop: args.cap_drop.clone(),
         no_new_privs: security::no_new_privileges(&args.security_opt)?,
@@ -122,10 +123,6 @@ fn refuse(args: &CreateArgs) -> Result<(), FlagError> {
     if args.publish_all {
         let reason = "publishing ports needs private networks, which are not there yet; use --network host";
         return Err(wrong("--publish-all", "true", reason));
-    }
-    if let Some(weight) = &args.blkio_weight {
-        let reason = "weights of block devices are not enforced; limit the rates with --device-read-bps, --device-write-bps and the like";
-        return Err(wrong("--blkio-weight", weight, reason));
     }
     match args.log_driver.as_deref() {
         None | Some("k8s-file" | "json-file") => Ok(()),

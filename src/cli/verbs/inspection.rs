@@ -4,7 +4,6 @@ use super::super::args::InspectArgs;
 use super::super::failure::{Failure, say_error};
 use super::super::inspect::{self, Extra};
 use super::super::listing::{json, render_object};
-use super::super::time;
 use super::images::repo_digests;
 use super::pick::latest;
 use super::print;
@@ -65,16 +64,7 @@ fn one(engine: &Engine, name: &str, args: &InspectArgs) -> Result<Value, Failure
     if wanted("volume")
         && let Some(found) = volume::load(engine.layout(), name)?
     {
-        return Ok(json!({
-            "Name": found.name,
-            "Driver": "local",
-            "Mountpoint": volume::data(engine.layout(), &found.name),
-            "CreatedAt": time::rfc3339(Some(found.created)),
-            "Labels": found.labels,
-            "Scope": "local",
-            "Options": {},
-            "Anonymous": found.unnamed,
-        }));
+        return Ok(super::volume::shown(engine, &found)?);
     }
     let what = if args.kind == "all" {
         "object"

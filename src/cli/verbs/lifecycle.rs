@@ -1,7 +1,10 @@
 //! start, stop, kill, restart, pause, unpause, rm, wait, rename.
 
-use super::super::args::{KillArgs, PauseArgs, RenameArgs, RestartArgs, RmArgs, StartArgs, StopArgs, WaitArgs};
+use super::super::args::{
+    ExistsArgs, KillArgs, PauseArgs, RenameArgs, RestartArgs, RmArgs, StartArgs, StopArgs, UpdateArgs, WaitArgs,
+};
 use super::super::attach::{self, Attachment};
+use super::super::compose;
 use super::super::failure::Failure;
 use super::super::keys;
 use super::pick::{Choice, each, latest};
@@ -16,7 +19,7 @@ use crate::types::container::Status;
 use crate::types::health::HealthStatus;
 
 /// A time-out as podman takes it: negative means without end.
-fn seconds(time: Option<i64>) -> Option<u32> {
+pub(super) fn seconds(time: Option<i64>) -> Option<u32> {
     time.map(|time| u32::try_from(time).unwrap_or(u32::MAX / 1000))
 }
 
@@ -167,6 +170,33 @@ fn condition(word: &str) -> Result<Condition, Failure> {
             )));
         }
     })
+}
+
+/// 0 or 1, without a word.
+pub fn container_exists(engine: &Engine, args: &ExistsArgs) -> Result<u8, Failure> {
+    match engine.inspect(&args.name) {
+        Ok(_) => Ok(0),
+        Err(error) if error.is_no_container() => Ok(1),
+        Err(error) => Err(error.into()),
+    }
+}
+
+pub fn update(engine: &Engine, args: &UpdateArgs) -> Result<u8, Failure> {
+    let view = one(engine, args.latest, args.container.as_deref())?;
+    let changes = compose::limits(&args.limits)?;
+    if changes.kinds().is_empty() {
+        return Err(Failure::new("name at least one limit, for example --memory 64m"));
+    }
+    if let Some(app) = view.record.spec.labels.get(crate::deploy::hands::LABEL_APP) {
+        return Err(Failure::new(format!(
+            "container `{}` is app `{app}`'s: change `limits` in its document",
+            view.record.name
+        )));
+    }
+    let record = engine.update(&view.record.id.hex(), &changes)?;
+    engine.warn_not_enforced(&record);
+    print(&format!("{}\n", record.id.hex()))?;
+    Ok(0)
 }
 
 pub fn rename(engine: &Engine, args: &RenameArgs) -> Result<u8, Failure> {

@@ -2,6 +2,8 @@
 
 mod agent;
 pub mod app;
+mod attaching;
+mod carrying;
 mod commit;
 mod diff;
 mod execute;
@@ -28,8 +30,11 @@ mod transfer;
 mod tree;
 mod unshare;
 mod usage;
+pub mod volume;
 
 pub use agent::{agent, agent_update, agent_watch};
+pub use attaching::{attach, healthcheck_run};
+pub use carrying::{cp, cp_local, export, prepare as prepare_cp};
 pub use commit::{commit, import};
 pub use diff::diff;
 pub use execute::exec;
@@ -39,12 +44,12 @@ pub use history::history;
 pub use host::{info, version};
 pub use images::{images, rmi};
 pub use inspection::inspect;
-pub use lifecycle::{kill, pause, rename, restart, rm, start, stop, unpause, wait};
+pub use lifecycle::{container_exists, kill, pause, rename, restart, rm, start, stop, unpause, update, wait};
 pub use list::{port, ps};
 pub use login::{login, logout};
 pub use logs::logs;
 pub use mount::{image_mount, image_unmount};
-pub use prune::image_prune;
+pub use prune::{container_prune, image_prune};
 pub use pull::pull;
 pub use remote::list_tags;
 pub use run::{create, prepare, run};

@@ -1,12 +1,13 @@
 //! image prune.
 
-use super::super::args::ImagePruneArgs;
+use super::super::args::{ContainerPruneArgs, ImagePruneArgs};
 use super::super::failure::Failure;
 use super::super::time;
 use super::images::Wanted;
 use super::print;
 use super::system::kept;
 use crate::engine::Engine;
+use crate::engine::filter::Filter;
 use crate::engine::prune::Pruned;
 use std::io::{self, BufRead as _, Read as _, Write as _};
 
@@ -31,6 +32,18 @@ pub fn image_prune(engine: &Engine, args: &ImagePruneArgs) -> Result<u8, Failure
         &mut pruned,
     )?;
     print(&pruned.images.iter().map(|id| id.hex() + "\n").collect::<String>())?;
+    Ok(0)
+}
+
+pub fn container_prune(engine: &Engine, args: &ContainerPruneArgs) -> Result<u8, Failure> {
+    let filter = Filter::parse(&args.filter)?;
+    if !args.force && !confirmed("all non running containers")? {
+        return Ok(0);
+    }
+    let mut pruned = Pruned::default();
+    let done = engine.prune_containers(&kept(engine)?, &filter, &mut pruned);
+    print(&pruned.containers.iter().map(|id| id.hex() + "\n").collect::<String>())?;
+    done?;
     Ok(0)
 }
 

@@ -9,6 +9,7 @@ use super::images::rows_of;
 use super::print;
 use crate::engine::Engine;
 use crate::engine::check::{CheckOptions, CheckStep};
+use crate::engine::filter::Filter;
 use crate::engine::prune::{Kept, Pruned, Usage};
 use crate::store::Fault;
 use crate::sys::tty;
@@ -227,9 +228,9 @@ pub fn prune(engine: &Engine, args: &SystemPruneArgs) -> Result<u8, Failure> {
     }
     let kept = kept(engine)?;
     let mut pruned = Pruned::default();
-    let mut done = engine.prune_containers(&kept, &mut pruned);
+    let mut done = engine.prune_containers(&kept, &Filter::default(), &mut pruned);
     if done.is_ok() && args.volumes {
-        done = engine.prune_volumes(&kept, &mut pruned);
+        done = engine.prune_volumes(&kept, &|_| true, &mut pruned);
     }
     if done.is_ok() {
         done = engine.prune_images(args.all, &kept, &|_| true, &mut pruned);

@@ -16,7 +16,7 @@ pub fn untag(engine: &Engine, args: &UntagArgs) -> Result<u8, Failure> {
 
 /// 0 or 1, without a word.
 pub fn exists(engine: &Engine, args: &ExistsArgs) -> Result<u8, Failure> {
-    match engine.image(&args.image) {
+    match engine.image(&args.name) {
         Ok(_) => Ok(0),
         Err(error) if error.is_no_image() => Ok(1),
         Err(error) => Err(error.into()),

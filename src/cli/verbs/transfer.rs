@@ -30,6 +30,7 @@ pub type Given = Vec<Option<File>>;
 pub fn given(verb: &Verb) -> Result<Given, Failure> {
     Ok(match verb {
         Verb::Save(args) => vec![save_output(args)?],
+        Verb::Export(args) => vec![args.output.as_deref().map(create).transpose()?],
         Verb::Load(args) => vec![match &args.input {
             Some(path) if path.is_dir() => None,
             Some(path) => Some(open(path)?),

@@ -128,6 +128,12 @@ pub enum UnpackError {
         /// The bound.
         max: u64,
     },
+    /// Something that is no directory would replace one.
+    #[error("entry `{entry}`: a directory is in its place, which is not overwritten")]
+    Directory {
+        /// The entry.
+        entry: String,
+    },
     /// The file system said no.
     #[error("entry `{entry}`: cannot {action}: {cause}")]
     Os {

@@ -98,6 +98,8 @@ pub struct Unpacker {
     recipe: Option<Recipe>,
     /// Where to go on in the archive.
     place: Option<Place>,
+    /// No layer: names mean nothing but themselves, and everything belongs to these.
+    carried: Option<(u32, u32)>,
 }
 
 impl Unpacker {
@@ -115,7 +117,14 @@ impl Unpacker {
             digests: None,
             recipe: None,
             place: None,
+            carried: None,
         }
+    }
+
+    /// What comes is no layer but somebody's files: names mean nothing but themselves, everything gets this owner, and a directory
+    /// is never replaced by something else, nor something else by a directory.
+    pub fn carry(&mut self, uid: u32, gid: u32) {
+        self.carried = Some((uid, gid));
     }
 
     /// From now on `out`, an empty file, gets what the archive needs beyond the tree to be made again; [`Unpacker::record`] completes it.
@@ -162,7 +171,10 @@ impl Unpacker {
                     max: self.limits.entries,
                 });
             }
-            self.entry(&mut archive, &entry)?;
+            match self.carried {
+                Some((uid, gid)) => self.entry(&mut archive, &Entry { uid, gid, ..entry })?,
+                None => self.entry(&mut archive, &entry)?,
+            }
         }
         self.stats.archive = archive.position();
         self.stats.leans = self.leans();
@@ -184,7 +196,12 @@ impl Unpacker {
         let Some((parent, name)) = clean.split() else {
             return self.root(entry);
         };
-        match clean.meaning()? {
+        let meaning = if self.carried.is_some() {
+            Meaning::Plain
+        } else {
+            clean.meaning()?
+        };
+        match meaning {
             Meaning::Skipped => return Ok(()),
             Meaning::Opaque => return self.opaque(parent, entry),
             Meaning::Whiteout(hidden) => return self.whiteout(parent, hidden, entry),
@@ -275,6 +292,12 @@ impl Unpacker {
         if let Err(e) = made {
             let there = fs::stat_at(self.walk.dir(), name).map_err(|_| failed(e))?;
             if there.kind != fs::Kind::Dir {
+                if self.carried.is_some() {
+                    return Err(UnpackError::Blocked {
+                        entry: shown(&entry.path),
+                        file: shown(name),
+                    });
+                }
                 hidden = there.is_whiteout();
                 self.clear(name, entry)?;
                 fs::mkdir_at(self.walk.dir(), name, 0o700).map_err(failed)?;
@@ -569,6 +592,15 @@ impl Unpacker {
 
     /// Removes what an earlier entry left at `name` of the current directory.
     fn clear(&mut self, name: &[u8], entry: &Entry) -> Result<(), UnpackError> {
+        let kind = self
+            .carried
+            .and_then(|_| fs::stat_at(self.walk.dir(), name).ok())
+            .map(|meta| meta.kind);
+        if kind == Some(fs::Kind::Dir) {
+            return Err(UnpackError::Directory {
+                entry: shown(&entry.path),
+            });
+        }
         self.walk.untold().map_err(|e| os(entry, "replace what is there", &e))?;
         if let Some(recipe) = &self.recipe {
             let freed = recipe::save(recipe, self.walk.dir(), name, 0);

@@ -1,11 +1,13 @@
 //! The command line against the real thing: as an ordinary user with subordinate ids, as one without, and as root.
 
+mod carrying;
 mod check;
 mod commit;
 mod copy;
 mod diff;
 mod flow;
 mod images;
+mod later;
 mod listing;
 mod machines;
 mod ownership;
@@ -18,6 +20,7 @@ mod terminal;
 mod transfer;
 mod trust;
 mod unshare;
+mod volumes;
 mod waits;
 mod web;
 
