@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use dunlin::cli::runtime;
+use dunlin::runtime::first;
 use dunlin::sys::alloc;
 
 /// Words of command lines that go on for long or need much memory for a while.
@@ -12,8 +13,10 @@ const LASTING: [&str; 2] = ["agent", "pull"];
 /// Picks the role.
 pub fn main() -> ExitCode {
     let called = std::env::args_os().next().map(PathBuf::from);
-    if called.is_some_and(|path| path.file_name().is_some_and(|name| name == runtime::NAME)) {
-        return runtime::main_once_sealed(std::env::args_os().skip(1), alloc::begin).into();
+    match called.as_deref().and_then(|path| path.file_name()?.to_str()) {
+        Some(runtime::NAME) => return runtime::main_once_sealed(std::env::args_os().skip(1), alloc::begin).into(),
+        Some(first::NAME) => return first::main(std::env::args_os().skip(1)).into(),
+        _ => {}
     }
     let mut args = std::env::args().skip(1);
     match args.next().as_deref() {

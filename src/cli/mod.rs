@@ -12,6 +12,7 @@ mod listing;
 mod owner;
 mod progress;
 mod ps;
+mod quadlet;
 pub mod runtime;
 mod table;
 mod template;
@@ -51,6 +52,8 @@ fn execute(cli: Cli) -> Result<u8, Failure> {
     let prepared = match &verb {
         Verb::Version(args) => return verbs::version(args),
         Verb::CpLocal(args) => return verbs::cp_local(args),
+        Verb::Completion(args) => return verbs::completion(args),
+        Verb::AppImport(args) => return verbs::app_import(args, verbs::given(&verb)?),
         Verb::Copy(args) => return verbs::copy(&owner::settings_alone(&global)?, args),
         Verb::ImageDelete(args) => return verbs::delete(&owner::settings_alone(&global)?, args),
         Verb::Fleet(args) => return verbs::fleet(global.config.as_deref(), args),
@@ -68,7 +71,14 @@ fn execute(cli: Cli) -> Result<u8, Failure> {
         Verb::Cp(args) => Some(verbs::prepare_cp(args)?),
         _ => None,
     };
+    let bundle = match &verb {
+        Verb::Bundle(args) => Some(verbs::bundle_output(args)?),
+        _ => None,
+    };
     let place = owner::settle(&global, starts(&verb))?;
+    if let Verb::Doctor(args) = &verb {
+        return verbs::doctor(place, args);
+    }
     if let (None, Some(level)) = (&global.log_level, &place.settings.log.level) {
         log::set_level(level.parse().map_err(Failure::new)?);
     }
@@ -81,6 +91,9 @@ fn execute(cli: Cli) -> Result<u8, Failure> {
     }
     if let Verb::Unshare(args) = verb {
         return verbs::unshare(&engine, global.config.as_deref(), &args);
+    }
+    if let (Verb::Bundle(args), Some(file)) = (&verb, bundle) {
+        return verbs::bundle(&engine, &global, args, file);
     }
     if let Some(sides) = sides {
         return verbs::cp(&engine, sides);
@@ -116,6 +129,8 @@ fn starts(verb: &Verb) -> bool {
             | Verb::Agent(_)
             | Verb::Unshare(_)
             | Verb::Cp(_)
+            | Verb::Doctor(_)
+            | Verb::Bundle(_)
             | Verb::Export(_)
             | Verb::ContainerPrune(_)
             | Verb::VolumeRm(_)
@@ -186,6 +201,7 @@ fn other(engine: &Engine, verb: &Verb, env: Vec<String>, given: verbs::Given) ->
         Verb::AppHistory(args) => verbs::app::history(engine, args),
         Verb::ResetTrust(args) => verbs::app::reset_trust(engine, args),
         Verb::Explain(args) => verbs::app::explain(engine, args),
+        Verb::GenerateSystemd(args) => verbs::generate_systemd(engine, args),
         Verb::Info(args) => verbs::info(engine, args),
         Verb::SystemCheck(args) => verbs::system_check(engine, args),
         Verb::SystemDf(args) => verbs::system_df(engine, args),
@@ -197,7 +213,15 @@ fn other(engine: &Engine, verb: &Verb, env: Vec<String>, given: verbs::Given) ->
         | Verb::CpLocal(_)
         | Verb::ContainerCleanup(_)
         | Verb::Agent(_) => Ok(0),
-        Verb::Copy(_) | Verb::Cp(_) | Verb::ImageDelete(_) | Verb::Unshare(_) | Verb::Fleet(_) => Ok(0),
+        Verb::Doctor(_)
+        | Verb::Bundle(_)
+        | Verb::Completion(_)
+        | Verb::AppImport(_)
+        | Verb::Copy(_)
+        | Verb::Cp(_)
+        | Verb::ImageDelete(_)
+        | Verb::Unshare(_)
+        | Verb::Fleet(_) => Ok(0),
     }
 }
 

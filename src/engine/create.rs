@@ -5,9 +5,9 @@ use super::options::{CreateOptions, ImageDefaults, merge};
 use super::remove::NEW;
 use super::{Engine, EngineError, names, now, volume};
 use crate::disk::{durable, record};
-use crate::runtime::cgroup;
+use crate::runtime::{cgroup, first};
 use crate::store::ImageRecord;
-use crate::types::container::{ContainerRecord, MountSource};
+use crate::types::container::{ContainerRecord, Mount, MountSource};
 use crate::types::ids::ContainerId;
 use crate::types::limits::{LimitKind, Limits, NotEnforced};
 use ring::rand::{SecureRandom as _, SystemRandom};
@@ -34,6 +34,9 @@ impl Engine {
             spec.asked = spec.limits.kinds();
         }
         let not_enforced = self.check_limits(&spec.limits, &spec.asked)?;
+        if options.init {
+            spec.mounts.push(own_program()?);
+        }
         for mount in &mut spec.mounts {
             match &mut mount.source {
                 MountSource::Bind(path) => check_bind(Path::new(path))?,
@@ -207,6 +210,17 @@ impl Engine {
             reason: error.to_string(),
         })
     }
+}
+
+/// dunlin itself, as the first process of a container.
+fn own_program() -> Result<Mount, EngineError> {
+    let program = std::env::current_exe().map_err(EngineError::io("find", Path::new("/proc/self/exe")))?;
+    Ok(Mount {
+        source: MountSource::Bind(program.to_string_lossy().into_owned()),
+        target: first::PATH.to_owned(),
+        read_only: true,
+        options: Vec::new(),
+    })
 }
 
 fn check_bind(path: &Path) -> Result<(), EngineError> {

@@ -9,6 +9,7 @@ pub mod control;
 pub mod copy;
 pub mod create;
 pub mod diff;
+pub mod doctor;
 pub mod error;
 pub mod filter;
 pub mod images;

@@ -2,6 +2,7 @@
 
 use super::capability;
 use super::signal;
+use crate::runtime::first;
 use crate::types::bounds;
 use crate::types::container::{ContainerSpec, Device, LogLimits, Mount, MountSource, Network, RestartPolicy, Seccomp};
 use crate::types::health::Health;
@@ -42,6 +43,8 @@ pub struct CreateOptions {
     pub tty: bool,
     /// Standard input stays open.
     pub stdin: bool,
+    /// A first process of dunlin's passes signals on and reaps.
+    pub init: bool,
     /// Mounts besides the image's volumes. A volume with an empty name is a new unnamed one.
     pub mounts: Vec<Mount>,
     /// `None` until private networks exist: a namespace of its own with loopback alone.
@@ -293,7 +296,8 @@ fn arguments(options: &CreateOptions, image: &Config) -> Result<Vec<String>, Opt
     if args.first().is_none_or(String::is_empty) {
         return Err(OptionsError::NoCommand(options.image.clone()));
     }
-    Ok(args)
+    let first = options.init.then(|| first::PATH.to_owned());
+    Ok(first.into_iter().chain(args).collect())
 }
 
 fn environment(options: &CreateOptions, image: &Config) -> Vec<String> {

@@ -1,5 +1,6 @@
 //! Starting: root file system and OCI bundle are made ready, the keeper starts the monitor, the monitor the container.
 
+use super::doctor::at_least;
 use super::index;
 use super::view::{self, ContainerView};
 use super::{Engine, EngineError, now, volume};
@@ -254,11 +255,4 @@ fn make_dir(path: &Path) -> Result<(), EngineError> {
         }
         _ => Ok(()),
     }
-}
-
-fn at_least(release: &str, major: u32, minor: u32) -> bool {
-    let mut numbers = release
-        .split(|c: char| !c.is_ascii_digit())
-        .map(|part| part.parse::<u32>().unwrap_or(0));
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (major, minor)
 }

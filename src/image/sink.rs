@@ -1,5 +1,6 @@
 //! Where the files of an image go that leaves for no registry: a folder, or one archive.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read, Seek as _, SeekFrom, Write as _};
@@ -281,6 +282,16 @@ impl Read for Packed {
             _ => Ok(got),
         }
     }
+}
+
+/// A file as a member of an archive, in pieces.
+pub fn member<'a>(name: &str, content: &'a [u8]) -> [Cow<'a, [u8]>; 3] {
+    let length = content.len() as u64;
+    [
+        header(name, length).to_vec().into(),
+        content.into(),
+        padding(length).into(),
+    ]
 }
 
 /// A header in ustar form, of a file without an owner and a time.

@@ -13,6 +13,7 @@ pub mod defaults;
 pub mod error;
 pub mod etc;
 pub mod exec;
+pub mod first;
 mod groups;
 pub mod hooks;
 mod idmap;

@@ -114,9 +114,18 @@ pub struct CreateArgs {
     /// no, on-failure[:N], always, unless-stopped
     #[arg(long, value_name = "POLICY", help_heading = "Process")]
     pub restart: Option<String>,
-    /// Not offered: name a program that reaps in the image
+    /// Run it below a first process that passes signals on and reaps
     #[arg(long, help_heading = "Process")]
     pub init: bool,
+    /// Time zone: a name below /usr/share/zoneinfo, or local
+    #[arg(long, value_name = "ZONE", help_heading = "Process")]
+    pub tz: Option<String>,
+    /// Write the number of the first process to a file
+    #[arg(long, value_name = "FILE", help_heading = "Process")]
+    pub pidfile: Option<PathBuf>,
+    /// false, or true for what is not systemd itself
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "MODE", help_heading = "Process")]
+    pub systemd: Option<String>,
 
     /// Bind or named volume: [HOST|NAME:]TARGET[:OPTIONS]
     #[arg(short, long, value_name = "SPEC", help_heading = "Files")]
@@ -174,6 +183,9 @@ pub struct CreateArgs {
     /// Kernel settings of its namespaces
     #[arg(long, value_name = "KEY=VALUE", help_heading = "Security")]
     pub sysctl: Vec<String>,
+    /// host or private: every container has one of its own, with the store's ids
+    #[arg(long, value_name = "MODE", help_heading = "Security")]
+    pub userns: Option<String>,
     /// Not offered: a container is never given the host
     #[arg(long, help_heading = "Security")]
     pub privileged: bool,

@@ -9,6 +9,7 @@ mod image;
 mod parse;
 mod registry;
 mod system;
+mod technician;
 mod transfer;
 mod volume;
 
@@ -27,9 +28,10 @@ pub use image::{
     DiffArgs, ExistsArgs, FormatArgs, HistoryArgs, ImageMountArgs, ImagePruneArgs, ImageUnmountArgs, ImagesArgs,
     PlatformArgs, PullArgs, RegistryArgs, RmiArgs, TagArgs, TreeArgs, UntagArgs,
 };
-pub use parse::{Parsed, parse};
+pub use parse::{Parsed, parse, words};
 pub use registry::{ListTagsArgs, LoginArgs, LogoutArgs, SearchArgs};
 pub use system::{SystemCheckArgs, SystemDfArgs, SystemPruneArgs, UnshareArgs};
+pub use technician::{AppImportArgs, BundleArgs, CompletionArgs, DoctorArgs, GenerateSystemdArgs};
 pub use transfer::{
     CommitArgs, CopyArgs, CpArgs, CpLocalArgs, DeleteArgs, ExportArgs, ImportArgs, LoadArgs, PushArgs, SaveArgs,
 };
@@ -203,6 +205,14 @@ verbs! {
         SystemPrune(SystemPruneArgs) = "system-prune" => |verb| verb.override_usage("dunlin system prune [OPTIONS]"),
         /// Run a command as root of the store's user namespace
         Unshare(UnshareArgs) = "unshare",
+        /// Check this host against what dunlin and the board need
+        Doctor(DoctorArgs) = "doctor",
+        /// Pack what support needs to know, without secrets
+        Bundle(BundleArgs) = "bundle",
+        /// Print a script that completes words in a shell
+        Completion(CompletionArgs) = "completion",
+        /// Print a unit of systemd that runs a container
+        GenerateSystemd(GenerateSystemdArgs) = "generate-systemd" => |verb| verb.override_usage("dunlin generate systemd [OPTIONS] CONTAINER"),
         /// Show the version
         Version(FormatArgs) = "version",
         /// Run the daemon: takes desired states over MQTT and from /etc/dunlin/apps, keeps the device at them
@@ -215,6 +225,8 @@ verbs! {
         AppLs(AppLsArgs) = "app-ls" => |verb| verb.override_usage("dunlin app ls [OPTIONS]"),
         /// Bring this device's own apps to what their documents say
         AppApply(AppApplyArgs) = "app-apply" => |verb| verb.override_usage("dunlin app apply [OPTIONS] FILE..."),
+        /// Make app documents of Quadlet's .container files
+        AppImport(AppImportArgs) = "app-import" => |verb| verb.override_usage("dunlin app import [OPTIONS] FILE..."),
         /// Take apps away that were applied on this device
         AppRm(AppNamesArgs) = "app-rm" => |verb| verb.override_usage("dunlin app rm [OPTIONS] APP..."),
         /// Leave an app's version for the one before

@@ -2,6 +2,7 @@
 
 use super::{Cli, Verb};
 use crate::cli::lazy::Change;
+use crate::cli::verbs::Word;
 use clap::error::ErrorKind;
 use clap::{ArgAction, Command, CommandFactory, FromArgMatches};
 use std::ffi::OsString;
@@ -65,7 +66,7 @@ impl Change for BoolValues {
     }
 }
 
-const APP_VERBS: &str = "apply, history, list, ls, remove, reset-trust, retry, rm, rollback, unlock";
+const APP_VERBS: &str = "apply, history, import, list, ls, remove, reset-trust, retry, rm, rollback, unlock";
 const CONTAINER_VERBS: &str = "attach, commit, cp, create, diff, exec, exists, export, inspect, kill, list, logs, ls, pause, port, \
                                prune, ps, rename, restart, rm, run, start, stats, stop, top, unpause, update, wait";
 const IMAGE_VERBS: &str = "delete, diff, exists, history, import, inspect, list, load, ls, mount, prune, pull, push, remove, rm, save, tag, tree, \
@@ -122,6 +123,8 @@ fn regroup(mut arguments: Vec<OsString>) -> Vec<OsString> {
         ("agent", "update") => &["agent-update"],
         ("app", "ls" | "list") => &["app-ls"],
         ("app", "apply") => &["app-apply"],
+        ("app", "import") => &["app-import"],
+        ("generate", "systemd") => &["generate-systemd"],
         ("app", "rm" | "remove") => &["app-rm"],
         ("app", "rollback") => &["app-rollback"],
         ("app", "retry") => &["app-retry"],
@@ -147,6 +150,7 @@ fn group_alone(arguments: &[OsString]) -> Option<Parsed> {
         "app" => APP_VERBS,
         "container" => CONTAINER_VERBS,
         "image" => IMAGE_VERBS,
+        "generate" => "systemd",
         "healthcheck" => "run",
         "system" => SYSTEM_VERBS,
         "volume" => VOLUME_VERBS,
@@ -161,6 +165,46 @@ fn group_alone(arguments: &[OsString]) -> Option<Parsed> {
         ))),
         Some(_) => None,
     }
+}
+
+/// Groups whose verbs are described by names of their own, `GROUP-VERB`.
+const GROUPS: [&str; 9] = [
+    "agent",
+    "app",
+    "container",
+    "generate",
+    "healthcheck",
+    "image",
+    "network",
+    "system",
+    "volume",
+];
+
+/// Every verb as it is typed, with its options: for completion.
+pub fn words() -> Vec<Word> {
+    let mut all = Cli::command();
+    all.build();
+    let mut words: Vec<Word> = Vec::new();
+    for command in all.get_subcommands() {
+        let name = command.get_name();
+        let group = GROUPS
+            .iter()
+            .find_map(|group| name.strip_prefix(group)?.strip_prefix('-').map(|verb| (group, verb)));
+        let inner = ["cp-local", "agent-watch", "container-cleanup"];
+        let verb = match group {
+            _ if inner.contains(&name) => continue,
+            Some((group, verb)) => format!("{group} {verb}"),
+            None => name.to_owned(),
+        };
+        let mut options = Vec::new();
+        for argument in command.get_arguments().filter(|argument| !argument.is_hide_set()) {
+            options.extend(argument.get_long().map(|long| format!("--{long}")));
+        }
+        let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+        words.push(Word { verb, about, options });
+    }
+    words.sort_by(|a, b| a.verb.cmp(&b.verb));
+    words
 }
 
 /// Where the verb stands: the first word that is neither a global option nor its value.

@@ -78,6 +78,7 @@ pub fn compose(args: &CreateArgs) -> Result<CreateOptions, FlagError> {
         tty: args.tty,
         stdin: args.interactive,
         mounts: mounts::mounts(args)?,
+        init: args.init,
         network: network(&args.network)?,
         read_only: args.read_only,
         limits: limits(&args.limits)?,
@@ -112,9 +113,16 @@ fn refuse(args: &CreateArgs) -> Result<(), FlagError> {
             "a container is never given the host; grant what it needs with --cap-add, --device or --security-opt";
         return Err(wrong("--privileged", "true", reason));
     }
-    if args.init {
-        let reason = "there is no built-in init; name one that the image has, for example with --entrypoint tini";
-        return Err(wrong("--init", "true", reason));
+    match args.userns.as_deref() {
+        None | Some("" | "host" | "private" | "auto") => {}
+        Some(mode) => {
+            let reason = "every container has a user namespace of its own with the store's ids; use `--user` for another user in it";
+            return Err(wrong("--userns", mode, reason));
+        }
+    }
+    match args.systemd.as_deref() {
+        None | Some("false" | "true") => {}
+        Some(mode) => return Err(wrong("--systemd", mode, "systemd as the first process is not offered")),
     }
     if let Some(publish) = args.publish.first() {
         let reason = "publishing a port needs private networks, which are not there yet; use --network host";

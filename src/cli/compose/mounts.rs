@@ -39,6 +39,9 @@ pub fn mounts(args: &CreateArgs) -> Result<Vec<Mount>, FlagError> {
             options,
         });
     }
+    if let Some(zone) = &args.tz {
+        mounts.push(time_zone(zone)?);
+    }
     if args.read_only && args.read_only_tmpfs != Some(false) {
         for target in ["/run", "/tmp", "/var/tmp"] {
             if !mounts.iter().any(|mount| mount.target == target) {
@@ -47,6 +50,22 @@ pub fn mounts(args: &CreateArgs) -> Result<Vec<Mount>, FlagError> {
         }
     }
     Ok(mounts)
+}
+
+/// The host's file of a time zone as the container's.
+fn time_zone(zone: &str) -> Result<Mount, FlagError> {
+    let path = match zone {
+        "local" => PathBuf::from("/etc/localtime"),
+        zone => Path::new("/usr/share/zoneinfo").join(zone),
+    };
+    let inside = zone.split('/').all(|part| !part.is_empty() && part != "..") && path.is_file();
+    let source = inside.then(|| path.to_string_lossy().into_owned());
+    Ok(Mount {
+        source: MountSource::Bind(source.ok_or_else(|| wrong("--tz", zone, "the host has no such time zone"))?),
+        target: "/etc/localtime".into(),
+        read_only: true,
+        options: Vec::new(),
+    })
 }
 
 /// `[HOST|NAME:]TARGET[:OPTIONS]`.

@@ -7,6 +7,7 @@ use super::super::yaml;
 use super::super::{human, time};
 use super::print;
 use crate::engine::Engine;
+use crate::engine::doctor::every_limit;
 use crate::engine::filter::Filter;
 use crate::runtime::cgroup::Controller;
 use crate::sys::footprint::meminfo;
@@ -135,28 +136,6 @@ fn gather(engine: &Engine) -> Result<Value, Failure> {
         },
         "version": {"Version": VERSION, "OsArch": format!("linux/{}", Platform::host().architecture)},
     }))
-}
-
-/// Limits of every kind, to ask which can be enforced.
-fn every_limit() -> crate::types::limits::Limits {
-    use crate::types::limits::{Bytes, IoLimit, Limits, MilliCpu};
-    Limits {
-        memory: Some(Bytes(1 << 30)),
-        memory_high: Some(Bytes(1 << 30)),
-        swap: Some(Bytes(0)),
-        cpu: Some(MilliCpu(1000)),
-        cpu_weight: Some(100),
-        pids: Some(100),
-        io: [(
-            "8:0".to_owned(),
-            IoLimit {
-                read: Some(Bytes(1 << 20)),
-                ..IoLimit::default()
-            },
-        )]
-        .into(),
-        cpuset: Some("0".to_owned()),
-    }
 }
 
 fn extents(extents: &[Extent]) -> Value {

@@ -14,6 +14,7 @@ use crate::monitor::wire::AttachRequest;
 use crate::types::container::ContainerRecord;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ pub struct Prepared {
     wish: Wish,
     replace: bool,
     cidfile: Option<(PathBuf, File)>,
+    pidfile: Option<(PathBuf, File)>,
 }
 
 /// Reads files and flags.
@@ -40,12 +42,21 @@ pub fn prepare(args: &CreateArgs, global: &Global) -> Result<Prepared, Failure> 
         Some(path) => Some((path.clone(), open_cidfile(path.clone())?)),
         None => None,
     };
+    let pidfile = match &args.pidfile {
+        Some(path) => {
+            let made =
+                File::create(path).map_err(|error| Failure::new(format!("--pidfile `{}`: {error}", path.display())));
+            Some((path.clone(), made?))
+        }
+        None => None,
+    };
     let wish = Wish::new(&args.pull, args.quiet, options.platform.clone(), &args.registry)?;
     Ok(Prepared {
         options,
         wish,
         replace: args.replace,
         cidfile,
+        pidfile,
     })
 }
 
@@ -64,7 +75,7 @@ fn open_cidfile(path: PathBuf) -> Result<File, Failure> {
 }
 
 impl Prepared {
-    fn make(mut self, engine: &Engine) -> Result<ContainerRecord, Failure> {
+    fn make(&mut self, engine: &Engine) -> Result<ContainerRecord, Failure> {
         let made = self.try_make(engine);
         if let (Err(_), Some((path, _))) = (&made, &self.cidfile) {
             // The file that we made says nothing.
@@ -101,35 +112,47 @@ impl Prepared {
     }
 }
 
-pub fn create(engine: &Engine, prepared: Prepared) -> Result<u8, Failure> {
+pub fn create(engine: &Engine, mut prepared: Prepared) -> Result<u8, Failure> {
     let made = prepared.make(engine)?;
     print(&format!("{}\n", made.id))?;
     Ok(0)
 }
 
-pub fn run(engine: &Engine, args: &RunArgs, prepared: Prepared) -> Result<u8, Failure> {
+pub fn run(engine: &Engine, args: &RunArgs, mut prepared: Prepared) -> Result<u8, Failure> {
     let attachment = attachment(args)?;
     let request = request(args, &attachment)?;
     let made = prepared.make(engine)?;
     let id = made.id.hex();
     if args.detach {
-        start(engine, &made, None)?;
+        start(engine, &made, None, &mut prepared)?;
         print(&format!("{id}\n"))?;
         return Ok(0);
     }
     let (mut session, theirs) = client::prepare_attach(request, &engine.layout().monitor(&made.id))?;
     // From here on no signal is lost: it waits until the container runs.
     let ready = attach::prepare(attachment)?;
-    start(engine, &made, Some(theirs))?;
+    start(engine, &made, Some(theirs), &mut prepared)?;
     let ended = ready.relay(&mut session);
     finish(engine, &made, session, ended)
 }
 
 /// Starts what was just made; with `--rm` a failure leaves nothing behind.
-fn start(engine: &Engine, made: &ContainerRecord, attach: Option<std::os::fd::OwnedFd>) -> Result<(), Failure> {
+fn start(
+    engine: &Engine,
+    made: &ContainerRecord,
+    attach: Option<OwnedFd>,
+    prepared: &mut Prepared,
+) -> Result<(), Failure> {
     let id = made.id.hex();
-    let Err(error) = engine.start(&id, attach) else {
-        return Ok(());
+    let error = match engine.start(&id, attach) {
+        Ok(pid) => {
+            if let (Some((path, file)), Some(pid)) = (&mut prepared.pidfile, pid) {
+                let written = file.write_all(pid.to_string().as_bytes());
+                written.map_err(|error| Failure::new(format!("--pidfile `{}`: {error}", path.display())))?;
+            }
+            return Ok(());
+        }
+        Err(error) => error,
     };
     if made.spec.auto_remove
         && let Err(error) = engine.remove(&id, true, true, Some(0))

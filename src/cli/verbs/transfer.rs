@@ -56,6 +56,11 @@ pub fn given(verb: &Verb) -> Result<Given, Failure> {
                 .map(|path| open(path).map(Some))
                 .collect::<Result<_, _>>()?
         }
+        Verb::AppImport(args) => args
+            .files
+            .iter()
+            .map(|path| open(path).map(Some))
+            .collect::<Result<_, _>>()?,
         Verb::Push(args) => vec![
             args.digestfile.as_deref().map(create).transpose()?,
             match args.destination.as_deref().and_then(Transport::parse) {

@@ -16,6 +16,7 @@ mod push;
 mod registry;
 mod space;
 mod storage;
+mod technician;
 mod terminal;
 mod transfer;
 mod trust;

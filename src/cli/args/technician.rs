@@ -1,0 +1,90 @@
+//! Arguments of the verbs for whoever stands before the device.
+
+use clap::Args;
+use std::path::PathBuf;
+
+/// `doctor`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  dunlin doctor\n  dunlin doctor --format json\n\n\
+                  Exit code: 0 when nothing that is needed is missing, 1 when something is.")]
+pub struct DoctorArgs {
+    /// json
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<String>,
+}
+
+/// `bundle`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  dunlin bundle\n  dunlin bundle -o /media/usb/device.tar.gz\n  dunlin bundle -o - | ssh desk 'cat >device.tar.gz'\n\n\
+                  What dunlin knows of the host, the store, containers and apps, with the last lines of the logs: at most 8 MiB before it\n\
+                  is packed. Values of environment variables, passwords, tokens and keys are left out."
+)]
+pub struct BundleArgs {
+    /// File, or - for stdout [default: dunlin-bundle-HOST-TIME.tar.gz]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Lines of each container's log; 0 for none
+    #[arg(long, value_name = "NUMBER", default_value_t = 200)]
+    pub lines: u32,
+}
+
+/// `completion`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  dunlin completion bash >/etc/bash_completion.d/dunlin\n  dunlin completion zsh >~/.zfunc/_dunlin\n  \
+                  dunlin completion fish >~/.config/fish/completions/dunlin.fish"
+)]
+pub struct CompletionArgs {
+    /// bash, zsh or fish
+    #[arg(value_name = "SHELL", value_parser = ["bash", "zsh", "fish"])]
+    pub shell: String,
+}
+
+/// `generate systemd`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  dunlin generate systemd web >~/.config/systemd/user/container-web.service\n  \
+                  dunlin generate systemd --files --restart-policy always web\n\n\
+                  The unit starts a container that exists and lives as long as it runs. The agent looks after apps by itself."
+)]
+pub struct GenerateSystemdArgs {
+    /// Write container-NAME.service here instead of to stdout
+    #[arg(short, long)]
+    pub files: bool,
+    /// Name the unit after the container's name, not its id [always]
+    #[arg(short, long)]
+    pub name: bool,
+    /// Restart= of the unit
+    #[arg(long, value_name = "POLICY", default_value = "on-failure",
+          value_parser = ["no", "on-success", "on-failure", "on-abnormal", "on-watchdog", "on-abort", "always"])]
+    pub restart_policy: String,
+    /// Seconds to wait before KILL [default: the container's, 10]
+    #[arg(short, long, visible_alias = "stop-timeout", value_name = "SECONDS")]
+    pub time: Option<u32>,
+    /// A unit that makes the container: not offered
+    #[arg(long)]
+    pub new: bool,
+    /// Name or id
+    #[arg(value_name = "CONTAINER")]
+    pub container: String,
+}
+
+/// `app import`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  dunlin app import web.container >web.toml\n  dunlin app import -o /etc/dunlin/apps web.container data.volume\n  \
+                  dunlin app import web.container | dunlin app apply -\n\n\
+                  Reads Quadlet's files. What an app document has no word for is an error."
+)]
+pub struct AppImportArgs {
+    /// Write NAME.toml into this folder instead of to stdout
+    #[arg(short, long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+    /// Leave out what has no counterpart, and say so
+    #[arg(short, long)]
+    pub force: bool,
+    /// .container files, and the .volume files that they name
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+}
