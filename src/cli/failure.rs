@@ -1,5 +1,6 @@
 //! Errors at the edge: one line on stderr and the exit code.
 
+use crate::engine::EngineError;
 use std::fmt;
 use std::io::{self, Write as _};
 
@@ -32,6 +33,21 @@ impl Failure {
             message: message.into(),
             quiet: false,
             missing: false,
+        }
+    }
+
+    /// podman's exit codes of removals: 1 for what does not exist, 2 for what is in use.
+    pub fn of_removal(error: EngineError) -> Failure {
+        let code = match &error {
+            EngineError::NoVolume(_) => 1,
+            error if error.is_no_container() || error.is_no_image() => 1,
+            EngineError::State { .. } | EngineError::VolumeInUse { .. } | EngineError::ImageInUse { .. } => 2,
+            EngineError::ImageNames { .. } => 2,
+            error => error.exit_code(),
+        };
+        Failure {
+            code,
+            ..Failure::from(error)
         }
     }
 
@@ -89,9 +105,9 @@ from_error!(
     super::template::TemplateError
 );
 
-impl From<crate::engine::EngineError> for Failure {
-    fn from(error: crate::engine::EngineError) -> Failure {
-        let missing = error.is_no_container() || error.is_no_image();
+impl From<EngineError> for Failure {
+    fn from(error: EngineError) -> Failure {
+        let missing = error.is_no_container() || error.is_no_image() || matches!(error, EngineError::NoVolume(_));
         Failure {
             missing,
             ..Failure::with_code(error.exit_code(), error.to_string())
@@ -101,7 +117,7 @@ impl From<crate::engine::EngineError> for Failure {
 
 impl From<crate::monitor::client::ClientError> for Failure {
     fn from(error: crate::monitor::client::ClientError) -> Failure {
-        crate::engine::EngineError::from(error).into()
+        EngineError::from(error).into()
     }
 }
 

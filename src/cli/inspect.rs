@@ -180,6 +180,9 @@ fn config(view: &ContainerView) -> Value {
 /// Docker's shape of a health check: times in nanoseconds.
 fn healthcheck(health: &Health) -> Value {
     let test: Vec<String> = match (&health.exec, &health.http, &health.tcp) {
+        (Some(args), _, _) if args.len() == 3 && args[0] == "/bin/sh" && args[1] == "-c" => {
+            vec!["CMD-SHELL".to_owned(), args[2].clone()]
+        }
         (Some(args), _, _) => std::iter::once("CMD".to_owned()).chain(args.iter().cloned()).collect(),
         (_, Some(http), _) => vec!["HTTP".to_owned(), format!("{}{}", http.port, http.path)],
         (_, _, Some(tcp)) => vec!["TCP".to_owned(), tcp.port.to_string()],

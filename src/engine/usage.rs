@@ -27,6 +27,12 @@ pub struct Process {
     pub start: u64,
     /// Program and arguments.
     pub command: String,
+    /// The kernel's name for it.
+    pub name: String,
+    /// `R`, `S`, `D`, `T`, `Z`.
+    pub state: String,
+    /// Its terminal: `pts/0`, or `?`.
+    pub tty: String,
 }
 
 impl Engine {
@@ -122,7 +128,17 @@ fn process(host_pid: i32) -> Option<Process> {
     if command.is_empty() {
         command = format!("[{}]", field("Name")?);
     }
+    // Numbers of pseudo-terminals (devpts: majors 136 to 143).
+    let tty = number(7)?;
+    let (major, minor) = (tty >> 8 & 0xfff, tty & 0xff | tty >> 12 & 0xfff00);
     Some(Process {
+        name: field("Name")?.to_owned(),
+        state: rest.first()?.to_string(),
+        tty: if (136..=143).contains(&major) {
+            format!("pts/{}", (major - 136) * 256 + minor)
+        } else {
+            "?".to_owned()
+        },
         host_pid,
         pid: field("NSpid")?.split_whitespace().last()?.parse().ok()?,
         host_parent: field("PPid")?.parse().ok()?,

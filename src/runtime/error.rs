@@ -248,6 +248,7 @@ impl RuntimeError {
             // The program is there, its interpreter is not.
             RuntimeError::NotExecutable { errno, .. } if errno.0 == errno::ENOENT => 127,
             RuntimeError::NotExecutable { .. } | RuntimeError::Cwd { .. } => 126,
+            RuntimeError::User { .. } | RuntimeError::Group { .. } => 126,
             _ => 125,
         }
     }
@@ -317,7 +318,7 @@ mod tests {
                     user: "kim".into(),
                     problem: "no matching entries in passwd file".into(),
                 },
-                125,
+                126,
                 "unable to find user kim: no matching entries in passwd file",
             ),
             (

@@ -34,6 +34,7 @@ mod makers;
 mod malicious;
 mod monitor;
 mod pack;
+mod peer;
 mod pull;
 mod readme;
 mod registry;

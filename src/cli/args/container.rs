@@ -320,7 +320,8 @@ pub struct InspectArgs {
 
 /// `top`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  dunlin top web")]
+#[command(after_help = "Examples:\n  dunlin top web\n  dunlin top web pid state args\n\n\
+                  Columns: user pid ppid pcpu etime tty time args comm state hpid (also as %CPU, ELAPSED, COMMAND, …).")]
 pub struct TopArgs {
     /// The container made last
     #[arg(short, long)]
@@ -328,6 +329,9 @@ pub struct TopArgs {
     /// Name or id
     #[arg(required_unless_present = "latest", value_name = "CONTAINER")]
     pub container: Option<String>,
+    /// Columns instead of the usual ones
+    #[arg(value_name = "COLUMN")]
+    pub columns: Vec<String>,
 }
 
 /// `stats`.

@@ -5,9 +5,11 @@ use super::super::attach::{self, Attachment};
 use super::super::failure::Failure;
 use super::super::keys;
 use super::lifecycle::one;
+use super::print;
 use crate::engine::Engine;
 use crate::monitor::client::Ended;
 use crate::monitor::wire::{ExecRequest, Size};
+use crate::types::digest::Digest;
 use std::time::Duration;
 
 /// How long the start of a process may take.
@@ -47,7 +49,9 @@ pub fn exec(engine: &Engine, args: &ExecArgs, env: Vec<String>) -> Result<u8, Fa
     };
     let id = view.record.id.hex();
     if args.detach {
-        engine.exec(&id, request)?.started(PATIENCE)?;
+        let (_, number) = engine.exec(&id, request)?.started(PATIENCE)?;
+        // The exec's id: made of its number, so that two are never the same.
+        print(&format!("{}\n", Digest::of(format!("{id} {number}").as_bytes()).hex()))?;
         return Ok(0);
     }
     let detach_keys =

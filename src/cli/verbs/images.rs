@@ -304,8 +304,9 @@ pub fn rmi(engine: &Engine, args: &RmiArgs) -> Result<u8, Failure> {
     if args.all {
         names.extend(engine.images()?.into_iter().map(|image| image.id.hex()));
     }
-    each(&names, args.ignore, |name| {
-        let removed = engine.remove_image(name, args.force || args.all)?;
+    each(&names, args.ignore || args.force, |name| {
+        let removed = engine.remove_image(name, args.force || args.all);
+        let removed = removed.map_err(Failure::of_removal)?;
         let mut text: String = removed
             .untagged
             .iter()

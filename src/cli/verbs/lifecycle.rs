@@ -128,7 +128,8 @@ pub fn rm(engine: &Engine, args: &RmArgs) -> Result<u8, Failure> {
     };
     let names = choice.names(engine, |_| true)?;
     each(&names, choice.ignore, |name| {
-        engine.remove(name, args.force, args.volumes, seconds(args.time))?;
+        let removed = engine.remove(name, args.force, args.volumes, seconds(args.time));
+        removed.map_err(Failure::of_removal)?;
         print(&format!("{name}\n"))
     })
 }

@@ -144,7 +144,38 @@ pub fn host_memory() -> u64 {
     meminfo("MemTotal").unwrap_or(0)
 }
 
+/// Columns of `top`: podman's words for each, and its header.
+const COLUMNS: [(&[&str], &str); 11] = [
+    (&["user", "euser"], "USER"),
+    (&["pid"], "PID"),
+    (&["ppid"], "PPID"),
+    (&["pcpu", "%cpu", "c"], "%CPU"),
+    (&["etime", "elapsed"], "ELAPSED"),
+    (&["tty"], "TTY"),
+    (&["time"], "TIME"),
+    (&["args", "command"], "COMMAND"),
+    (&["comm"], "COMMAND"),
+    (&["state", "s"], "STATE"),
+    (&["hpid"], "HPID"),
+];
+/// The usual ones.
+const USUAL: usize = 8;
+
 pub fn top(engine: &Engine, args: &TopArgs) -> Result<u8, Failure> {
+    // With --latest the first word is a column too.
+    let words = args.container.iter().filter(|_| args.latest).chain(&args.columns);
+    let mut columns = Vec::new();
+    for word in words.flat_map(|words| words.split(',')) {
+        let lower = word.to_ascii_lowercase();
+        let found = COLUMNS.iter().position(|(names, _)| names.contains(&lower.as_str()));
+        columns.push(found.ok_or_else(|| {
+            let known: Vec<&str> = COLUMNS.iter().map(|(names, _)| names[0]).collect();
+            Failure::new(format!("unknown column `{word}`: use {}", known.join(", ")))
+        })?);
+    }
+    if columns.is_empty() {
+        columns.extend(0..USUAL);
+    }
     let view = one(engine, args.latest, args.container.as_deref())?;
     let processes = engine.processes(&view)?;
     let up = fs::read_to_string("/proc/uptime").unwrap_or_default();
@@ -154,32 +185,34 @@ pub fn top(engine: &Engine, args: &TopArgs) -> Result<u8, Failure> {
         .and_then(|seconds| seconds.parse::<u64>().ok())
         .unwrap_or(0)
         * TICKS;
-    let mut text = String::from("USER\tPID\tPPID\t%CPU\tELAPSED\tTIME\tCOMMAND\n");
+    let mut text = columns.iter().map(|at| COLUMNS[*at].1).collect::<Vec<_>>().join("\t") + "\n";
     for process in &processes {
         let parent = processes
             .iter()
             .find(|other| other.host_pid == process.host_parent)
             .map_or(0, |parent| parent.pid);
-        text.push_str(&line(process, parent, up_ticks));
+        let cells: Vec<String> = columns.iter().map(|at| cell(*at, process, parent, up_ticks)).collect();
+        text.push_str(&(cells.join("\t") + "\n"));
     }
     print(&table::align(&text))?;
     Ok(0)
 }
 
-fn line(process: &Process, parent: i32, up_ticks: u64) -> String {
+fn cell(column: usize, process: &Process, parent: i32, up_ticks: u64) -> String {
     let alive = up_ticks.saturating_sub(process.start);
-    let user = if process.uid == 0 {
-        "root".to_owned()
-    } else {
-        process.uid.to_string()
-    };
     let span = |ticks: u64| format!("{}", crate::types::time::Span(ticks / TICKS * 1000));
-    format!(
-        "{user}\t{}\t{parent}\t{:.3}\t{}\t{}\t{}\n",
-        process.pid,
-        percent(process.ticks, alive),
-        span(alive),
-        span(process.ticks),
-        table::printable(&process.command),
-    )
+    match column {
+        0 if process.uid == 0 => "root".to_owned(),
+        0 => process.uid.to_string(),
+        1 => process.pid.to_string(),
+        2 => parent.to_string(),
+        3 => format!("{:.3}", percent(process.ticks, alive)),
+        4 => span(alive),
+        5 => process.tty.clone(),
+        6 => span(process.ticks),
+        7 => table::printable(&process.command),
+        8 => table::printable(&process.name),
+        9 => process.state.clone(),
+        _ => process.host_pid.to_string(),
+    }
 }

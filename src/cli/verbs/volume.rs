@@ -8,6 +8,7 @@ use super::super::failure::{Failure, say_error};
 use super::super::listing::{Listing, json, render_object};
 use super::super::time;
 use super::lifecycle::seconds;
+use super::pick::each;
 use super::print;
 use super::prune::confirmed;
 use super::system::kept;
@@ -18,9 +19,8 @@ use crate::engine::{Engine, EngineError};
 use crate::types::time::Unix;
 use serde_json::{Value, json as object};
 
-/// Exit codes of `volume rm`, podman's.
+/// Exit code of `volume exists` where it is not.
 const MISSING: u8 = 1;
-const IN_USE: u8 = 2;
 
 pub fn create(engine: &Engine, args: &VolumeCreateArgs) -> Result<u8, Failure> {
     if args.driver != "local" {
@@ -68,6 +68,9 @@ pub fn ls(engine: &Engine, args: &VolumeLsArgs) -> Result<u8, Failure> {
         print(&names.map(|name| format!("{name}\n")).collect::<String>())?;
         return Ok(0);
     }
+    if rows.is_empty() && args.format.is_none() {
+        return Ok(0);
+    }
     let listing = Listing {
         columns: vec![("DRIVER", "Driver"), ("VOLUME NAME", "Name")],
         headers: &[("Name", "VOLUME NAME")],
@@ -107,22 +110,10 @@ pub fn rm(engine: &Engine, args: &VolumeRmArgs) -> Result<u8, Failure> {
     if !args.all && args.names.is_empty() {
         return Err(Failure::new("choose at least one volume, or --all"));
     }
-    let mut code = 0;
-    for name in names(engine, args.all, &args.names)? {
-        match engine.remove_volume(&name, args.force, seconds(args.time)) {
-            Ok(name) => print(&format!("{name}\n"))?,
-            Err(EngineError::NoVolume(_)) if args.force => {}
-            Err(error) => {
-                say_error(&error.to_string());
-                code = match error {
-                    EngineError::NoVolume(_) => MISSING,
-                    EngineError::VolumeInUse { .. } => IN_USE,
-                    other => other.exit_code(),
-                };
-            }
-        }
-    }
-    Ok(code)
+    each(&names(engine, args.all, &args.names)?, args.force, |name| {
+        let removed = engine.remove_volume(name, args.force, seconds(args.time));
+        print(&format!("{}\n", removed.map_err(Failure::of_removal)?))
+    })
 }
 
 pub fn prune(engine: &Engine, args: &VolumePruneArgs) -> Result<u8, Failure> {

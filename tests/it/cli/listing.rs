@@ -228,8 +228,8 @@ fn images_are_named_listed_and_removed() {
     let json: Value = serde_json::from_str(&world.cmd("images --format json").ok()).unwrap();
     assert_eq!(json[0]["Id"], world.image.as_str());
     world.sh("create --name user", "true").ok();
-    world.cmd("rmi").arg(&world.image).fails(125).says(&["in use"]);
-    world.cmd("rmi nothing").fails(125).says(&["`nothing`"]);
+    world.cmd("rmi").arg(&world.image).fails(2).says(&["in use"]);
+    world.cmd("rmi nothing").fails(1).says(&["`nothing`"]);
     world.cmd("rmi --ignore nothing").ok();
     let removed = world.cmd("rmi -f").arg(&world.image).ok();
     assert!(removed.contains(&format!("Deleted: {}", world.image)), "{removed}");

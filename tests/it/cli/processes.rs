@@ -71,11 +71,11 @@ fn stop_asks_waits_and_kills() {
     world.cmd("stop deaf").ok();
     world.cmd("start deaf").ok();
     assert_eq!(world.field("deaf", "{{.State.Status}}"), "running");
-    world.cmd("rm deaf").fails(125).says(&["--force"]);
+    world.cmd("rm deaf").fails(2).says(&["--force"]);
     let began = Instant::now();
     world.cmd("rm -f -t 0 deaf").ok();
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
-    world.cmd("rm deaf").fails(125);
+    world.cmd("rm deaf").fails(1);
     world.cmd("rm -f deaf").ok();
     world.cmd("restart kind").ok();
     wait_for(|| world.field("kind", "{{.State.Status}}") == "running");
@@ -182,7 +182,7 @@ fn exec_has_its_own_user_folder_and_environment() {
     world
         .cmd("exec -u nobodyhere box true")
         .run()
-        .expect(125)
+        .expect(126)
         .says(&["nobodyhere"]);
     world
         .cmd("exec --privileged box true")
