@@ -4,6 +4,8 @@
 
 mod answers;
 pub mod auto;
+mod broker;
+mod careful;
 pub mod commands;
 pub mod control;
 mod daemon;

@@ -154,6 +154,8 @@ impl Link {
             Ok(Incoming::Connected { .. }) => {
                 self.owed.clear();
                 self.wanted = self.filters.iter().cloned().collect();
+                // What the connection before did not bring.
+                self.session.send(&mut Outbox::default());
             }
             Ok(Incoming::Disconnected { error, .. }) => lost = Some(error),
             Ok(Incoming::Message(delivery)) => {

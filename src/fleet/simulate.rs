@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::link::Link;
 use super::rollout::{self, Assignment};
-use super::{FleetError, Operator, numbers, sign};
+use super::{FleetError, Operator, numbers};
 use crate::config::agent::Mqtt;
 use crate::plan::trust::{self, Clock, Floors, Stamp, Verdict};
 use crate::plan::wave;
@@ -255,7 +255,7 @@ impl Device {
                 self.step();
             }
             if session.is_connected() && !subscribed {
-                let retained = self.topics.retained_filters(&self.assign.groups);
+                let retained = self.topics.retained_filters(&self.assign.groups, 1);
                 subscribed = session.subscribe(&retained) && session.subscribe_new(&self.topics.command_filter());
             }
             session.send(&mut self.outbox);

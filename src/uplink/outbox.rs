@@ -51,6 +51,22 @@ impl Outbox {
         }
     }
 
+    /// Whether the newest value of this retained topic is here.
+    pub fn holds(&self, topic: &str) -> bool {
+        self.retained.contains_key(topic)
+    }
+
+    /// Takes back what a session was given in vain, before everything else; retained messages have their newest value here.
+    pub fn take_back(&mut self, messages: Vec<Message>) {
+        for message in messages.into_iter().rev().filter(|message| !message.retain) {
+            if self.queue.len() < QUEUE {
+                self.queue.push_front(message);
+            } else {
+                self.dropped += 1;
+            }
+        }
+    }
+
     /// Adds a message that is not retained; the oldest gives way when the queue is full.
     pub fn push(&mut self, topic: String, payload: Vec<u8>) {
         if self.queue.len() >= QUEUE {
