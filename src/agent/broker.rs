@@ -11,6 +11,10 @@ use crate::uplink::session::{Incoming, Session};
 
 /// A kept session's retained topics are asked for again after this, milliseconds.
 const RESUBSCRIBE_MS: u64 = 900_000;
+/// What the broker refuses is asked for again after this, milliseconds; each time after twice as long.
+const REFUSED_MS: u64 = 2_000;
+/// So often: half an hour at the most.
+const REFUSALS: u32 = 10;
 
 impl Daemon {
     /// Begins to connect, where the settings name a broker.
@@ -37,9 +41,21 @@ impl Daemon {
                 );
                 let fresh = self.subscribed.is_some_and(|at| now().since(at) < RESUBSCRIBE_MS);
                 let filters = self.filters();
+                self.ask_at = None;
+                self.refusals = 0;
                 if self.careful.connected(&filters, now()) {
                     self.subscribed = None;
-                } else if !(present && fresh) {
+                } else if present && fresh {
+                    // Before ours goes over it: whose it is says whether the name is another's too.
+                    let presence = [self.topics.own("presence")];
+                    if !self
+                        .session
+                        .as_ref()
+                        .is_some_and(|session| session.subscribe(&presence))
+                    {
+                        self.subscribed = None;
+                    }
+                } else {
                     self.subscribe();
                 }
                 self.outbox.again();
@@ -50,6 +66,9 @@ impl Daemon {
                 oversize,
             } => {
                 crate::warn!("broker: {error}; next try in {retry_ms} ms");
+                if self.leave_at.is_some() {
+                    self.leave_at = Some(now());
+                }
                 if let Some(filter) = self.careful.lost(oversize, now()) {
                     let text = format!(
                         "`{filter}`: the broker has more there than the {DOCUMENT_BYTES} bytes that fit; it is left out for 15 minutes"
@@ -60,10 +79,18 @@ impl Daemon {
             }
             Incoming::Message(delivery) => {
                 if self.message(&delivery)
-                    && let Some(session) = &self.session
+                    && let Some(session) = &mut self.session
                 {
-                    session.done(&delivery);
+                    session.done(*delivery);
                 }
+            }
+            Incoming::Refused(count) => {
+                let wait = REFUSED_MS << self.refusals.min(REFUSALS);
+                self.refusals += 1;
+                self.ask_at = Some(now().plus(wait));
+                crate::warn!(
+                    "the broker refuses {count} subscriptions; its access rules must let this device read them; next try in {wait} ms"
+                );
             }
         }
     }
@@ -101,6 +128,10 @@ impl Daemon {
             crate::info!("all topics are subscribed again but those that bring too much");
         }
         if self.careful.forgives(now()) {
+            self.subscribed = None;
+        }
+        if self.ask_at.is_some_and(|at| now() >= at) {
+            self.ask_at = None;
             self.subscribed = None;
         }
         let settled = self.session.as_ref().is_none_or(Session::is_settled);

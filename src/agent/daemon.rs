@@ -113,6 +113,9 @@ pub(super) struct Daemon {
     pub(super) subscribed: Option<Mono>,
     /// Which filters bring too much.
     pub(super) careful: Careful,
+    /// What was refused is asked for again; so often it was.
+    pub(super) ask_at: Option<Mono>,
+    pub(super) refusals: u32,
     pub(super) reported_at: Option<Mono>,
     pub(super) apps: Vec<ReportedApp>,
     pub(super) deploy: Option<Box<Deploy>>,
@@ -159,6 +162,8 @@ impl Daemon {
             leave_at: None,
             subscribed: None,
             careful: Careful::default(),
+            ask_at: None,
+            refusals: 0,
             reported_at: None,
             apps: Vec::new(),
             deploy: None,
@@ -504,6 +509,7 @@ impl Daemon {
             self.away_until,
             self.leave_at,
             careful,
+            self.ask_at,
             self.repeat_at,
             self.following.due(),
         ]

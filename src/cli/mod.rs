@@ -53,6 +53,7 @@ fn execute(cli: Cli) -> Result<u8, Failure> {
         Verb::Copy(args) => return verbs::copy(&owner::settings_alone(&global)?, args),
         Verb::ImageDelete(args) => return verbs::delete(&owner::settings_alone(&global)?, args),
         Verb::Fleet(args) => return verbs::fleet(global.config.as_deref(), args),
+        Verb::AgentEnroll(args) => return verbs::agent_enroll(&global, args),
         Verb::ContainerCleanup(args) => return cleanup(&global, &args.id),
         Verb::Run(args) => Some(verbs::prepare(&args.create, &global)?),
         Verb::Create(args) => Some(verbs::prepare(args, &global)?),
@@ -167,7 +168,7 @@ fn other(engine: &Engine, verb: &Verb, env: Vec<String>, given: verbs::Given) ->
         Verb::SystemPrune(args) => verbs::system_prune(engine, args),
         // Carried out before a store was opened.
         Verb::Run(_) | Verb::Create(_) | Verb::Version(_) | Verb::ContainerCleanup(_) | Verb::Agent(_) => Ok(0),
-        Verb::Copy(_) | Verb::ImageDelete(_) | Verb::Unshare(_) | Verb::Fleet(_) => Ok(0),
+        Verb::Copy(_) | Verb::ImageDelete(_) | Verb::Unshare(_) | Verb::Fleet(_) | Verb::AgentEnroll(_) => Ok(0),
     }
 }
 

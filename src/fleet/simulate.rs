@@ -247,8 +247,9 @@ impl Device {
                     if groups != self.assign.groups {
                         subscribed = false;
                     }
-                    session.done(&delivery);
+                    session.done(*delivery);
                 }
+                Ok(Incoming::Refused(count)) => crate::warn!("{}: {count} subscriptions refused", self.name),
                 Err(_) => {}
             }
             if self.flight.as_ref().is_some_and(|flight| flight.due <= Instant::now()) {

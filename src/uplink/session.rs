@@ -41,6 +41,8 @@ pub enum Incoming {
     },
     /// A message. It is acknowledged with [`Session::done`].
     Message(Box<Delivery>),
+    /// The broker does not let us subscribe to so many filters.
+    Refused(usize),
     /// The connection ended; another try follows by itself.
     Disconnected {
         /// Why.
@@ -92,6 +94,8 @@ pub struct Session {
     flight: Arc<Mutex<Flight>>,
     /// What earlier connections were handed and nobody acknowledged.
     again: VecDeque<Message>,
+    /// Acknowledgements for which there was no room; the broker sends no more than it may before they come.
+    owed: VecDeque<Box<Unacked>>,
 }
 
 /// Host, port and whether TLS is wanted, out of `mqtt.url`.
@@ -149,6 +153,7 @@ impl Session {
             number: 0,
             flight,
             again: VecDeque::new(),
+            owed: VecDeque::new(),
         })
     }
 
@@ -159,10 +164,12 @@ impl Session {
                 match incoming {
                     Incoming::Connected { number, .. } => {
                         (self.connected, self.number) = (true, number);
+                        // They were for messages that come again.
+                        self.owed.clear();
                         self.again.extend(locked(&self.flight).left());
                     }
                     Incoming::Disconnected { .. } => self.connected = false,
-                    Incoming::Message(_) => {}
+                    Incoming::Message(_) | Incoming::Refused(_) => {}
                 }
                 incoming
             }
@@ -198,16 +205,29 @@ impl Session {
         asked
     }
 
-    /// Acknowledges a message: what it asks for is on disk or refused. False when there is no room for that now; where it is not tried
-    /// again, the broker delivers once more, and the document is known. A message of an earlier connection is delivered again anyhow.
-    pub fn done(&self, delivery: &Delivery) -> bool {
-        !self.is_current() || self.client.acknowledge(&delivery.unacked)
+    /// Acknowledges a message: what it asks for is on disk or refused. One of an earlier connection is delivered again anyhow.
+    pub fn done(&mut self, delivery: Delivery) {
+        if self.is_current() {
+            self.owed.push_back(delivery.unacked);
+            self.acknowledge();
+        }
+    }
+
+    /// Sends acknowledgements as far as there is room; whether there was for all.
+    fn acknowledge(&mut self) -> bool {
+        while let Some(first) = self.owed.front() {
+            if !self.client.acknowledge(first) {
+                return false;
+            }
+            self.owed.pop_front();
+        }
+        true
     }
 
     /// Hands what waits in the outbox to the connection, as far as there is room; before that, what an earlier connection was handed
     /// and did not bring.
     pub fn send(&mut self, outbox: &mut Outbox) {
-        if !self.is_current() {
+        if !self.is_current() || !self.acknowledge() {
             return;
         }
         while let Some(message) = self.again.front() {
@@ -228,9 +248,9 @@ impl Session {
         handed
     }
 
-    /// Whether something of earlier connections waits to be sent again.
+    /// Whether acknowledgements, or something of earlier connections, wait to be sent.
     pub fn is_waiting(&self) -> bool {
-        !self.again.is_empty()
+        !self.again.is_empty() || !self.owed.is_empty()
     }
 
     /// Whether all that was sent has arrived.
@@ -312,12 +332,7 @@ async fn run(
             }))),
             Ok(Told::Subscribed(refused)) => {
                 locked(&flight).answered();
-                if refused > 0 {
-                    crate::warn!(
-                        "the broker refuses {refused} subscriptions; its access rules must let this client read them"
-                    );
-                }
-                None
+                (refused > 0).then_some(Incoming::Refused(refused))
             }
             Ok(Told::Sent(number)) => {
                 locked(&flight).sent(number);

@@ -20,6 +20,7 @@ mod cli;
 mod command;
 mod conformance;
 mod device;
+mod enroll;
 mod faults;
 mod fixture;
 mod fleet;

@@ -4,6 +4,7 @@ mod agent;
 pub mod app;
 mod commit;
 mod diff;
+mod enroll;
 mod execute;
 #[cfg(feature = "operator")]
 mod fleet;
@@ -32,6 +33,7 @@ mod usage;
 pub use agent::{agent, agent_update, agent_watch};
 pub use commit::{commit, import};
 pub use diff::diff;
+pub use enroll::agent_enroll;
 pub use execute::exec;
 #[cfg(feature = "operator")]
 pub use fleet::fleet;
