@@ -321,7 +321,12 @@ fn told_five(packet: five::Packet) -> Told {
             topic: String::from_utf8_lossy(&publish.topic).into_owned(),
             payload: publish.payload.to_vec(),
             retained: publish.retain,
-            unacked: Box::new(Unacked::Five(publish)),
+            // Its number is enough: the rest would hold the whole read buffer.
+            unacked: Box::new(Unacked::Five(five::Publish {
+                pkid: publish.pkid,
+                qos: publish.qos,
+                ..five::Publish::default()
+            })),
         },
         _ => Told::Nothing,
     }
@@ -341,7 +346,11 @@ fn told_three(packet: rumqttc::Packet) -> Told {
             topic: publish.topic.clone(),
             payload: publish.payload.to_vec(),
             retained: publish.retain,
-            unacked: Box::new(Unacked::Three(publish)),
+            unacked: {
+                let mut slim = rumqttc::Publish::new("", publish.qos, Vec::new());
+                slim.pkid = publish.pkid;
+                Box::new(Unacked::Three(slim))
+            },
         },
         _ => Told::Nothing,
     }

@@ -10,7 +10,7 @@ use serde_json::json;
 /// The most memory that an agent of the tests' debug build may have had, bytes: its program's pages count.
 const PEAK: u64 = 48 << 20;
 /// What a flood of 36 MB may add to it, bytes.
-const ADDED: u64 = 16 << 20;
+const ADDED: u64 = 4 << 20;
 
 /// What the device says, without what it is flooded with.
 const SAYS: &str = "dunlin/v1/d/dev/+ dunlin/v1/d/dev/res/+ dunlin/v1/d/dev/evt/+";
