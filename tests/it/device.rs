@@ -72,6 +72,8 @@ pub struct Setup {
     pub engine: Engine,
     /// Lines for the settings' table `mqtt`.
     pub mqtt: &'static str,
+    /// The same with TLS.
+    pub tls_mqtt: String,
     /// The device reaches its broker through a relay.
     pub relay: bool,
     /// It is at the broker of another one, on this port; its own has no use.
@@ -101,11 +103,12 @@ impl Device {
             user.give(&identity.cert);
             user.give(&identity.key);
             format!(
-                "url='mqtts://localhost:{}'\nca='{}'\ncert='{}'\nkey='{}'\n",
+                "url='mqtts://localhost:{}'\nca='{}'\ncert='{}'\nkey='{}'\n{}\n",
                 broker.port(),
                 broker.ca().display(),
                 identity.cert.display(),
-                identity.key.display()
+                identity.key.display(),
+                setup.tls_mqtt
             )
         } else {
             let port = relay.as_ref().map_or(broker.port(), Relay::port);

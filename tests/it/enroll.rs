@@ -74,6 +74,23 @@ fn a_device_is_made_of_one_string_and_asks_for_its_certificate() {
 }
 
 #[test]
+fn the_document_of_the_readme_is_taken() {
+    let scratch = Scratch::new("enroll-readme");
+    let readme = fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let document = crate::readme::block(&readme, "enroll").replace("{serial}", "17");
+    let pki = crate::fixture::pki::Pki::new(&scratch.join("pki"));
+    let ca = fs::read_to_string(pki.ca()).unwrap();
+    let out = enroll(&scratch, &["-"]).stdin(format!("{document}\n{ca}")).run();
+    assert_eq!(out.code, 0, "{out:?}");
+    assert_eq!(fs::read_to_string(scratch.join("etc/broker-ca.crt")).unwrap(), ca);
+    let settings = fs::read_to_string(scratch.join("etc/agent.toml")).unwrap();
+    assert!(
+        settings.contains("name = \"gw-17\"") && !settings.contains('{'),
+        "{settings}"
+    );
+}
+
+#[test]
 fn a_document_that_cannot_be_used_writes_nothing() {
     let scratch = Scratch::new("enroll-bad");
     let pem = "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n";
@@ -137,6 +154,40 @@ fn an_enrolled_device_connects_with_its_own_certificate_and_signs_what_it_says()
         v["payloadType"] == "application/vnd.dunlin.caps.v1+json"
             && v["signatures"].as_array().is_some_and(|s| s.len() == 1)
     });
+    // The operator knows its key from what enrolment printed, and who says something in its place.
+    let line = out
+        .stderr
+        .lines()
+        .find_map(|line| line.split_once("list of devices: "))
+        .unwrap()
+        .1;
+    let list = device.scratch.write("devices", line);
+    let operator = device.broker.operator();
+    let settings = format!(
+        "devices = '{}'\n[mqtt]\nurl = 'mqtts://localhost:{}'\nca = '{}'\ncert = '{}'\nkey = '{}'\n",
+        list.display(),
+        device.broker.port(),
+        device.broker.ca().display(),
+        operator.cert.display(),
+        operator.key.display(),
+    );
+    let settings = device.scratch.write("fleet.toml", settings);
+    let status = || {
+        let out = Cmd::operator()
+            .arg("--config")
+            .arg(&settings)
+            .args(["fleet", "status", "--format", "json"])
+            .ok();
+        serde_json::from_str::<serde_json::Value>(&out).unwrap()[0]["Unverified"].clone()
+    };
+    device.hear("what runs", "reported", |v| v["payload"].is_string());
+    assert_eq!(status(), json!([]));
+    device.broker.publish(
+        "dunlin/v1/d/dev/deploy",
+        json!({"state": "COMMITTED"}).to_string(),
+        true,
+    );
+    assert_eq!(status(), json!(["deploy"]));
     // Whatever was signed before it was enrolled is old.
     device.deploy(json!([]));
     let refused = device.hear("the refusal", "evt/document", |v| v["code"] == "stale");

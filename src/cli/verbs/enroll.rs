@@ -24,7 +24,7 @@ pub fn agent_enroll(global: &Global, args: &AgentEnrollArgs) -> Result<u8, Failu
     let enrolled = enrol::keys(&place.layout, &place.settings).map_err(Failure::new)?;
     let [signing, sealing] = &enrolled.keys;
     say(&format!(
-        "device `{}`: signs with {signing}, secrets are sealed for {sealing}; its certificate belongs in `{}`",
+        "for the operator's list of devices: {} {signing}\nsecrets are sealed for {sealing}\nthe certificate belongs in `{}`",
         enrolled.device,
         enrolled.certificate.display()
     ));
