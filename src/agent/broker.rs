@@ -69,6 +69,9 @@ impl Daemon {
                 if self.leave_at.is_some() {
                     self.leave_at = Some(now());
                 }
+                if let Some(session) = &mut self.session {
+                    self.outbox.take_back(session.unsent());
+                }
                 if let Some(filter) = self.careful.lost(oversize, now()) {
                     let text = format!(
                         "`{filter}`: the broker has more there than the {DOCUMENT_BYTES} bytes that fit; it is left out for 15 minutes"

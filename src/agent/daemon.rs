@@ -19,6 +19,7 @@ use super::own_keys::OwnKeys;
 use super::presence::{Verdict, Watch};
 use super::secrets::Secrets;
 use super::slots::Slot;
+use super::spool::Spool;
 use super::telling::REPORTED_MS;
 use super::{AgentError, Ended, local, sources};
 use crate::config::agent::Settings;
@@ -116,7 +117,11 @@ pub(super) struct Daemon {
     /// What was refused is asked for again; so often it was.
     pub(super) ask_at: Option<Mono>,
     pub(super) refusals: u32,
+    /// Events on disk.
+    pub(super) spool: Spool,
     pub(super) reported_at: Option<Mono>,
+    /// There was more to report before the next might be sent.
+    pub(super) reported_late: bool,
     pub(super) apps: Vec<ReportedApp>,
     pub(super) deploy: Option<Box<Deploy>>,
     pub(super) refused: BTreeMap<String, u64>,
@@ -164,7 +169,9 @@ impl Daemon {
             careful: Careful::default(),
             ask_at: None,
             refusals: 0,
+            spool: Spool::default(),
             reported_at: None,
+            reported_late: false,
             apps: Vec::new(),
             deploy: None,
             refused: BTreeMap::new(),
@@ -239,6 +246,7 @@ impl Daemon {
 
     /// What is on disk comes first: conditions, local apps and stored documents go to the deployer; then the broker.
     fn begin(&mut self) -> Result<(), AgentError> {
+        self.recall();
         self.look();
         self.reread();
         self.apply_effective();
@@ -274,6 +282,7 @@ impl Daemon {
                     self.reread();
                 }
                 self.mind_connection();
+                self.keep_events(false);
                 self.publish_reported();
             }
             Event::Stop | Event::Quiet => {}
@@ -502,7 +511,8 @@ impl Daemon {
         if self.has_to_send() {
             return FLUSH;
         }
-        let reported = self.reported_at.map(|at| at.plus(REPORTED_MS)).filter(|at| *at > now());
+        let reported = self.reported_at.filter(|_| self.reported_late);
+        let reported = reported.map(|at| at.plus(REPORTED_MS));
         let careful = self.careful.due();
         [
             reported,
@@ -530,8 +540,10 @@ impl Daemon {
         }
         self.flush();
         if let Some(session) = self.session.take() {
-            session.close().await;
+            let unsent = session.close().await;
+            self.outbox.take_back(unsent);
         }
+        self.keep_events(true);
         self.deployer.shutdown();
     }
 }

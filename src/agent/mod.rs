@@ -25,6 +25,7 @@ mod ring;
 pub mod secrets;
 pub mod slots;
 pub mod sources;
+mod spool;
 mod telling;
 
 use std::io;

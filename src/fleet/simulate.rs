@@ -307,6 +307,7 @@ impl Device {
             apps: self.running.clone(),
             refused: self.refused.clone(),
             degraded: Vec::new(),
+            events_dropped: 0,
         };
         self.publish("reported", uplink::json(&reported));
     }

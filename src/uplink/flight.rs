@@ -29,6 +29,11 @@ impl Flight {
         self.messages.is_empty() && self.subscriptions == 0
     }
 
+    /// A request to subscribe has no answer yet.
+    pub(super) fn is_asking(&self) -> bool {
+        self.subscriptions > 0
+    }
+
     /// The connection was handed a message.
     pub(super) fn handed(&mut self, message: Message) {
         self.messages.push_back((0, message));

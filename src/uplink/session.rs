@@ -225,9 +225,9 @@ impl Session {
     }
 
     /// Hands what waits in the outbox to the connection, as far as there is room; before that, what an earlier connection was handed
-    /// and did not bring.
+    /// and did not bring. Whoever hears of us may answer at once, so first all subscriptions stand.
     pub fn send(&mut self, outbox: &mut Outbox) {
-        if !self.is_current() || !self.acknowledge() {
+        if !self.is_current() || !self.acknowledge() || locked(&self.flight).is_asking() {
             return;
         }
         while let Some(message) = self.again.front() {
@@ -275,8 +275,9 @@ impl Session {
         self.is_current() && self.client.publish(&message, false)
     }
 
-    /// Says goodbye, so that the broker publishes no will, and waits shortly for the last messages to leave.
-    pub async fn close(mut self) {
+    /// Says goodbye, so that the broker publishes no will, and waits shortly for the last messages to leave. What has not left comes
+    /// back.
+    pub async fn close(mut self) -> Vec<Message> {
         if self.connected {
             self.client.disconnect();
             let _ = tokio::time::timeout(Duration::from_secs(2), async {
@@ -285,6 +286,7 @@ impl Session {
             .await;
         }
         self.task.abort();
+        self.unsent()
     }
 }
 

@@ -220,6 +220,32 @@ fn repeated_and_reordered_deliveries_change_nothing() {
 }
 
 #[test]
+fn events_that_could_not_be_told_outlive_the_agent() {
+    let mut device = device!("events", relayed(""));
+    device.start();
+    first(&mut device);
+    relay(&device).close(true);
+    device.agent.as_mut().unwrap().wait_for("broker: ", LONG);
+    let broken = device.scratch.write("apps/broken.toml", "name = 'Broken'\n");
+    device.user.give(&broken);
+    device.agent.as_mut().unwrap().wait_for("broken.toml", LONG);
+    let mut agent = device.agent.take().unwrap();
+    agent.signal("TERM");
+    agent.wait(Duration::from_secs(20));
+    std::fs::remove_file(broken).unwrap();
+    let kept = device.scratch.join("data/agent/events");
+    assert!(kept.exists());
+    relay(&device).close(false);
+    device.start();
+    device.hear("the event of the agent before", "evt/document", |v| {
+        v["detail"].as_str().is_some_and(|text| text.contains("broken.toml"))
+    });
+    // Told, it is not kept: a minute later at the most.
+    crate::device::wait_within("the end of the file", Duration::from_secs(90), || !kept.exists());
+    device.clean();
+}
+
+#[test]
 fn withheld_and_deleted_documents_change_nothing() {
     let mut device = device!("withheld", relayed(""));
     device.start();
