@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use super::careful::Careful;
 use super::commands::Commands;
 use super::control::Asked;
 use super::follow::{Following, Looked};
@@ -15,12 +16,13 @@ use super::identity::{Identity, VERSION};
 use super::intake::{Intake, Outcome, Refusal};
 use super::orders::{Ordered, Running};
 use super::own_keys::OwnKeys;
-use super::presence::{AWAY_MS, Verdict, Watch};
+use super::presence::{Verdict, Watch};
 use super::secrets::Secrets;
 use super::slots::Slot;
+use super::spool::Spool;
 use super::telling::REPORTED_MS;
 use super::{AgentError, Ended, local, sources};
-use crate::config::agent::{Mqtt, Settings};
+use crate::config::agent::Settings;
 use crate::deploy::hands::Hands;
 use crate::deploy::{Command, Conditions, Deployer, Report, Source, Wish};
 use crate::disk::layout::Layout;
@@ -31,14 +33,14 @@ use crate::types::digest::Digest;
 use crate::types::document::{Caps, Deploy, Presence, ReportedApp};
 use crate::types::time::{Mono, Unix};
 use crate::uplink::json;
-use crate::uplink::outbox::{Message, Outbox};
+use crate::uplink::outbox::Outbox;
 use crate::uplink::session::{Delivery, Incoming, Session};
 use crate::uplink::topics::{Inbound, Topics};
 
 /// What the deployer had no room for is said again after this, milliseconds.
 const REPEAT_MS: u64 = 1_000;
-/// A kept session's retained topics are asked for again after this, milliseconds.
-const RESUBSCRIBE_MS: u64 = 900_000;
+/// Who has a double has so long to say so, milliseconds.
+const LEAVE_MS: u64 = 2_000;
 /// Events of other threads that wait for the loop.
 pub(super) const EVENTS: usize = 256;
 /// A trial that is not over so long after its time has no watcher, milliseconds.
@@ -106,9 +108,20 @@ pub(super) struct Daemon {
     pub(super) outbox: Outbox,
     pub(super) session: Option<Session>,
     watch: Watch,
-    away_until: Option<Mono>,
-    subscribed: Option<Mono>,
+    pub(super) away_until: Option<Mono>,
+    /// Its name is another's too: it leaves when this is said.
+    pub(super) leave_at: Option<Mono>,
+    pub(super) subscribed: Option<Mono>,
+    /// Which filters bring too much.
+    pub(super) careful: Careful,
+    /// What was refused is asked for again; so often it was.
+    pub(super) ask_at: Option<Mono>,
+    pub(super) refusals: u32,
+    /// Events on disk.
+    pub(super) spool: Spool,
     pub(super) reported_at: Option<Mono>,
+    /// There was more to report before the next might be sent.
+    pub(super) reported_late: bool,
     pub(super) apps: Vec<ReportedApp>,
     pub(super) deploy: Option<Box<Deploy>>,
     pub(super) refused: BTreeMap<String, u64>,
@@ -151,8 +164,14 @@ impl Daemon {
             session: None,
             watch: Watch::default(),
             away_until: None,
+            leave_at: None,
             subscribed: None,
+            careful: Careful::default(),
+            ask_at: None,
+            refusals: 0,
+            spool: Spool::default(),
             reported_at: None,
+            reported_late: false,
             apps: Vec::new(),
             deploy: None,
             refused: BTreeMap::new(),
@@ -227,6 +246,7 @@ impl Daemon {
 
     /// What is on disk comes first: conditions, local apps and stored documents go to the deployer; then the broker.
     fn begin(&mut self) -> Result<(), AgentError> {
+        self.recall();
         self.look();
         self.reread();
         self.apply_effective();
@@ -261,12 +281,8 @@ impl Daemon {
                 if self.late_folder {
                     self.reread();
                 }
-                if self.away_until.is_some_and(|until| now() >= until) {
-                    self.away_until = None;
-                    if let Err(error) = self.connect() {
-                        crate::error!("{error}");
-                    }
-                }
+                self.mind_connection();
+                self.keep_events(false);
                 self.publish_reported();
             }
             Event::Stop | Event::Quiet => {}
@@ -282,27 +298,6 @@ impl Daemon {
         }
     }
 
-    fn connect(&mut self) -> Result<(), AgentError> {
-        let Some(mqtt) = self.settings.mqtt.clone() else {
-            return Ok(());
-        };
-        self.session = Some(self.open(&mqtt)?);
-        Ok(())
-    }
-
-    fn open(&self, mqtt: &Mqtt) -> Result<Session, AgentError> {
-        let will = Message {
-            topic: self.topics.own("presence"),
-            payload: json(&self.presence(false)),
-            retain: true,
-        };
-        Ok(Session::open(
-            mqtt,
-            &format!("dunlin-{}", self.identity.device),
-            Some(&will),
-        )?)
-    }
-
     pub(super) fn presence(&self, up: bool) -> Presence {
         Presence {
             up,
@@ -312,44 +307,8 @@ impl Daemon {
         }
     }
 
-    fn incoming(&mut self, incoming: Incoming) {
-        match incoming {
-            Incoming::Connected { present } => {
-                crate::info!(
-                    "connected to the broker (session {})",
-                    if present { "kept" } else { "new" }
-                );
-                let fresh = self.subscribed.is_some_and(|at| now().since(at) < RESUBSCRIBE_MS);
-                if !(present && fresh) {
-                    self.subscribe();
-                }
-                self.outbox.again();
-            }
-            Incoming::Disconnected { error, retry_ms } => {
-                crate::warn!("broker: {error}; next try in {retry_ms} ms");
-            }
-            Incoming::Message(delivery) => {
-                if self.message(&delivery)
-                    && let Some(session) = &self.session
-                {
-                    session.done(&delivery);
-                }
-            }
-        }
-    }
-
-    pub(super) fn subscribe(&mut self) {
-        let filters = self.topics.retained_filters(&self.intake.assign().groups);
-        let commands = self.topics.command_filter();
-        let sent = self
-            .session
-            .as_ref()
-            .is_some_and(|session| session.subscribe(&filters) && session.subscribe_new(&commands));
-        self.subscribed = sent.then(now);
-    }
-
     /// Takes a message in; false when it is to be delivered again.
-    fn message(&mut self, delivery: &Delivery) -> bool {
+    pub(super) fn message(&mut self, delivery: &Delivery) -> bool {
         let Some(inbound) = self.topics.recognise(&delivery.topic) else {
             return true;
         };
@@ -436,10 +395,7 @@ impl Daemon {
                 crate::error!("another device uses the name `{}`", self.identity.device);
                 let text = "another device uses this name; staying away for 5 minutes".to_owned();
                 self.tell("duplicate_identity", Reason::Conflict, None, text);
-                self.flush();
-                self.session = None;
-                self.subscribed = None;
-                self.away_until = Some(now().plus(AWAY_MS));
+                self.leave_at = Some(now().plus(LEAVE_MS));
             }
         }
     }
@@ -550,30 +506,27 @@ impl Daemon {
         }
     }
 
-    fn flush(&mut self) {
-        if self.connected() && self.subscribed.is_none() {
-            self.subscribe();
-        }
-        if let Some(session) = &self.session {
-            session.send(&mut self.outbox);
-        }
-    }
-
-    pub(super) fn connected(&self) -> bool {
-        self.session.as_ref().is_some_and(Session::is_connected)
-    }
-
     /// How long the loop may sleep.
     fn next_due(&self) -> Duration {
-        if self.connected() && (self.outbox.is_waiting() || self.subscribed.is_none()) {
+        if self.has_to_send() {
             return FLUSH;
         }
-        let reported = self.reported_at.map(|at| at.plus(REPORTED_MS)).filter(|at| *at > now());
-        [reported, self.away_until, self.repeat_at, self.following.due()]
-            .into_iter()
-            .flatten()
-            .map(|at| Duration::from_millis(at.since(now()) + 1))
-            .fold(LOOK, Duration::min)
+        let reported = self.reported_at.filter(|_| self.reported_late);
+        let reported = reported.map(|at| at.plus(REPORTED_MS));
+        let careful = self.careful.due();
+        [
+            reported,
+            self.away_until,
+            self.leave_at,
+            careful,
+            self.ask_at,
+            self.repeat_at,
+            self.following.due(),
+        ]
+        .into_iter()
+        .flatten()
+        .map(|at| Duration::from_millis(at.since(now()) + 1))
+        .fold(LOOK, Duration::min)
     }
 
     /// Says goodbye; containers go on.
@@ -587,8 +540,10 @@ impl Daemon {
         }
         self.flush();
         if let Some(session) = self.session.take() {
-            session.close().await;
+            let unsent = session.close().await;
+            self.outbox.take_back(unsent);
         }
+        self.keep_events(true);
         self.deployer.shutdown();
     }
 }

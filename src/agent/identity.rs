@@ -125,13 +125,6 @@ pub fn caps(board: &str, disk: u64, cgroup: &str) -> Caps {
         .lines()
         .find_map(|l| l.strip_prefix("PRETTY_NAME=").map(|v| v.trim_matches('"').to_owned()))
         .unwrap_or_else(|| "Linux".into());
-    let serial = [
-        "/sys/firmware/devicetree/base/serial-number",
-        "/sys/class/dmi/id/product_serial",
-    ]
-    .iter()
-    .map(|path| read_line(path).trim_matches('\0').to_owned())
-    .find(|serial| !serial.is_empty());
     Caps {
         protocol: vec![1],
         agent: VERSION.into(),
@@ -145,15 +138,25 @@ pub fn caps(board: &str, disk: u64, cgroup: &str) -> Caps {
         os,
         memory,
         disk,
-        serial,
+        serial: serial(),
         cgroup: cgroup.into(),
         signing: String::new(),
         sealing: String::new(),
     }
 }
 
+/// The serial number of the hardware, where it tells one.
+pub fn serial() -> Option<String> {
+    let places = [
+        "/sys/firmware/devicetree/base/serial-number",
+        "/sys/class/dmi/id/product_serial",
+    ];
+    let mut serials = places.iter().map(|path| read_line(path).trim_matches('\0').to_owned());
+    serials.find(|serial| !serial.is_empty())
+}
+
 /// The first line of a small file of the kernel or the system; empty when it cannot be read.
-fn read_line(path: &str) -> String {
+pub(super) fn read_line(path: &str) -> String {
     read_text(path).lines().next().unwrap_or("").trim().to_owned()
 }
 

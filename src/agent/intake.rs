@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::identity::VERSION;
 use super::ring::{self, Ring};
 use super::slots::newer;
+use crate::config::agent::{Fleet, floor};
 use crate::disk::DiskError;
 use crate::disk::doubled::{self, Doubled, Found};
 use crate::disk::record::{self, Record, kinds};
@@ -163,6 +164,8 @@ pub struct Intake {
     assign: Assign,
     /// Why nothing is accepted: no copy of the ledger can be read.
     distrust: Option<String>,
+    /// Numbers below which the settings say that documents are old.
+    first: Vec<String>,
 }
 
 /// The documents that were accepted, for others than the agent: desired states by source, and the groups in order.
@@ -221,7 +224,15 @@ impl Intake {
             documents,
             assign,
             distrust,
+            first: Vec::new(),
         })
+    }
+
+    /// What the settings say of the time before anything was accepted.
+    pub fn begin(&mut self, fleet: &Fleet) {
+        self.first.clone_from(&fleet.floors);
+        let since = fleet.since.as_deref().and_then(Unix::parse_rfc3339);
+        self.built = self.built.max(since.unwrap_or_default());
     }
 
     /// Whose signatures count.
@@ -475,6 +486,10 @@ impl Intake {
 
     /// Whether it is newly accepted, by its number and time; false when it was before. `what` names it.
     fn is_new(&self, opened: &Opened, stamp: &Stamp<'_>, now: Option<Unix>, what: &str) -> Result<bool, Ends> {
+        let mut first = self.first.iter().filter_map(|text| floor(text));
+        if first.any(|(audience, least)| audience == stamp.audience && stamp.generation < least) {
+            return Err(opened.refuse(Reason::Stale, what));
+        }
         match self.ledger.floors.judge(stamp, &self.clock(now)) {
             Verdict::Same => Ok(false),
             Verdict::Accept => Ok(true),

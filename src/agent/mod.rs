@@ -4,9 +4,12 @@
 
 mod answers;
 pub mod auto;
+mod broker;
+mod careful;
 pub mod commands;
 pub mod control;
 mod daemon;
+pub mod enrol;
 pub mod explain;
 mod field;
 mod follow;
@@ -22,6 +25,7 @@ mod ring;
 pub mod secrets;
 pub mod slots;
 pub mod sources;
+mod spool;
 mod telling;
 
 use std::io;
@@ -153,7 +157,8 @@ pub fn run(start: Start) -> Result<Ended, AgentError> {
         // The loop takes reports at once; when it has ended, nobody is left to tell.
         let _ = told.blocking_send(Event::Report(report));
     });
-    let intake = intake::Intake::open(&dir, &identity.device, trusted, settings.fleet.version.unwrap_or(1))?;
+    let mut intake = intake::Intake::open(&dir, &identity.device, trusted, settings.fleet.version.unwrap_or(1))?;
+    intake.begin(&settings.fleet);
     let folders = local::folders(&settings, &layout);
     durable::create_dirs(&folders[1])?;
     let conditions = gauges::conditions(&settings, intake.assign(), trial);

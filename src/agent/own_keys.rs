@@ -10,6 +10,9 @@ use crate::types::base64;
 use crate::uplink::dsse::{self, Kind, SigningKey};
 use crate::uplink::seal;
 
+/// The algorithm's object identifier, 1.3.101.112, in DER.
+const ED25519: &[u8] = &[0x06, 3, 0x2b, 0x65, 0x70];
+
 /// As they are kept.
 #[derive(Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 struct Kept {
@@ -94,6 +97,39 @@ impl OwnKeys {
         base64::encode(&self.signing.public().bytes)
     }
 
+    /// The private key that it signs with, PKCS#8 in PEM, as its TLS certificate needs it.
+    pub fn signing_pem(&self) -> String {
+        // Its first version (RFC 8410), which everybody reads: without the public half, which stands behind the private one.
+        let private = self.signing.pkcs8().get(16..48).unwrap_or_default();
+        let content = der(0x04, &[&der(0x04, &[private])]);
+        pem(
+            "PRIVATE KEY",
+            &der(0x30, &[&[0x02, 1, 0], &der(0x30, &[ED25519]), &content]),
+        )
+    }
+
+    /// A request for a certificate (PKCS#10 in PEM; RFC 2986, RFC 8410) for this device, in its name and for the key that it signs
+    /// with.
+    pub fn certificate_request(&self, device: &str) -> String {
+        let algorithm = der(0x30, &[ED25519]);
+        let bits = |bytes: &[u8]| der(0x03, &[&[0], bytes]);
+        let common_name = der(0x30, &[&[0x06, 3, 0x55, 4, 3], &der(0x0c, &[device.as_bytes()])]);
+        let information = der(
+            0x30,
+            &[
+                &[0x02, 1, 0],
+                &der(0x30, &[&der(0x31, &[&common_name])]),
+                &der(0x30, &[&algorithm, &bits(&self.signing.public().bytes)]),
+                &[0xa0, 0],
+            ],
+        );
+        let signature = bits(&self.signing.sign_bytes(&information));
+        pem(
+            "CERTIFICATE REQUEST",
+            &der(0x30, &[&information, &algorithm, &signature]),
+        )
+    }
+
     /// The public key that secrets are sealed for, in base64.
     pub fn sealing_public(&self) -> String {
         base64::encode(&seal::public(&self.sealing))
@@ -115,4 +151,28 @@ impl OwnKeys {
             document.to_vec()
         })
     }
+}
+
+/// One element of DER: its tag, its length in up to three bytes, its content.
+fn der(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
+    let content = parts.concat();
+    let length = content.len();
+    let mut bytes = vec![tag];
+    match length {
+        0..=0x7f => bytes.push(length as u8),
+        0x80..=0xff => bytes.extend([0x81, length as u8]),
+        _ => bytes.extend([0x82, (length >> 8) as u8, length as u8]),
+    }
+    bytes.extend(content);
+    bytes
+}
+
+fn pem(label: &str, content: &[u8]) -> String {
+    let digits = base64::encode(content);
+    let mut text = format!("-----BEGIN {label}-----\n");
+    for line in digits.as_bytes().chunks(64) {
+        text += &String::from_utf8_lossy(line);
+        text.push('\n');
+    }
+    text + "-----END " + label + "-----\n"
 }

@@ -8,8 +8,10 @@ use crate::types::time::Mono;
 
 /// Take-overs within this time make a duplicate, milliseconds.
 const WINDOW_MS: u64 = 600_000;
-/// So many take-overs make a duplicate.
+/// So many take-overs make a duplicate of the agent with the smaller session.
 const TAKE_OVERS: usize = 2;
+/// And so many of the other one: of two, one stays.
+const TAKE_OVERS_LARGER: usize = 5;
 /// How long a device with a double stays away, milliseconds.
 pub const AWAY_MS: u64 = 300_000;
 
@@ -49,7 +51,12 @@ impl Watch {
             self.take_overs.pop_front();
         }
         self.take_overs.push_back(now);
-        if self.take_overs.len() >= TAKE_OVERS {
+        let enough = if ours.session < theirs.session {
+            TAKE_OVERS
+        } else {
+            TAKE_OVERS_LARGER
+        };
+        if self.take_overs.len() >= enough {
             self.take_overs.clear();
             return Verdict::Duplicate;
         }
@@ -98,5 +105,18 @@ mod tests {
             );
         }
         assert_eq!(watch.judge(b"", &ours, &sessions, Mono(0)), Verdict::Again);
+        // Of two that take the name from each other, one has had enough before the other.
+        let (mut smaller, mut larger) = (Watch::default(), Watch::default());
+        let (a, b) = (presence(true, 5, "a"), presence(true, 5, "b"));
+        let verdicts: Vec<_> = (0..2)
+            .map(|at| {
+                let of_b = larger.judge(&json(&a), &b, &[], Mono(at));
+                (smaller.judge(&json(&b), &a, &[], Mono(at)), of_b)
+            })
+            .collect();
+        assert_eq!(
+            verdicts,
+            [(Verdict::Again, Verdict::Again), (Verdict::Duplicate, Verdict::Again)]
+        );
     }
 }

@@ -137,7 +137,8 @@ impl Daemon {
 
     /// Publishes `reported`, at once or when the last one is 5 s old.
     pub(super) fn publish_reported(&mut self) {
-        if self.reported_at.is_some_and(|at| now().since(at) < REPORTED_MS) {
+        self.reported_late = self.reported_at.is_some_and(|at| now().since(at) < REPORTED_MS);
+        if self.reported_late {
             return;
         }
         let groups = &self.intake.assign().groups;
@@ -152,6 +153,7 @@ impl Daemon {
             apps: self.apps.clone(),
             refused: self.refused.clone(),
             degraded: self.gauges.words(),
+            events_dropped: self.outbox.dropped(),
         };
         self.state(Kind::Reported, "reported", json(&reported));
         if self.outbox.is_waiting() {

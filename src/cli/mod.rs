@@ -57,6 +57,7 @@ fn execute(cli: Cli) -> Result<u8, Failure> {
         Verb::Copy(args) => return verbs::copy(&owner::settings_alone(&global)?, args),
         Verb::ImageDelete(args) => return verbs::delete(&owner::settings_alone(&global)?, args),
         Verb::Fleet(args) => return verbs::fleet(global.config.as_deref(), args),
+        Verb::AgentEnroll(args) => return verbs::agent_enroll(&global, args),
         Verb::ContainerCleanup(args) => return cleanup(&global, &args.id),
         Verb::Run(args) => Some(verbs::prepare(&args.create, &global)?),
         Verb::Create(args) => Some(verbs::prepare(args, &global)?),
@@ -221,7 +222,8 @@ fn other(engine: &Engine, verb: &Verb, env: Vec<String>, given: verbs::Given) ->
         | Verb::Cp(_)
         | Verb::ImageDelete(_)
         | Verb::Unshare(_)
-        | Verb::Fleet(_) => Ok(0),
+        | Verb::Fleet(_)
+        | Verb::AgentEnroll(_) => Ok(0),
     }
 }
 

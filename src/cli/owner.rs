@@ -64,6 +64,27 @@ pub fn settle(global: &Global, starts: bool) -> Result<Place, Failure> {
     })
 }
 
+/// The settings file that an enrolment writes.
+pub fn config_path(global: &Global) -> Result<PathBuf, Failure> {
+    if let Some(path) = global.config.clone().or_else(|| env::path(env::DUNLIN_CONFIG)) {
+        return Ok(std::path::absolute(path)?);
+    }
+    let (uid, _) = creds::effective_ids();
+    if uid == 0 || owner_of(Layout::system().data())? == Some(uid) {
+        return Ok(SYSTEM_FILE.into());
+    }
+    let own = env::path(env::XDG_CONFIG_HOME).or_else(|| Some(env::path(env::HOME)?.join(".config")));
+    own.map(|dir| dir.join("dunlin/agent.toml"))
+        .ok_or_else(|| Failure::new("neither XDG_CONFIG_HOME nor HOME is set; say where settings go with --config"))
+}
+
+/// Where the store of these settings is.
+pub fn layout_of(global: &Global, settings: &Settings) -> Result<Layout, Failure> {
+    let (uid, _) = creds::effective_ids();
+    let system = uid == 0 || owner_of(Layout::system().data())? == Some(uid);
+    layout(global, settings, system, uid)
+}
+
 /// The settings that hold, for what needs no store.
 pub fn settings_alone(global: &Global) -> Result<Settings, Failure> {
     let (uid, _) = creds::effective_ids();

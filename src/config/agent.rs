@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 
 use super::board::{Board, DIRECTORY};
 use super::{ConfigError, read_text};
+use crate::types::bounds::FLOORS;
 use crate::types::keys::{self, Key, Thresholds};
 use crate::types::limits::Bytes;
 use crate::types::read;
 use crate::types::text::is_name;
-use crate::types::time::Span;
+use crate::types::time::{Span, Unix};
 
 /// Where the system's settings are.
 pub const SYSTEM_FILE: &str = "/etc/dunlin/agent.toml";
@@ -227,16 +228,40 @@ pub struct Fleet {
     pub thresholds: Thresholds,
     /// Version of these keys: documents of the fleet with a higher one replace them, and a higher one here replaces those.
     pub version: Option<u64>,
+    /// `AUDIENCE GENERATION`: nothing with a lower number was ever meant for this device.
+    pub floors: Vec<String>,
+    /// A time that has certainly passed (RFC 3339).
+    pub since: Option<String>,
+}
+
+/// The audience and the number of a floor as it is written.
+pub fn floor(text: &str) -> Option<(&str, u64)> {
+    let (audience, generation) = text.split_once(' ')?;
+    let name = audience.strip_prefix("d/").or_else(|| audience.strip_prefix("g/"));
+    let known = audience == "*" || name.is_some_and(is_name);
+    known.then_some((audience, generation.parse().ok()?))
 }
 
 impl Fleet {
     /// What is wrong, each mistake with its key.
     pub fn problems(&self) -> Vec<String> {
         let keys = self.keys.len();
-        let mut found = failed(&[(
-            self.threshold.is_none_or(|t| t >= 1 && t as usize <= keys),
-            "`fleet.threshold` must be 1 to the number of keys",
-        )]);
+        let mut found = failed(&[
+            (
+                self.threshold.is_none_or(|t| t >= 1 && t as usize <= keys),
+                "`fleet.threshold` must be 1 to the number of keys",
+            ),
+            (
+                self.floors.len() <= FLOORS && self.floors.iter().all(|text| floor(text).is_some()),
+                "`fleet.floors`: at most 64 of the form \"d/DEVICE NUMBER\", \"g/GROUP NUMBER\" or \"* NUMBER\"",
+            ),
+            (
+                self.since
+                    .as_deref()
+                    .is_none_or(|text| Unix::parse_rfc3339(text).is_some()),
+                "`fleet.since` must be a time like 2026-11-21T22:00:00Z",
+            ),
+        ]);
         found.extend(keys::problems(&self.keys, &self.thresholds, "fleet.keys"));
         found
     }

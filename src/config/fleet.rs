@@ -18,6 +18,8 @@ pub struct Operator {
     pub keys: Vec<PathBuf>,
     /// Whose documents are believed when they are read back, beside those of the own keys; as in the device's settings.
     pub fleet: Fleet,
+    /// A file with a device's name and its public key in each line: what they say must bear their signatures.
+    pub devices: Option<PathBuf>,
     /// Registries in which tags are looked up, as in the device's settings.
     pub registry: Registry,
 }
@@ -55,7 +57,7 @@ impl Operator {
         let folder = path.parent().unwrap_or(Path::new("."));
         let mqtt = operator.mqtt.iter_mut();
         let files = mqtt.flat_map(|m| [&mut m.ca, &mut m.cert, &mut m.key, &mut m.password_file]);
-        for file in files.flatten().chain(&mut operator.keys) {
+        for file in files.flatten().chain(&mut operator.keys).chain(&mut operator.devices) {
             *file = folder.join(&*file);
         }
         Ok(operator)

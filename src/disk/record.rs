@@ -202,6 +202,8 @@ pub mod kinds {
     pub const KEYS: u16 = 24;
     /// The device's own keys.
     pub const DEVICE_KEYS: u16 = 25;
+    /// Events that were not told.
+    pub const EVENTS: u16 = 26;
 }
 
 impl Record for crate::types::container::ContainerRecord {

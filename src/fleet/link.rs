@@ -8,7 +8,7 @@ use tokio::runtime::{Builder, Runtime};
 use super::{FleetError, numbers};
 use crate::config::agent::Mqtt;
 use crate::uplink::outbox::Outbox;
-use crate::uplink::session::{Delivery, FILTERS, Incoming, Session};
+use crate::uplink::session::{FILTERS, Incoming, Session};
 
 /// The longest wait for a connection.
 const CONNECT: Duration = Duration::from_secs(20);
@@ -36,8 +36,6 @@ pub struct Link {
     url: String,
     filters: Vec<String>,
     heard: VecDeque<Heard>,
-    /// Acknowledgements for which there was no room.
-    owed: VecDeque<Delivery>,
     /// Filters not yet asked for.
     wanted: VecDeque<String>,
 }
@@ -59,7 +57,6 @@ impl Link {
             url: mqtt.url.clone(),
             filters: Vec::new(),
             heard: VecDeque::new(),
-            owed: VecDeque::new(),
             wanted: VecDeque::new(),
         };
         let until = Instant::now() + CONNECT;
@@ -118,7 +115,7 @@ impl Link {
             if left.is_zero() {
                 return Ok(None);
             }
-            let step = if self.owed.is_empty() && self.wanted.is_empty() {
+            let step = if !self.session.is_waiting() && self.wanted.is_empty() {
                 left
             } else {
                 TAKE.min(left)
@@ -152,7 +149,6 @@ impl Link {
         match came {
             Err(_) => {}
             Ok(Incoming::Connected { .. }) => {
-                self.owed.clear();
                 self.wanted = self.filters.iter().cloned().collect();
             }
             Ok(Incoming::Disconnected { error, .. }) => lost = Some(error),
@@ -168,14 +164,16 @@ impl Link {
                         retained: delivery.retained,
                     });
                 }
-                self.owed.push_back(*delivery);
+                self.session.done(*delivery);
+            }
+            Ok(Incoming::Refused(count)) => {
+                crate::warn!(
+                    "the broker refuses {count} subscriptions; its access rules must let this operator read them"
+                );
             }
         }
-        while let Some(delivery) = self.owed.front() {
-            if !self.session.done(delivery) {
-                break;
-            }
-            self.owed.pop_front();
+        if self.session.is_waiting() {
+            self.session.send(&mut Outbox::default());
         }
         self.ask();
         Ok(lost)
@@ -183,7 +181,7 @@ impl Link {
 
     /// Asks for what is wanted, as far as there is room.
     fn ask(&mut self) {
-        while !self.wanted.is_empty() && self.session.is_connected() && self.owed.is_empty() {
+        while !self.wanted.is_empty() && self.session.is_connected() && !self.session.is_waiting() {
             let count = self.wanted.len().min(FILTERS);
             let chunk: Vec<String> = self.wanted.iter().take(count).cloned().collect();
             if !self.session.subscribe(&chunk) {

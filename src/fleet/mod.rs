@@ -15,12 +15,16 @@ pub mod sign;
 #[cfg(feature = "simulate")]
 pub mod simulate;
 
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read as _;
 use std::path::Path;
 
 use crate::config::ConfigError;
 use crate::config::agent::{Mqtt, Registry};
 use crate::config::fleet as settings;
 use crate::registry::RegistryError;
+use crate::types::base64;
 use crate::types::text::is_name;
 use crate::uplink::dsse::{KeyError, SigningKey, Trusted};
 use crate::uplink::session::SessionError;
@@ -71,7 +75,12 @@ pub struct Operator {
     pub trusted: Trusted,
     /// Where tags are looked up.
     pub registry: Registry,
+    /// Devices whose keys are known.
+    pub enrolled: Enrolled,
 }
+
+/// The keys with which devices sign what they say, by their names.
+pub type Enrolled = BTreeMap<String, [u8; 32]>;
 
 impl Operator {
     /// The operator that the settings name; reads the keys.
@@ -101,8 +110,42 @@ impl Operator {
             keys,
             trusted,
             registry: settings.registry.clone(),
+            enrolled: settings
+                .devices
+                .as_deref()
+                .map(enrolled)
+                .transpose()?
+                .unwrap_or_default(),
         })
     }
+}
+
+/// Bytes of a list of devices.
+const LIST: u64 = 32 << 20;
+
+/// A list of devices: a name and a key in base64 in each line, as `dunlin agent enroll` says them; `#` begins a comment.
+fn enrolled(path: &Path) -> Result<Enrolled, FleetError> {
+    let mut text = String::new();
+    let read = File::open(path).and_then(|file| file.take(LIST).read_to_string(&mut text));
+    read.map_err(|error| FleetError::Invalid(format!("`{}`: {error}", path.display())))?;
+    let lines = text.lines().enumerate().map(|(at, line)| (at + 1, line.trim()));
+    let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
+    let device = |line: &str| {
+        let (name, key) = line.split_once(char::is_whitespace)?;
+        let key = base64::decode(key.trim())?.try_into().ok()?;
+        is_name(name).then(|| (name.to_owned(), key))
+    };
+    lines
+        .map(|(at, line)| {
+            device(line).ok_or_else(|| {
+                let text = format!(
+                    "`{}`: line {at}: write NAME KEY, as `dunlin agent enroll` says them",
+                    path.display()
+                );
+                FleetError::Invalid(text)
+            })
+        })
+        .collect()
 }
 
 /// The private keys in these files.

@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::link::{Heard, Link};
-use super::{FleetError, Target};
+use super::{Enrolled, FleetError, Target};
 use crate::plan::wave;
 use crate::types::base64;
 use crate::types::document::{Desired, Rollout};
 use crate::types::read;
 use crate::types::text::is_name;
-use crate::uplink::dsse::{self, Kind, Trusted};
+use crate::uplink::dsse::{self, Kind, PublicKey, Trusted};
 
 /// Silence that means that the last retained message has come.
 const QUIET: Duration = Duration::from_millis(500);
@@ -50,11 +50,15 @@ pub struct Device {
     pub assign: Option<Document>,
     /// Its own desired state.
     pub desired: Option<Document>,
+    /// What it says without the signature that it is known to have: of `caps`, `reported`, `deploy`.
+    pub unverified: BTreeSet<&'static str>,
 }
 
 /// Everything that was seen.
 #[derive(Debug, Default)]
 pub struct Seen {
+    /// Whose signatures are known.
+    pub enrolled: Enrolled,
     /// By name.
     pub devices: BTreeMap<String, Device>,
     /// Desired states by group.
@@ -101,6 +105,30 @@ impl Document {
         read::json(self.value.to_string().as_bytes())
             .map_err(|e| FleetError::Invalid(format!("the document that the broker has cannot be read: {e}")))
     }
+}
+
+/// What enrolled devices sign.
+fn signed(leaf: &str) -> Option<(&'static str, Kind)> {
+    match leaf {
+        "caps" => Some(("caps", Kind::Caps)),
+        "reported" => Some(("reported", Kind::Reported)),
+        "deploy" => Some(("deploy", Kind::Deploy)),
+        _ => None,
+    }
+}
+
+fn is_by(key: &[u8; 32], kind: Kind, message: &[u8]) -> bool {
+    let device = PublicKey {
+        id: String::new(),
+        bytes: *key,
+        roles: vec![kind.role().to_owned()],
+    };
+    let trusted = Trusted {
+        keys: vec![device],
+        threshold: 1,
+        ..Trusted::default()
+    };
+    dsse::open(message, kind, &trusted).is_ok()
 }
 
 /// What a message says, in an envelope or bare, whoever signed it; null when it is no JSON.
@@ -176,6 +204,13 @@ impl Seen {
                     return None;
                 }
                 let device = self.devices.entry(name.into()).or_default();
+                if let (Some(key), Some((leaf, kind))) = (self.enrolled.get(name), signed(leaf)) {
+                    if heard.payload.is_empty() || is_by(key, kind, &heard.payload) {
+                        device.unverified.remove(leaf);
+                    } else {
+                        device.unverified.insert(leaf);
+                    }
+                }
                 let said = || Document::said(&heard.payload);
                 match leaf {
                     "presence" => device.presence = said(),
@@ -314,6 +349,7 @@ pub fn row(name: &str, device: &Device) -> Value {
         "Freshness": text(&device.reported["freshness"]),
         "Degraded": words(&device.reported["degraded"]),
         "Refused": device.reported["refused"],
+        "Unverified": device.unverified,
         "Apps": apps,
     })
 }
@@ -323,6 +359,32 @@ mod tests {
     use super::*;
     use crate::fleet::sign;
     use crate::uplink::dsse::SigningKey;
+
+    #[test]
+    fn what_an_enrolled_device_has_not_signed_is_marked() {
+        let (key, stranger) = (SigningKey::generate("gw").unwrap(), SigningKey::generate("gw").unwrap());
+        let mut seen = Seen {
+            enrolled: [("gw".to_owned(), key.public().bytes)].into(),
+            ..Seen::default()
+        };
+        let by = |key: &SigningKey, kind| sign::sign(kind, b"{}", std::slice::from_ref(key)).unwrap();
+        for (leaf, message, marked) in [
+            ("deploy", by(&key, Kind::Deploy), false),
+            ("deploy", by(&stranger, Kind::Deploy), true),
+            // Another kind of document that it has signed.
+            ("deploy", by(&key, Kind::Reported), true),
+            ("deploy", b"{}".to_vec(), true),
+            ("deploy", Vec::new(), false),
+            ("reported", by(&key, Kind::Reported), false),
+            ("caps", b"{}".to_vec(), true),
+            ("caps", by(&key, Kind::Caps), false),
+        ] {
+            seen.take(&heard(&format!("d/gw/{leaf}"), &message), &Trusted::default());
+            assert_eq!(seen.devices["gw"].unverified.contains(leaf), marked, "{leaf}");
+        }
+        seen.take(&heard("d/other/deploy", b"{}"), &Trusted::default());
+        assert!(seen.devices["other"].unverified.is_empty(), "nobody knows its key");
+    }
 
     fn heard(topic: &str, payload: &[u8]) -> Heard {
         Heard {

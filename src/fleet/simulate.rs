@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::link::Link;
 use super::rollout::{self, Assignment};
-use super::{FleetError, Operator, numbers, sign};
+use super::{FleetError, Operator, numbers};
 use crate::config::agent::Mqtt;
 use crate::plan::trust::{self, Clock, Floors, Stamp, Verdict};
 use crate::plan::wave;
@@ -247,15 +247,16 @@ impl Device {
                     if groups != self.assign.groups {
                         subscribed = false;
                     }
-                    session.done(&delivery);
+                    session.done(*delivery);
                 }
+                Ok(Incoming::Refused(count)) => crate::warn!("{}: {count} subscriptions refused", self.name),
                 Err(_) => {}
             }
             if self.flight.as_ref().is_some_and(|flight| flight.due <= Instant::now()) {
                 self.step();
             }
             if session.is_connected() && !subscribed {
-                let retained = self.topics.retained_filters(&self.assign.groups);
+                let retained = self.topics.retained_filters(&self.assign.groups, 1);
                 subscribed = session.subscribe(&retained) && session.subscribe_new(&self.topics.command_filter());
             }
             session.send(&mut self.outbox);
@@ -306,6 +307,7 @@ impl Device {
             apps: self.running.clone(),
             refused: self.refused.clone(),
             degraded: Vec::new(),
+            events_dropped: 0,
         };
         self.publish("reported", uplink::json(&reported));
     }

@@ -265,6 +265,13 @@ pub struct Reported {
     /// What the device is short of: `disk`, `memory`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub degraded: Vec<String>,
+    /// Events for which there was no room, since the first start.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub events_dropped: u64,
+}
+
+fn is_none(count: &u64) -> bool {
+    *count == 0
 }
 
 /// What one app does.

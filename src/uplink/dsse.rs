@@ -269,16 +269,23 @@ impl SigningKey {
         }
     }
 
+    /// Its signature over these bytes.
+    pub fn sign_bytes(&self, bytes: &[u8]) -> [u8; 64] {
+        let mut signature = [0; 64];
+        signature.copy_from_slice(self.pair.sign(bytes).as_ref());
+        signature
+    }
+
     /// Adds its signature to those of an envelope.
     pub fn sign(&self, envelope: &mut Envelope) -> Result<(), KeyError> {
         let payload = base64::decode(&envelope.payload).ok_or_else(|| KeyError {
             id: self.id.clone(),
             text: "the payload is not base64".into(),
         })?;
-        let signature = self.pair.sign(&pae(&envelope.payload_type, &payload));
+        let signature = self.sign_bytes(&pae(&envelope.payload_type, &payload));
         envelope.signatures.push(Signature {
             keyid: self.id.clone(),
-            sig: base64::encode(signature.as_ref()),
+            sig: base64::encode(&signature),
         });
         Ok(())
     }

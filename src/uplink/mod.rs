@@ -1,6 +1,7 @@
 //! The way to the operator: MQTT topics, signed envelopes, one session with a broker, an outbox that never grows.
 
 pub mod dsse;
+mod flight;
 mod keepalive;
 pub mod outbox;
 pub mod seal;

@@ -32,6 +32,8 @@ pub struct Outbox {
     retained: Sorted<String, Slot>,
     queue: VecDeque<Message>,
     dropped: u64,
+    /// How often the queue grew.
+    change: u64,
 }
 
 impl Outbox {
@@ -51,8 +53,26 @@ impl Outbox {
         }
     }
 
+    /// Whether the newest value of this retained topic is here.
+    pub fn holds(&self, topic: &str) -> bool {
+        self.retained.contains_key(topic)
+    }
+
+    /// Takes back what a session was given in vain, before everything else; retained messages have their newest value here.
+    pub fn take_back(&mut self, messages: Vec<Message>) {
+        self.change += 1;
+        for message in messages.into_iter().rev().filter(|message| !message.retain) {
+            if self.queue.len() < QUEUE {
+                self.queue.push_front(message);
+            } else {
+                self.dropped += 1;
+            }
+        }
+    }
+
     /// Adds a message that is not retained; the oldest gives way when the queue is full.
     pub fn push(&mut self, topic: String, payload: Vec<u8>) {
+        self.change += 1;
         if self.queue.len() >= QUEUE {
             self.queue.pop_front();
             self.dropped += 1;
@@ -107,6 +127,28 @@ impl Outbox {
     /// Messages that were dropped so far.
     pub fn dropped(&self) -> u64 {
         self.dropped
+    }
+
+    /// So many were dropped before this outbox was made.
+    pub fn dropped_before(&mut self, count: u64) {
+        self.dropped = self.dropped.saturating_add(count);
+    }
+
+    /// Topic and payload of what is queued, the oldest first.
+    pub fn queued(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.queue
+            .iter()
+            .map(|message| (message.topic.as_str(), message.payload.as_slice()))
+    }
+
+    /// Whether something is queued.
+    pub fn has_queue(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// Differs whenever something was added to the queue.
+    pub fn change(&self) -> u64 {
+        self.change
     }
 }
 

@@ -1,14 +1,17 @@
 //! One session with a broker: connects, connects again with back-off and jitter, hands over what arrives, sends what the
 //! outbox holds. Correctness rests on retained documents; the broker's session is only a convenience.
 
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use super::flight::Flight;
 use super::keepalive::KeepAlive;
 use super::outbox::{Message, Outbox};
 use super::tls::TlsError;
-use super::wire::{self, Client, Connection, Told, Unacked, Wanted};
+use super::wire::{self, Client, Connection, Lost, Told, Unacked, Wanted};
 use crate::config::agent::Mqtt;
 use crate::sys::event;
 use crate::types::time::Mono;
@@ -21,22 +24,33 @@ pub const FILTERS: usize = 8;
 const BACKOFF_MIN_MS: u64 = 500;
 /// Longest wait before a new connection, milliseconds.
 const BACKOFF_MAX_MS: u64 = 120_000;
+/// What was sent is acknowledged within this time, seconds, or the connection is dead.
+const ACKNOWLEDGED_S: u64 = 60;
+/// So many connections in a row that the broker ended with more than fits, and the session begins anew.
+pub const OVERSIZE: u32 = 2;
+
 /// What arrives from the broker.
 #[derive(Debug)]
 pub enum Incoming {
-    /// CONNACK; `present` when the broker kept the session.
+    /// CONNACK.
     Connected {
-        /// Whether the broker kept the session.
+        /// Whether the broker kept the session, with all that was subscribed.
         present: bool,
+        /// Number of the connection.
+        number: u32,
     },
     /// A message. It is acknowledged with [`Session::done`].
     Message(Box<Delivery>),
+    /// The broker does not let us subscribe to so many filters.
+    Refused(usize),
     /// The connection ended; another try follows by itself.
     Disconnected {
         /// Why.
         error: String,
         /// After how many milliseconds the next try comes.
         retry_ms: u64,
+        /// So many connections in a row have ended because the broker sent more than fits.
+        oversize: u32,
     },
 }
 
@@ -75,6 +89,13 @@ pub struct Session {
     events: mpsc::Receiver<Incoming>,
     task: tokio::task::JoinHandle<()>,
     connected: bool,
+    /// Of the connection that was heard of last.
+    number: u32,
+    flight: Arc<Mutex<Flight>>,
+    /// What earlier connections were handed and nobody acknowledged.
+    again: VecDeque<Message>,
+    /// Acknowledgements for which there was no room; the broker sends no more than it may before they come.
+    owed: VecDeque<Box<Unacked>>,
 }
 
 /// Host, port and whether TLS is wanted, out of `mqtt.url`.
@@ -118,15 +139,21 @@ impl Session {
             keep_alive: mqtt.keep_alive.duration(),
             // Whoever has no will comes and goes: the broker need not keep anything for it.
             clean: will.is_none(),
+            anew: false,
         };
         let (client, connection) = wire::open(&wanted)?;
         let (sender, events) = mpsc::channel(EVENTS);
-        let task = tokio::spawn(run(connection, wanted, sender));
+        let flight = Arc::new(Mutex::new(Flight::default()));
+        let task = tokio::spawn(run(connection, wanted, sender, flight.clone()));
         Ok(Session {
             client,
             events,
             task,
             connected: false,
+            number: 0,
+            flight,
+            again: VecDeque::new(),
+            owed: VecDeque::new(),
         })
     }
 
@@ -135,9 +162,14 @@ impl Session {
         match self.events.recv().await {
             Some(incoming) => {
                 match incoming {
-                    Incoming::Connected { .. } => self.connected = true,
+                    Incoming::Connected { number, .. } => {
+                        (self.connected, self.number) = (true, number);
+                        // They were for messages that come again.
+                        self.owed.clear();
+                        self.again.extend(locked(&self.flight).left());
+                    }
                     Incoming::Disconnected { .. } => self.connected = false,
-                    Incoming::Message(_) => {}
+                    Incoming::Message(_) | Incoming::Refused(_) => {}
                 }
                 incoming
             }
@@ -151,28 +183,86 @@ impl Session {
         self.connected
     }
 
+    /// Whether requests reach the connection that was heard of last: it may have ended meanwhile.
+    fn is_current(&self) -> bool {
+        self.connected && locked(&self.flight).number() == self.number
+    }
+
     /// Subscribes; the broker sends retained messages again with every call. False when there is no room for the
     /// request now.
     pub fn subscribe(&self, filters: &[String]) -> bool {
-        filters.chunks(FILTERS).all(|chunk| self.client.subscribe(chunk, true))
+        filters.chunks(FILTERS).all(|chunk| self.ask(chunk, true))
     }
 
     /// Subscribes to what is published from now on.
     pub fn subscribe_new(&self, path: &str) -> bool {
-        self.client.subscribe(&[path.to_owned()], false)
+        self.ask(&[path.to_owned()], false)
     }
 
-    /// Acknowledges a message: what it asks for is on disk or refused. False when there is no room for that now; where it is not tried
-    /// again, the broker delivers once more, and the document is known.
-    pub fn done(&self, delivery: &Delivery) -> bool {
-        self.client.acknowledge(&delivery.unacked)
+    fn ask(&self, filters: &[String], stored: bool) -> bool {
+        let asked = self.is_current() && self.client.subscribe(filters, stored);
+        locked(&self.flight).asked(asked);
+        asked
     }
 
-    /// Hands what waits in the outbox to the connection, as far as there is room.
-    pub fn send(&self, outbox: &mut Outbox) {
-        if self.connected {
-            outbox.flush(|message| self.client.publish(message, true));
+    /// Acknowledges a message: what it asks for is on disk or refused. One of an earlier connection is delivered again anyhow.
+    pub fn done(&mut self, delivery: Delivery) {
+        if self.is_current() {
+            self.owed.push_back(delivery.unacked);
+            self.acknowledge();
         }
+    }
+
+    /// Sends acknowledgements as far as there is room; whether there was for all.
+    fn acknowledge(&mut self) -> bool {
+        while let Some(first) = self.owed.front() {
+            if !self.client.acknowledge(first) {
+                return false;
+            }
+            self.owed.pop_front();
+        }
+        true
+    }
+
+    /// Hands what waits in the outbox to the connection, as far as there is room; before that, what an earlier connection was handed
+    /// and did not bring. Whoever hears of us may answer at once, so first all subscriptions stand.
+    pub fn send(&mut self, outbox: &mut Outbox) {
+        if !self.is_current() || !self.acknowledge() || locked(&self.flight).is_asking() {
+            return;
+        }
+        while let Some(message) = self.again.front() {
+            let newer = message.retain && outbox.holds(&message.topic);
+            if !newer && !self.hand(message) {
+                return;
+            }
+            self.again.pop_front();
+        }
+        outbox.flush(|message| self.hand(message));
+    }
+
+    fn hand(&self, message: &Message) -> bool {
+        let handed = self.client.publish(message, true);
+        if handed {
+            locked(&self.flight).handed(message.clone());
+        }
+        handed
+    }
+
+    /// Whether acknowledgements, or something of earlier connections, wait to be sent.
+    pub fn is_waiting(&self) -> bool {
+        !self.again.is_empty() || !self.owed.is_empty()
+    }
+
+    /// Whether all that was sent has arrived.
+    pub fn is_settled(&self) -> bool {
+        self.again.is_empty() && locked(&self.flight).is_empty()
+    }
+
+    /// What was sent, as far as anybody knows in vain; for whoever gives this session up.
+    pub fn unsent(&mut self) -> Vec<Message> {
+        let mut all: Vec<Message> = self.again.drain(..).collect();
+        all.extend(locked(&self.flight).left());
+        all
     }
 
     /// Publishes what may be lost, when there is a connection with room for it.
@@ -182,11 +272,12 @@ impl Session {
             payload,
             retain: false,
         };
-        self.connected && self.client.publish(&message, false)
+        self.is_current() && self.client.publish(&message, false)
     }
 
-    /// Says goodbye, so that the broker publishes no will, and waits shortly for the last messages to leave.
-    pub async fn close(mut self) {
+    /// Says goodbye, so that the broker publishes no will, and waits shortly for the last messages to leave. What has not left comes
+    /// back.
+    pub async fn close(mut self) -> Vec<Message> {
         if self.connected {
             self.client.disconnect();
             let _ = tokio::time::timeout(Duration::from_secs(2), async {
@@ -195,6 +286,7 @@ impl Session {
             .await;
         }
         self.task.abort();
+        self.unsent()
     }
 }
 
@@ -204,16 +296,30 @@ impl Drop for Session {
     }
 }
 
+fn locked(flight: &Mutex<Flight>) -> MutexGuard<'_, Flight> {
+    flight.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Polls the connection for ever; ends when the session is dropped.
-async fn run(mut connection: Connection, mut wanted: Wanted, sender: mpsc::Sender<Incoming>) {
+async fn run(
+    mut connection: Connection,
+    mut wanted: Wanted,
+    sender: mpsc::Sender<Incoming>,
+    flight: Arc<Mutex<Flight>>,
+) {
     let mut backoff = BACKOFF_MIN_MS;
     let mut keep_alive = KeepAlive::new(wanted.mqtt.keep_alive);
+    let mut oversize = 0;
     loop {
-        let incoming = match connection.next().await {
+        let settled = locked(&flight).is_empty();
+        let incoming = match next(&mut connection, settled).await {
             Ok(Told::Connected { present }) => {
                 backoff = BACKOFF_MIN_MS;
                 keep_alive.connected(now());
-                Some(Incoming::Connected { present })
+                let mut flight = locked(&flight);
+                let present = flight.connected(present);
+                let number = flight.number();
+                Some(Incoming::Connected { present, number })
             }
             Ok(Told::Message {
                 topic,
@@ -226,22 +332,37 @@ async fn run(mut connection: Connection, mut wanted: Wanted, sender: mpsc::Sende
                 retained,
                 unacked,
             }))),
-            Ok(Told::Refused(count)) => {
-                crate::warn!(
-                    "the broker refuses {count} subscriptions; its access rules must let this client read them"
-                );
+            Ok(Told::Subscribed(refused)) => {
+                locked(&flight).answered();
+                (refused > 0).then_some(Incoming::Refused(refused))
+            }
+            Ok(Told::Sent(number)) => {
+                locked(&flight).sent(number);
+                None
+            }
+            Ok(Told::Acked(number)) => {
+                locked(&flight).acked(number);
                 None
             }
             Ok(Told::Nothing) => None,
             Err(lost) => {
+                connection.reset();
+                locked(&flight).lost();
+                oversize = if lost.oversize { oversize + 1 } else { 0 };
                 let retry_ms = backoff / 2 + jitter(backoff / 2);
                 let error = lost.text;
-                if sender.send(Incoming::Disconnected { error, retry_ms }).await.is_err() {
+                let told = Incoming::Disconnected {
+                    error,
+                    retry_ms,
+                    oversize,
+                };
+                if sender.send(told).await.is_err() {
                     return;
                 }
                 tokio::time::sleep(Duration::from_millis(retry_ms)).await;
                 backoff = (backoff * 2).min(BACKOFF_MAX_MS);
                 wanted.keep_alive = keep_alive.lost(lost.silent, now()).duration();
+                wanted.anew = oversize >= OVERSIZE;
                 // A certificate or a password may be another by now; where it cannot be read, the old one is tried.
                 if let Err(error) = connection.renew(&wanted) {
                     crate::warn!("{error}; the earlier one is tried");
@@ -254,6 +375,21 @@ async fn run(mut connection: Connection, mut wanted: Wanted, sender: mpsc::Sende
         {
             return;
         }
+    }
+}
+
+/// What happens next; the end of the connection too where something was sent and nothing is heard for long.
+async fn next(connection: &mut Connection, settled: bool) -> Result<Told, Lost> {
+    if settled {
+        return connection.next().await;
+    }
+    match tokio::time::timeout(Duration::from_secs(ACKNOWLEDGED_S), connection.next()).await {
+        Ok(told) => told,
+        Err(_) => Err(Lost {
+            text: format!("no acknowledgement within {ACKNOWLEDGED_S} s"),
+            silent: true,
+            oversize: false,
+        }),
     }
 }
 

@@ -47,10 +47,12 @@ impl Topics {
         format!("{}/g/{group}/desired", self.root)
     }
 
-    /// Filters of everything that is retained for the device; 8 at the most in one SUBSCRIBE.
-    pub fn retained_filters(&self, groups: &[String]) -> Vec<String> {
+    /// Filters of everything that is retained for the device; 8 at the most in one SUBSCRIBE. `keys` is the version of the fleet's keys
+    /// that counts: of key documents only the next one is asked for, by its name, since some brokers keep retained messages from
+    /// wildcards.
+    pub fn retained_filters(&self, groups: &[String], keys: u64) -> Vec<String> {
         let own = ["assign", "desired", "presence", "secret/+"].map(|leaf| self.own(leaf));
-        let keys = format!("{}/keys/+", self.root);
+        let keys = format!("{}/keys/{}", self.root, keys.saturating_add(1));
         own.into_iter()
             .chain([keys])
             .chain(groups.iter().map(|g| self.group(g)))
@@ -119,6 +121,6 @@ mod tests {
         ] {
             assert!(!topics.is_reply(bad), "{bad}");
         }
-        assert!(topics.retained_filters(&["g".into(), "h".into()]).len() <= 8);
+        assert!(topics.retained_filters(&["g".into(), "h".into()], 1).len() <= 8);
     }
 }

@@ -38,6 +38,8 @@ pub(super) struct Wanted {
     pub(super) keep_alive: Duration,
     /// The broker forgets the session.
     pub(super) clean: bool,
+    /// The broker forgets what it keeps for this client, and begins a new session.
+    pub(super) anew: bool,
 }
 
 /// Where requests go.
@@ -70,8 +72,12 @@ pub(super) enum Told {
         retained: bool,
         unacked: Box<Unacked>,
     },
-    /// The broker lets nobody of ours subscribe to so many of the filters.
-    Refused(usize),
+    /// A request to subscribe was answered: the broker does not let us have so many of its filters.
+    Subscribed(usize),
+    /// The next message that was handed over has left under this number.
+    Sent(u16),
+    /// The message of this number has arrived.
+    Acked(u16),
     Nothing,
 }
 
@@ -80,6 +86,8 @@ pub(super) struct Lost {
     pub(super) text: String,
     /// Nothing was heard for too long: somebody on the way has forgotten the connection.
     pub(super) silent: bool,
+    /// The broker sent more than fits.
+    pub(super) oversize: bool,
 }
 
 /// Makes a client and its connection, which does nothing until it is polled.
@@ -146,7 +154,7 @@ fn options_five(wanted: &Wanted) -> Result<v5::MqttOptions, SessionError> {
     }
     options
         .set_keep_alive(wanted.keep_alive)
-        .set_clean_start(wanted.clean)
+        .set_clean_start(wanted.clean || wanted.anew)
         .set_connection_timeout(CONNECT_S)
         .set_session_expiry_interval((!wanted.clean).then_some(SESSION_EXPIRY_S))
         .set_receive_maximum(Some(if wanted.clean { IN_FLIGHT_MANY } else { IN_FLIGHT }))
@@ -190,7 +198,7 @@ fn options_three(wanted: &Wanted) -> Result<rumqttc::MqttOptions, SessionError> 
     }
     options
         .set_keep_alive(wanted.keep_alive)
-        .set_clean_session(wanted.clean)
+        .set_clean_session(wanted.clean || wanted.anew)
         .set_max_packet_size(DOCUMENT_BYTES + PACKET_SLACK, DOCUMENT_BYTES + PACKET_SLACK)
         .set_manual_acks(true)
         .set_request_channel_capacity(requests(wanted))
@@ -262,14 +270,30 @@ impl Connection {
         match self {
             Connection::Five(connection) => match connection.poll().await {
                 Ok(v5::Event::Incoming(packet)) => Ok(told_five(packet)),
-                Ok(v5::Event::Outgoing(_)) => Ok(Told::Nothing),
+                Ok(v5::Event::Outgoing(went)) => Ok(told_out(&went)),
                 Err(error) => Err(lost_five(&error)),
             },
             Connection::Three(connection) => match connection.poll().await {
                 Ok(rumqttc::Event::Incoming(packet)) => Ok(told_three(packet)),
-                Ok(rumqttc::Event::Outgoing(_)) => Ok(Told::Nothing),
+                Ok(rumqttc::Event::Outgoing(went)) => Ok(told_out(&went)),
                 Err(error) => Err(lost_three(&error)),
             },
+        }
+    }
+
+    /// Ends the connection where there is one. What it had not sent is forgotten: whoever handed it over does so again.
+    pub(super) fn reset(&mut self) {
+        match self {
+            Connection::Five(connection) => {
+                connection.clean();
+                connection.pending.clear();
+                connection.state.collision = None;
+            }
+            Connection::Three(connection) => {
+                connection.clean();
+                connection.pending.clear();
+                connection.state.collision = None;
+            }
         }
     }
 
@@ -290,13 +314,19 @@ fn told_five(packet: five::Packet) -> Told {
         },
         five::Packet::SubAck(ack) => {
             let good = |code: &&five::SubscribeReasonCode| !matches!(code, five::SubscribeReasonCode::Success(_));
-            refused(ack.return_codes.iter().filter(good).count())
+            Told::Subscribed(ack.return_codes.iter().filter(good).count())
         }
+        five::Packet::PubAck(ack) => Told::Acked(ack.pkid),
         five::Packet::Publish(publish) => Told::Message {
             topic: String::from_utf8_lossy(&publish.topic).into_owned(),
             payload: publish.payload.to_vec(),
             retained: publish.retain,
-            unacked: Box::new(Unacked::Five(publish)),
+            // Its number is enough: the rest would hold the whole read buffer.
+            unacked: Box::new(Unacked::Five(five::Publish {
+                pkid: publish.pkid,
+                qos: publish.qos,
+                ..five::Publish::default()
+            })),
         },
         _ => Told::Nothing,
     }
@@ -309,27 +339,32 @@ fn told_three(packet: rumqttc::Packet) -> Told {
         },
         rumqttc::Packet::SubAck(ack) => {
             let good = |code: &&rumqttc::SubscribeReasonCode| !matches!(code, rumqttc::SubscribeReasonCode::Success(_));
-            refused(ack.return_codes.iter().filter(good).count())
+            Told::Subscribed(ack.return_codes.iter().filter(good).count())
         }
+        rumqttc::Packet::PubAck(ack) => Told::Acked(ack.pkid),
         rumqttc::Packet::Publish(publish) => Told::Message {
             topic: publish.topic.clone(),
             payload: publish.payload.to_vec(),
             retained: publish.retain,
-            unacked: Box::new(Unacked::Three(publish)),
+            unacked: {
+                let mut slim = rumqttc::Publish::new("", publish.qos, Vec::new());
+                slim.pkid = publish.pkid;
+                Box::new(Unacked::Three(slim))
+            },
         },
         _ => Told::Nothing,
     }
 }
 
-fn refused(count: usize) -> Told {
-    if count == 0 {
-        Told::Nothing
-    } else {
-        Told::Refused(count)
+fn told_out(went: &rumqttc::Outgoing) -> Told {
+    match went {
+        rumqttc::Outgoing::Publish(number) if *number != 0 => Told::Sent(*number),
+        _ => Told::Nothing,
     }
 }
 
 fn lost_five(error: &v5::ConnectionError) -> Lost {
+    use v5::mqttbytes::Error;
     use v5::{ConnectionError, StateError};
     Lost {
         text: match error {
@@ -338,10 +373,18 @@ fn lost_five(error: &v5::ConnectionError) -> Lost {
             other => other.to_string(),
         },
         silent: matches!(error, ConnectionError::MqttState(StateError::AwaitPingResp)),
+        oversize: matches!(
+            error,
+            ConnectionError::MqttState(
+                StateError::IncomingPacketTooLarge { .. }
+                    | StateError::Deserialization(Error::PayloadSizeLimitExceeded { .. })
+            )
+        ),
     }
 }
 
 fn lost_three(error: &rumqttc::ConnectionError) -> Lost {
+    use rumqttc::mqttbytes::Error;
     use rumqttc::{ConnectionError, StateError};
     Lost {
         text: match error {
@@ -350,6 +393,10 @@ fn lost_three(error: &rumqttc::ConnectionError) -> Lost {
             other => other.to_string(),
         },
         silent: matches!(error, ConnectionError::MqttState(StateError::AwaitPingResp)),
+        oversize: matches!(
+            error,
+            ConnectionError::MqttState(StateError::Deserialization(Error::PayloadSizeLimitExceeded(_)))
+        ),
     }
 }
 

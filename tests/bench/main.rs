@@ -1,4 +1,4 @@
-//! Measures rows N1 to N11, N13 to N16, N18 and N26 of the budgets against the static binaries and prints them as a table.
+//! Measures rows N1 to N11, N13 to N16, N18 to N21 and N26 of the budgets against the static binaries and prints them as a table.
 //!
 //! Memory is PSS and private dirty from `smaps_rollup`, after a sync; CPU is user + system of a process and its reaped
 //! children; times are wall-clock medians of whole processes. Numbers that are short of their budget stand as they are.
@@ -17,6 +17,7 @@ mod deploy;
 #[path = "../it/device.rs"]
 mod device;
 mod life;
+mod mqtt;
 mod pull;
 mod start;
 
@@ -64,6 +65,22 @@ fn main() {
         deploy::rows(&mut table, 20);
         table.print();
         return;
+    }
+    if std::env::args().any(|a| a == "mqtt") {
+        mqtt::rows(&mut table, if smoke { 100 } else { 1000 });
+        table.print();
+        return;
+    }
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let number = |at: usize, usual: u64| words.get(at).and_then(|word| word.parse().ok()).unwrap_or(usual);
+    match words.first().map(String::as_str) {
+        Some("idle") => {
+            mqtt::idle(&mut table, number(1, 30));
+            table.print();
+            return;
+        }
+        Some("idle-one") => return mqtt::idle_one(number(1, 15), number(2, 30)),
+        _ => {}
     }
     binaries(&mut table);
     start::rows(&mut table, if smoke { 10 } else { 50 });

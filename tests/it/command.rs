@@ -26,11 +26,11 @@ fn web(device: &mut Device) {
 }
 
 /// A command for the device as it is now.
-fn command(device: &mut Device, id: &str, verb: &str, args: Value) -> Value {
+pub fn command(device: &mut Device, id: &str, verb: &str, args: Value) -> Value {
     json!({ "audience": "d/dev", "session": session(device), "id": id, "verb": verb, "args": args, "reply_to": REPLY })
 }
 
-fn session(device: &mut Device) -> String {
+pub fn session(device: &mut Device) -> String {
     let up = device.watch.messages();
     let presence = up
         .iter()
@@ -41,18 +41,18 @@ fn session(device: &mut Device) -> String {
     value["session"].as_str().unwrap().to_owned()
 }
 
-fn signed(command: &Value, key: &SigningKey) -> Vec<u8> {
+pub fn signed(command: &Value, key: &SigningKey) -> Vec<u8> {
     let command: Command = serde_json::from_value(command.clone()).unwrap();
     sign::command(&command, std::slice::from_ref(key)).unwrap()
 }
 
-fn send(device: &Device, command: &Value) {
+pub fn send(device: &Device, command: &Value) {
     let topic = format!("dunlin/v1/d/dev/cmd/{}", command["verb"].as_str().unwrap());
     device.broker.publish(&topic, signed(command, &device.key), false);
 }
 
 /// The answers to a command so far, in order.
-fn answers(device: &Device, id: &str) -> Vec<Value> {
+pub fn answers(device: &Device, id: &str) -> Vec<Value> {
     let all = device.watch.messages().into_iter().filter(|m| m.topic == REPLY);
     all.filter_map(|m| serde_json::from_slice::<Value>(&m.payload).ok())
         .filter(|v| v["id"] == id)
@@ -60,13 +60,13 @@ fn answers(device: &Device, id: &str) -> Vec<Value> {
 }
 
 /// Waits for the final answer.
-fn ended(device: &mut Device, id: &str) -> Value {
+pub fn ended(device: &mut Device, id: &str) -> Value {
     device.hear(&format!("the end of {id}"), "res/test", |v| {
         v["id"] == id && v["status"] != "accepted"
     })
 }
 
-fn words(device: &Device, id: &str) -> Vec<String> {
+pub fn words(device: &Device, id: &str) -> Vec<String> {
     let all = answers(device, id).into_iter();
     all.map(|v| v["status"].as_str().unwrap().to_owned()).collect()
 }

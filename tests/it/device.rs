@@ -13,6 +13,7 @@ use crate::fixture::broker::{Broker, Watch};
 use crate::fixture::child::Running;
 use crate::fixture::cmd::{Cmd, Out};
 use crate::fixture::registry::Registry;
+use crate::fixture::relay::Relay;
 use crate::fixture::scratch::Scratch;
 use crate::fixture::user::User;
 
@@ -20,8 +21,13 @@ use crate::fixture::user::User;
 pub const LONG: Duration = Duration::from_secs(60);
 
 /// Waits until something is so.
-pub fn wait(what: &str, mut so: impl FnMut() -> bool) {
-    let end = Instant::now() + LONG;
+pub fn wait(what: &str, so: impl FnMut() -> bool) {
+    wait_within(what, LONG, so);
+}
+
+/// The same with another bound.
+pub fn wait_within(what: &str, span: Duration, mut so: impl FnMut() -> bool) {
+    let end = Instant::now() + span;
     while !so() {
         assert!(Instant::now() < end, "{what} has not come");
         std::thread::sleep(Duration::from_millis(20));
@@ -37,7 +43,18 @@ pub struct Device {
     pub scratch: Scratch,
     pub user: User,
     pub registry: Registry,
+    /// Between the device and its broker.
+    pub relay: Option<Relay>,
     pub broker: Broker,
+}
+
+/// Which broker a device has.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub enum Engine {
+    #[default]
+    Mosquitto,
+    Rabbit,
+    Nats,
 }
 
 /// What differs between tests.
@@ -51,6 +68,16 @@ pub struct Setup {
     pub settings: String,
     /// Without a fleet key.
     pub unsigned: bool,
+    /// A broker without encryption.
+    pub engine: Engine,
+    /// Lines for the settings' table `mqtt`.
+    pub mqtt: &'static str,
+    /// The same with TLS.
+    pub tls_mqtt: String,
+    /// The device reaches its broker through a relay.
+    pub relay: bool,
+    /// It is at the broker of another one, on this port; its own has no use.
+    pub beside: Option<u16>,
 }
 
 impl Device {
@@ -58,11 +85,14 @@ impl Device {
     pub fn new(topic: &str, setup: &Setup) -> Result<Device, String> {
         let user = User::with_ranges()?;
         let tls = setup.tls || setup.rules;
-        let broker = match (setup.rules, tls) {
-            (true, _) => Broker::tls_with_rules(),
-            (false, true) => Broker::tls(),
-            (false, false) => Broker::plain(),
+        let broker = match (setup.engine, setup.rules, tls) {
+            (Engine::Rabbit, ..) => Broker::rabbit(),
+            (Engine::Nats, ..) => Broker::nats(),
+            (_, true, _) => Broker::tls_with_rules(),
+            (_, false, true) => Broker::tls(),
+            (_, false, false) => Broker::plain(),
         };
+        let relay = setup.relay.then(|| Relay::to(broker.port()));
         let registry = Registry::plain();
         let scratch = Scratch::owned_by(topic, user.uid());
         let key = SigningKey::generate("operator").map_err(|e| e.to_string())?;
@@ -73,14 +103,17 @@ impl Device {
             user.give(&identity.cert);
             user.give(&identity.key);
             format!(
-                "url='mqtts://localhost:{}'\nca='{}'\ncert='{}'\nkey='{}'\n",
+                "url='mqtts://localhost:{}'\nca='{}'\ncert='{}'\nkey='{}'\n{}\n",
                 broker.port(),
                 broker.ca().display(),
                 identity.cert.display(),
-                identity.key.display()
+                identity.key.display(),
+                setup.tls_mqtt
             )
         } else {
-            format!("url='mqtt://127.0.0.1:{}'\n", broker.port())
+            let port = relay.as_ref().map_or(broker.port(), Relay::port);
+            let port = setup.beside.unwrap_or(port);
+            format!("url='mqtt://127.0.0.1:{port}'\n{}\n", setup.mqtt)
         };
         let keys = if setup.unsigned {
             String::new()
@@ -103,6 +136,7 @@ impl Device {
             scratch,
             user,
             registry,
+            relay,
             broker,
         })
     }

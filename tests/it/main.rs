@@ -14,11 +14,13 @@ macro_rules! device {
 mod acl;
 mod agent;
 mod app;
+mod brokers;
 mod check;
 mod cli;
 mod command;
 mod conformance;
 mod device;
+mod enroll;
 mod faults;
 mod fixture;
 mod fleet;

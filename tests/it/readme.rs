@@ -105,7 +105,7 @@ fn repository(name: &str) -> PathBuf {
 }
 
 /// The fenced block after the line `<!-- test: NAME -->`.
-fn block(readme: &str, name: &str) -> String {
+pub fn block(readme: &str, name: &str) -> String {
     let (_, rest) = readme
         .split_once(&format!("<!-- test: {name} -->\n"))
         .unwrap_or_else(|| panic!("no block `{name}`"));

@@ -114,6 +114,23 @@ pub struct AgentUpdateArgs {
     pub source: PathBuf,
 }
 
+/// `agent enroll`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  dunlin agent enroll line-3.enrol\n  dunlin agent enroll - <line-3.enrol\n  \
+                  dunlin agent enroll dunlin:W2Rldml…\n\n\
+                  Writes agent.toml (and the broker's CA beside it) from one document, makes the device's keys and prints its certificate\n\
+                  request (PKCS#10). `dunlin:` before the document's base64 is what a QR code would hold."
+)]
+pub struct AgentEnrollArgs {
+    /// Write over settings that are there; the keys stay
+    #[arg(long)]
+    pub replace: bool,
+    /// The document
+    #[arg(value_name = "FILE|-|dunlin:TEXT")]
+    pub document: String,
+}
+
 /// `agent-watch`.
 #[derive(Debug, Args)]
 pub struct AgentWatchArgs {

@@ -14,8 +14,8 @@ mod transfer;
 mod volume;
 
 pub use app::{
-    AgentUpdateArgs, AgentWatchArgs, AppApplyArgs, AppLsArgs, AppNamesArgs, AppViewArgs, AutoUpdateArgs, FollowArgs,
-    ResetTrustArgs,
+    AgentEnrollArgs, AgentUpdateArgs, AgentWatchArgs, AppApplyArgs, AppLsArgs, AppNamesArgs, AppViewArgs,
+    AutoUpdateArgs, FollowArgs, ResetTrustArgs,
 };
 pub use container::{
     AttachArgs, CleanupArgs, ContainerPruneArgs, ExecArgs, HealthcheckRunArgs, InspectArgs, KillArgs, LogsArgs,
@@ -219,6 +219,8 @@ verbs! {
         Agent(AgentArgs) = "agent",
         /// Update the agent itself, with the way back
         AgentUpdate(AgentUpdateArgs) = "agent-update" => |verb| verb.override_usage("dunlin agent update [OPTIONS] FILE|docker://NAME"),
+        /// Make this device's settings and keys from one document
+        AgentEnroll(AgentEnrollArgs) = "agent-enroll" => |verb| verb.override_usage("dunlin agent enroll [OPTIONS] FILE|-|dunlin:TEXT"),
         /// Watch over an agent on trial
         AgentWatch(AgentWatchArgs) = "agent-watch" => |verb| verb.hide(true),
         /// List the apps that the agent manages

@@ -121,6 +121,7 @@ fn regroup(mut arguments: Vec<OsString>) -> Vec<OsString> {
         ("image", "delete") => &["image-delete"],
         ("image", "prune") => &["image-prune"],
         ("agent", "update") => &["agent-update"],
+        ("agent", "enroll") => &["agent-enroll"],
         ("app", "ls" | "list") => &["app-ls"],
         ("app", "apply") => &["app-apply"],
         ("app", "import") => &["app-import"],

@@ -6,6 +6,7 @@ mod attaching;
 mod carrying;
 mod commit;
 mod diff;
+mod enroll;
 mod execute;
 #[cfg(feature = "operator")]
 mod fleet;
@@ -39,6 +40,7 @@ pub use attaching::{attach, healthcheck_run};
 pub use carrying::{cp, cp_local, export, prepare as prepare_cp};
 pub use commit::{commit, import};
 pub use diff::diff;
+pub use enroll::agent_enroll;
 pub use execute::exec;
 #[cfg(feature = "operator")]
 pub use fleet::fleet;

@@ -19,7 +19,10 @@ pub fn status(call: &Call) -> Result<u8, Failure> {
     };
     let mut link = call.link(&operator)?;
     link.subscribe(seen::filters(target.as_ref(), leaves, &call.exact));
-    let mut known = Seen::default();
+    let mut known = Seen {
+        enrolled: operator.enrolled.clone(),
+        ..Seen::default()
+    };
     known.gather(&mut link, &operator.trusted, call.timeout)?;
     link.close();
     let source = target.as_ref().map(Target::audience);
@@ -77,6 +80,9 @@ fn plain(row: &Value, now: Unix) -> Value {
     for name in ["Agent", "State", "Reason", "Source", "Activity", "Platform", "Board"] {
         set(name, row[name].as_str().unwrap_or_default().to_owned());
     }
+    if !seen::words(&row["Unverified"]).is_empty() {
+        set("State", "unverified".into());
+    }
     set("Apps", apps.join(","));
     set(
         "Generation",
@@ -99,7 +105,10 @@ pub fn explain(call: &Call) -> Result<u8, Failure> {
     let target = Target::Device(name.clone());
     let mut link = call.link(&operator)?;
     link.subscribe(seen::filters(Some(&target), &LEAVES, &[]));
-    let mut known = Seen::default();
+    let mut known = Seen {
+        enrolled: operator.enrolled.clone(),
+        ..Seen::default()
+    };
     known.gather(&mut link, &operator.trusted, call.timeout)?;
     let groups = known.devices.get(&name).map(Device::groups).unwrap_or_default();
     if !groups.is_empty() {
