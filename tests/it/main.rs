@@ -33,6 +33,7 @@ mod machines;
 mod makers;
 mod malicious;
 mod monitor;
+mod network;
 mod pack;
 mod pull;
 mod readme;

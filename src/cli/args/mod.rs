@@ -19,7 +19,7 @@ pub use container::{
     CleanupArgs, ExecArgs, InspectArgs, KillArgs, LogsArgs, PauseArgs, Pick, PortArgs, PsArgs, RenameArgs, RestartArgs,
     RmArgs, StartArgs, StatsArgs, StopArgs, TopArgs, WaitArgs,
 };
-pub use create::{CreateArgs, RunArgs};
+pub use create::{CreateArgs, NetworkArgs, RunArgs};
 pub use fleet::FleetArgs;
 pub use image::{
     DiffArgs, ExistsArgs, FormatArgs, HistoryArgs, ImageMountArgs, ImagePruneArgs, ImageUnmountArgs, ImagesArgs,
