@@ -13,7 +13,7 @@ fn page(at: &str) -> String {
     format!(
         "at={host}; known=$(awk -v n=$at '$2 == n {{print $1}}' /etc/hosts); \
          case $at in *[a-z]*) case $at in *:*) ;; *) at=${{known:-$(nslookup -type=a $at | tail -n 2 | awk '/^Address/{{print $2}}')}};; esac;; esac; \
-         printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 5 $at {port} | tail -n 1"
+         (printf 'GET / HTTP/1.0\\r\\n\\r\\n'; sleep 1) | timeout 10 nc -w 5 $at {port} | tail -n 1"
     )
 }
 
@@ -91,7 +91,6 @@ fn slirp4netns_does_the_same_where_it_is_asked_for() {
             "nc -l -p 80 -e cat",
         )
         .ok();
-    let inside = pid(&world, "web");
     assert!(helpers(&world).iter().any(|(_, line)| line.contains("slirp4netns")));
     let answer = site.here(|| {
         let mut stream = std::net::TcpStream::connect("127.0.0.1:8080").expect("published");
