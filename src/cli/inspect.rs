@@ -7,6 +7,7 @@ use crate::monitor::wire::ProbeRecord;
 use crate::types::container::{ContainerSpec, MountSource, Network, RestartPolicy, Seccomp, Status};
 use crate::types::health::Health;
 use crate::types::limits::{LimitKind, Limits};
+use crate::types::network::{GATEWAY, OWN, PREFIX, PortMapping};
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 
@@ -19,6 +20,8 @@ pub struct Extra {
     pub lowers: Vec<PathBuf>,
     /// Bytes of the writable layer and of the image.
     pub size: Option<(u64, u64)>,
+    /// Published ports, those of whose network it shares included.
+    pub ports: Vec<PortMapping>,
 }
 
 /// Everything about one container.
@@ -42,7 +45,7 @@ pub fn container(view: &ContainerView, layout: &Layout, extra: &Extra) -> Value 
         "ImageDigest": record.manifest.map(|digest| digest.to_string()).unwrap_or_default(),
         "ImageName": record.image_name,
         "Rootfs": "",
-        "Pod": "",
+        "Pod": record.wiring.pod.map(|pod| pod.hex()).unwrap_or_default(),
         "OCIConfigPath": text(layout.bundle(&record.id).join("config.json")),
         "OCIRuntime": "dunlin",
         "RestartCount": view.restarts,
@@ -63,10 +66,10 @@ pub fn container(view: &ContainerView, layout: &Layout, extra: &Extra) -> Value 
         },
         "Mounts": mounts(spec, layout),
         "Dependencies": [],
-        "NetworkSettings": {"Ports": {}, "Networks": {}, "SandboxKey": ""},
+        "NetworkSettings": network_settings(view, &extra.ports),
         "Name": record.name,
         "Namespace": "",
-        "IsInfra": false,
+        "IsInfra": record.wiring.infra.is_some(),
         "IsService": false,
         "Config": config(view),
         "HostConfig": host_config(view, layout),
@@ -77,6 +80,36 @@ pub fn container(view: &ContainerView, layout: &Layout, extra: &Extra) -> Value 
         map.insert("SizeRootFs".to_owned(), (writable + image).into());
     }
     all
+}
+
+/// podman's shape of published ports: `80/tcp` to a list of where they are.
+pub fn bindings(ports: &[PortMapping]) -> Value {
+    let mut all = Map::new();
+    for port in ports {
+        let address = port.address.map(|ip| ip.to_string()).unwrap_or_default();
+        for (host, inside) in port.pairs() {
+            let key = format!("{inside}/{}", port.protocol.as_str());
+            let one = json!({"HostIp": address, "HostPort": host.to_string()});
+            match all.entry(key).or_insert_with(|| Value::Array(Vec::new())) {
+                Value::Array(list) => list.push(one),
+                other => *other = one,
+            }
+        }
+    }
+    Value::Object(all)
+}
+
+fn network_settings(view: &ContainerView, ports: &[PortMapping]) -> Value {
+    let running = view.pid.filter(|_| view.status.is_live());
+    let private = running.is_some() && view.record.spec.network == Network::Private;
+    json!({
+        "Ports": bindings(ports),
+        "Networks": {},
+        "SandboxKey": running.map(|pid| format!("/proc/{pid}/ns/net")).unwrap_or_default(),
+        "IPAddress": if private { OWN.to_string() } else { String::new() },
+        "IPPrefixLen": if private { PREFIX } else { 0 },
+        "Gateway": if private { GATEWAY.to_string() } else { String::new() },
+    })
 }
 
 fn state(view: &ContainerView, extra: &Extra) -> Value {
@@ -244,7 +277,7 @@ fn host_config(view: &ContainerView, layout: &Layout) -> Value {
             .filter_map(|(device, limit)| Some(json!({"Path": device, "Rate": pick(limit)?})))
             .collect()
     };
-    json!({
+    let mut all = json!({
         "Binds": binds,
         "CgroupMode": "private",
         "LogConfig": {
@@ -253,12 +286,8 @@ fn host_config(view: &ContainerView, layout: &Layout) -> Value {
             "Size": format!("{}B", spec.log.file_bytes),
             "MaxFile": spec.log.files,
         },
-        "NetworkMode": match spec.network {
-            Network::None => "none",
-            Network::Host => "host",
-            Network::Private => "private",
-        },
-        "PortBindings": {},
+        "NetworkMode": view.record.network_mode(),
+        "PortBindings": bindings(&view.record.wiring.ports),
         "RestartPolicy": {"Name": policy, "MaximumRetryCount": retries},
         "AutoRemove": spec.auto_remove,
         "CapAdd": [],
@@ -293,7 +322,16 @@ fn host_config(view: &ContainerView, layout: &Layout) -> Value {
         })).collect::<Vec<_>>(),
         "Sysctls": spec.sysctls,
         "Ulimits": spec.rlimits.iter().map(|(name, soft, hard)| json!({"Name": name, "Soft": soft, "Hard": hard})).collect::<Vec<_>>(),
-    })
+    });
+    let wiring = &view.record.wiring;
+    for (key, list) in [
+        ("Dns", wiring.dns.iter().map(ToString::to_string).collect()),
+        ("DnsSearch", wiring.dns_search.clone()),
+        ("DnsOptions", wiring.dns_options.clone()),
+    ] {
+        all[key] = Value::from(list);
+    }
+    all
 }
 
 /// What only dunlin knows: each limit with where it comes from and whether it is enforced; access to devices.

@@ -3,8 +3,9 @@
 use super::listing::Listing;
 use super::{human, time};
 use crate::engine::view::ContainerView;
-use crate::types::container::{MountSource, Network, Status};
+use crate::types::container::{MountSource, Status};
 use crate::types::health::HealthStatus;
+use crate::types::network::PortMapping;
 use crate::types::time::Unix;
 use serde_json::{Value, json};
 
@@ -24,11 +25,20 @@ pub struct Shape {
     pub now: Unix,
 }
 
-/// A container and, where it was asked for, the bytes of its writable layer and of its image.
-pub type Sized = (ContainerView, Option<(u64, u64)>);
+/// A container and what is known beside it: where it was asked for, the bytes of its writable layer and of its image.
+pub struct Row {
+    /// The container.
+    pub view: ContainerView,
+    /// The sizes.
+    pub size: Option<(u64, u64)>,
+    /// Its published ports, or those of whose network it shares.
+    pub ports: Vec<PortMapping>,
+    /// Name of its pod.
+    pub pod: String,
+}
 
 /// The list of containers.
-pub fn listing(containers: &[Sized], shape: Shape) -> Listing {
+pub fn listing(containers: &[Row], shape: Shape) -> Listing {
     let mut columns = vec![
         ("CONTAINER ID", "ID"),
         ("IMAGE", "Image"),
@@ -49,8 +59,8 @@ pub fn listing(containers: &[Sized], shape: Shape) -> Listing {
             ("RunningFor", "CREATED"),
             ("ImageID", "IMAGE ID"),
         ],
-        rows: containers.iter().map(|(view, size)| row(view, *size, shape)).collect(),
-        json: containers.iter().map(|(view, size)| full(view, *size, shape)).collect(),
+        rows: containers.iter().map(|one| row(one, shape)).collect(),
+        json: containers.iter().map(|one| full(one, shape)).collect(),
     }
 }
 
@@ -91,11 +101,25 @@ fn command(view: &ContainerView, no_trunc: bool) -> String {
     text.chars().take(COMMAND_CHARS - 3).chain("...".chars()).collect()
 }
 
-fn network(view: &ContainerView) -> &'static str {
-    match view.record.spec.network {
-        Network::None => "none",
-        Network::Host => "host",
-        Network::Private => "private",
+/// podman's text of published ports.
+pub fn ports(ports: &[PortMapping]) -> String {
+    ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// podman's list of published ports; null where there are none.
+pub fn ports_json(ports: &[PortMapping]) -> Value {
+    let one = |port: &PortMapping| {
+        json!({
+            "host_ip": port.address.map(|ip| ip.to_string()).unwrap_or_default(),
+            "container_port": port.container,
+            "host_port": port.host,
+            "range": port.count,
+            "protocol": port.protocol.as_str(),
+        })
+    };
+    match ports {
+        [] => Value::Null,
+        ports => ports.iter().map(one).collect(),
     }
 }
 
@@ -121,7 +145,13 @@ fn size((writable, image): (u64, u64)) -> String {
     )
 }
 
-fn row(view: &ContainerView, sizes: Option<(u64, u64)>, shape: Shape) -> Value {
+fn row(one: &Row, shape: Shape) -> Value {
+    let Row {
+        view,
+        size: sizes,
+        ports: published,
+        pod,
+    } = one;
     let record = &view.record;
     let id = if shape.no_trunc {
         record.id.hex()
@@ -150,23 +180,29 @@ fn row(view: &ContainerView, sizes: Option<(u64, u64)>, shape: Shape) -> Value {
         "ExitCode": view.exit_code(),
         "Status": status(view, shape.now),
         "State": view.status.as_str(),
-        "Ports": "",
+        "Ports": ports(published),
         "Names": record.name,
         "Labels": labels.join(","),
         "Mounts": mounts(view).join(","),
-        "Networks": network(view),
+        "Networks": record.network_mode(),
         "Pid": view.pid.unwrap_or(0),
         "Restarts": view.restarts,
         "AutoRemove": record.spec.auto_remove,
         "Health": view.health.as_str(),
         "Size": sizes.map(size).unwrap_or_default(),
-        "Pod": "",
-        "PodName": "",
-        "IsInfra": false,
+        "Pod": record.wiring.pod.map(|pod| pod.hex()).unwrap_or_default(),
+        "PodName": pod,
+        "IsInfra": record.wiring.infra.is_some(),
     })
 }
 
-fn full(view: &ContainerView, sizes: Option<(u64, u64)>, shape: Shape) -> Value {
+fn full(one: &Row, shape: Shape) -> Value {
+    let Row {
+        view,
+        size: sizes,
+        ports: published,
+        pod,
+    } = one;
     let record = &view.record;
     json!({
         "AutoRemove": record.spec.auto_remove,
@@ -180,15 +216,15 @@ fn full(view: &ContainerView, sizes: Option<(u64, u64)>, shape: Shape) -> Value 
         "Id": record.id.hex(),
         "Image": record.image_name,
         "ImageID": record.image.hex(),
-        "IsInfra": false,
+        "IsInfra": record.wiring.infra.is_some(),
         "Labels": record.spec.labels,
         "Mounts": record.spec.mounts.iter().map(|mount| mount.target.as_str()).collect::<Vec<_>>(),
         "Names": [record.name.as_str()],
-        "Networks": [network(view)],
+        "Networks": [record.network_mode()],
         "Pid": view.pid.unwrap_or(0),
-        "Pod": "",
-        "PodName": "",
-        "Ports": Value::Null,
+        "Pod": record.wiring.pod.map(|pod| pod.hex()).unwrap_or_default(),
+        "PodName": pod,
+        "Ports": ports_json(published),
         "Restarts": view.restarts,
         "Size": sizes.map(|(writable, image)| json!({"rwSize": writable, "rootFsSize": writable + image})),
         "StartedAt": view.started.map_or(ZERO_TIME, |at| at.seconds() as i64),

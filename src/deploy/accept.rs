@@ -1,6 +1,6 @@
 //! Documents: which are new, which are refused, and what holds an accepted one back.
 
-use crate::plan::admission::{Need, admit, beside_refusal, snapshot_refusal};
+use crate::plan::admission::{Need, admit, beside_refusal, ports_refusal, snapshot_refusal};
 use crate::plan::reconcile::{self, Change, Current, Plan, Refusal, Wanted};
 use crate::plan::update::{Event, Update};
 use crate::plan::window;
@@ -224,7 +224,7 @@ impl Core {
             .chain(&set.apps)
             .map(|one| &one.app)
             .collect();
-        if let Some(why) = snapshot_refusal(&all) {
+        if let Some(why) = snapshot_refusal(&all).or_else(|| ports_refusal(&all)) {
             return Err(Cause::new(Reason::Schema, why));
         }
         let plan = self.plan(source, Some(&set)).map_err(refusals)?;
@@ -314,6 +314,7 @@ impl Core {
         same || leans(own, theirs)
             || leans(theirs, own)
             || snapshot_refusal(&all).is_some()
+            || ports_refusal(&all).is_some()
             || self.admit(source, own, &flight.changes, Some(theirs)).is_err()
     }
 

@@ -23,6 +23,7 @@ use crate::types::container::{Device, Mount, MountSource, Network, RestartPolicy
 use crate::types::deployment::{BytesMoved, Reason};
 use crate::types::digest::Digest;
 use crate::types::ids::ContainerId;
+use crate::types::network::{PortMapping, Wiring};
 use crate::types::platform::Platform;
 use crate::types::time::Unix;
 
@@ -416,14 +417,17 @@ fn failure(error: &EngineError) -> Failure {
 /// An app as the engine's wishes. `granted` tells which devices the board grants.
 fn options(app: &App, name: &str, granted: &dyn Fn(&str) -> bool) -> Result<CreateOptions, Failure> {
     let refuse = |text: String| Failure::new(Reason::Schema, format!("app `{}`: {text}", app.name));
-    if !app.ports.is_empty() || app.network == Some(Network::Private) {
-        return Err(refuse(
-            "private networks and published ports do not exist yet; use network `host` or `none`".into(),
-        ));
-    }
     if let Some(device) = app.devices.iter().find(|d| !granted(d.split(':').next().unwrap_or(""))) {
         return Err(refuse(format!("device `{device}` is not granted by the board")));
     }
+    let ports = app.ports.iter().map(|port| port.parse::<PortMapping>());
+    let ports = ports
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| refuse(format!("ports: {error}")))?;
+    let network = app.network.unwrap_or(match ports.is_empty() {
+        true => Network::None,
+        false => Network::Private,
+    });
     let mut env = Vec::new();
     for file in &app.env_file {
         env.extend(env_file(file).map_err(&refuse)?);
@@ -479,7 +483,11 @@ fn options(app: &App, name: &str, granted: &dyn Fn(&str) -> bool) -> Result<Crea
         user: app.user.clone(),
         hostname: Some(app.hostname.clone().unwrap_or_else(|| app.name.clone())),
         mounts,
-        network: app.network,
+        network: Some(network),
+        wiring: Wiring {
+            ports,
+            ..Wiring::default()
+        },
         read_only: app.read_only,
         limits: app.limits.clone(),
         no_new_privs: true,
@@ -603,14 +611,22 @@ mod tests {
 
     #[test]
     fn what_does_not_exist_is_refused_before_anything_is_done() {
-        for text in [
-            "ports=['80:80']",
-            "network='private'",
-            "devices=['/dev/sda']",
-            "env_file=['/nonexistent']",
-        ] {
+        for text in ["devices=['/dev/sda']", "env_file=['/nonexistent']"] {
             let refused = options(&app(text), "web", &|_| false).unwrap_err();
             assert_eq!(refused.cause.code, Reason::Schema, "{text}");
+        }
+        for (text, network, ports) in [
+            ("", Network::None, 0),
+            ("ports=['80:80','53/udp']", Network::Private, 2),
+            ("network='private'", Network::Private, 0),
+            ("network='host'", Network::Host, 0),
+        ] {
+            let wishes = options(&app(text), "web", &|_| false).unwrap();
+            assert_eq!(
+                (wishes.network, wishes.wiring.ports.len()),
+                (Some(network), ports),
+                "{text}"
+            );
         }
         assert!(options(&app("devices=['/dev/gpiochip0']"), "web", &|d| d == "/dev/gpiochip0").is_ok());
     }

@@ -19,6 +19,7 @@ use sha2::Digest as _;
 
 use super::{DiskError, durable};
 use crate::types::bounds::RECORD_BYTES;
+use crate::types::network::Wiring;
 
 const MAGIC: &[u8; 4] = b"DUN1";
 const HEAD: usize = 20;
@@ -204,10 +205,29 @@ pub mod kinds {
     pub const DEVICE_KEYS: u16 = 25;
     /// Events that were not told.
     pub const EVENTS: u16 = 26;
+    /// What a monitor does for its container's network.
+    pub const NETWORK: u16 = 27;
 }
 
 impl Record for crate::types::container::ContainerRecord {
     const KIND: u16 = kinds::CONTAINER;
+    const FORMAT: u16 = 2;
+
+    /// The first format ended before the wiring.
+    fn from_older(format: u16, body: &[u8]) -> Result<Self, String> {
+        let none = postcard::to_allocvec(&Wiring::default()).map_err(|e| e.to_string())?;
+        match format {
+            1 => postcard::from_bytes(&[body, &none].concat()).map_err(|e| e.to_string()),
+            _ => Err(format!("format {format} is not known")),
+        }
+    }
+
+    fn to_older(&self) -> Option<Vec<u8>> {
+        let wiring = postcard::to_allocvec(&self.wiring).ok()?.len();
+        let mut body = postcard::to_allocvec(self).ok()?;
+        body.truncate(body.len() - wiring);
+        Some(body)
+    }
 }
 
 impl Record for crate::types::container::MonitorState {

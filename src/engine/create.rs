@@ -29,6 +29,8 @@ impl Engine {
         if options.log.is_none() {
             spec.log = self.log_limits();
         }
+        let (network, wiring) = self.wire(options, &defaults)?;
+        spec.network = network;
         self.check_maximum(&options.limits)?;
         if self.defaults_are_asked() {
             spec.asked = spec.limits.kinds();
@@ -59,6 +61,7 @@ impl Engine {
             manifest: Some(image.manifest),
             spec,
             not_enforced,
+            wiring,
         };
         self.put(&mut made, options.name.as_deref())?;
         Ok(made)

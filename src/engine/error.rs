@@ -24,6 +24,7 @@ use crate::store::StoreError;
 use crate::types::container::Status;
 use crate::types::digest::Digest;
 use crate::types::limits::NotEnforced;
+use crate::types::network::HelperKind;
 use crate::types::reference::ReferenceError;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -98,6 +99,24 @@ pub enum EngineError {
         status: Status,
         /// Why that is in the way, and what to do.
         reason: &'static str,
+    },
+    /// No program that connects a private network.
+    #[error(
+        "a private network needs {}, which is not installed; install {}, or choose --network host or none",
+        .0.map_or("a helper, pasta or slirp4netns", |kind| kind.program()),
+        .0.map_or("the package `passt` (or `slirp4netns`)".to_owned(), |kind| format!("the package `{}`", kind.package()))
+    )]
+    NoHelper(Option<HelperKind>),
+    /// No pod has this name or id.
+    #[error("no pod with name or ID {0} found: no such pod")]
+    NoPod(String),
+    /// Others share its network.
+    #[error("container {id} has dependent containers which must be removed before it: {others}")]
+    Shared {
+        /// The container.
+        id: String,
+        /// The others.
+        others: String,
     },
     /// Limits were asked for that the host cannot enforce.
     #[error("{}", sentences(.0))]

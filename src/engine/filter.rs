@@ -1,7 +1,7 @@
 //! `--filter KEY=VALUE` over containers, as podman has it: values of one key are alternatives, keys must all fit.
 
 use super::view::ContainerView;
-use crate::types::container::{MountSource, Network, RestartPolicy, Status};
+use crate::types::container::{MountSource, RestartPolicy, Status};
 use crate::types::sorted::Sorted;
 use crate::types::time::{Span, Unix};
 
@@ -126,11 +126,7 @@ fn fits_one(view: &ContainerView, key: &str, value: &str, now: Unix, created: &d
             mount.target == value
                 || matches!(&mount.source, MountSource::Bind(source) | MountSource::Volume(source) if source == value)
         }),
-        "network" => match record.spec.network {
-            Network::None => value == "none",
-            Network::Host => value == "host",
-            Network::Private => value == "private",
-        },
+        "network" => record.network_mode() == value,
         "restart-policy" => match record.spec.restart {
             RestartPolicy::No => value == "no",
             RestartPolicy::OnFailure(_) => value == "on-failure",
@@ -141,7 +137,11 @@ fn fits_one(view: &ContainerView, key: &str, value: &str, now: Unix, created: &d
         "before" => created(value).is_some_and(|other| record.created < other),
         "since" => created(value).is_some_and(|other| record.created > other),
         "until" => point(value, now).is_some_and(|until| record.created < until),
-        "is-infra" => value == "false",
+        "pod" => record
+            .wiring
+            .pod
+            .is_some_and(|pod| value.len() >= 3 && pod.hex().starts_with(value)),
+        "is-infra" => value == if record.wiring.infra.is_some() { "true" } else { "false" },
         _ => false,
     }
 }

@@ -7,6 +7,7 @@ use crate::types::bounds;
 use crate::types::container::{ContainerSpec, Device, LogLimits, Mount, MountSource, Network, RestartPolicy, Seccomp};
 use crate::types::health::Health;
 use crate::types::limits::Limits;
+use crate::types::network::Wiring;
 use crate::types::oci::image::Config;
 use crate::types::platform::Platform;
 use crate::types::read::{self, Malformed};
@@ -47,8 +48,16 @@ pub struct CreateOptions {
     pub init: bool,
     /// Mounts besides the image's volumes. A volume with an empty name is a new unnamed one.
     pub mounts: Vec<Mount>,
-    /// `None` until private networks exist: a namespace of its own with loopback alone.
+    /// Private where nothing is said, if the host has what that needs.
     pub network: Option<Network>,
+    /// Published ports, name servers and helper.
+    pub wiring: Wiring,
+    /// All ports that the image says it serves are published.
+    pub publish_all: bool,
+    /// Container whose network is shared, as typed.
+    pub joins: Option<String>,
+    /// Pod that it becomes part of, as typed.
+    pub pod: Option<String>,
     /// The root is read-only.
     pub read_only: bool,
     /// Limits that are asked for; each must be enforced.
@@ -249,6 +258,7 @@ pub fn merge(options: &CreateOptions, image: &ImageDefaults, defaults: &Limits) 
         tty: options.tty,
         stdin: options.stdin,
         mounts,
+        // The engine knows what the host has.
         network: options.network.unwrap_or(Network::None),
         read_only: options.read_only,
         limits: options.limits.or(defaults),

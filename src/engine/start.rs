@@ -4,9 +4,10 @@ use super::doctor::at_least;
 use super::index;
 use super::view::{self, ContainerView};
 use super::{Engine, EngineError, now, volume};
-use crate::disk::durable;
 use crate::disk::lock::{Lock, Mode};
+use crate::disk::{durable, record as disk_record};
 use crate::image::worker;
+use crate::monitor::network;
 use crate::monitor::wire::{self as monitor, MonitorConfig, Root, Size};
 use crate::runtime::etc;
 use crate::runtime::spec::{self, HostFacts};
@@ -79,16 +80,18 @@ impl Engine {
     }
 
     fn launch(&self, view: &ContainerView, attach: Option<OwnedFd>) -> Result<i32, EngineError> {
-        let record = &view.record;
+        let mut record = view.record.clone();
         let layout = self.layout();
+        let info = self.keeper_info()?;
+        let mut host = HostFacts::new(&info.ids.map);
+        let network = self.plan_network(&mut record, &mut host)?;
+        let record = &record;
         let image = self.image_by_id(&record.image)?.ok_or_else(|| EngineError::ImageGone {
             image: record.image_name.clone(),
             container: record.name.clone(),
         })?;
-        let info = self.keeper_info()?;
         let root = self.root(record, &image)?;
         let config = self.store().config(&image)?;
-        let host = HostFacts::new(&info.ids.map);
         let fresh = self.fresh_volumes(record)?;
         let bundle = spec::build(&filled(record, &fresh), Some(&config), &host, layout)?;
         for dir in ["", "rootfs"] {
@@ -104,6 +107,14 @@ impl Engine {
             reason: error.to_string(),
         })?;
         self.put_file(&layout.bundle(&record.id).join("config.json"), &bytes, 0o600)?;
+        let plan = layout.bundle(&record.id).join(network::PLAN);
+        match &network {
+            Some(network) => {
+                disk_record::write_volatile(&plan, network)?;
+                self.own(&plan)?;
+            }
+            None => drop(fs::remove_file(&plan)),
+        }
         let spec = &record.spec;
         let text = |path: &Path| path.to_string_lossy().into_owned();
         let cleanup = vec![
@@ -115,7 +126,7 @@ impl Engine {
             record.id.hex(),
         ];
         let config = MonitorConfig {
-            version: monitor::VERSION,
+            version: network.as_ref().map_or(monitor::VERSION, |_| monitor::NETWORK_VERSION),
             id: record.id,
             name: record.name.clone(),
             bundle: layout.bundle(&record.id),

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
+use super::network;
 use super::starter::{Report, Talk};
 use super::stdio::Ends;
 use super::wire::{ExecRequest, MonitorConfig, Refusal, Root, Size};
@@ -87,6 +88,8 @@ impl From<RuntimeError> for Refusal {
 
 /// Makes the container, reports, waits for the monitor's word, and lets the program run.
 pub fn create(config: &MonitorConfig, group: &Handle, theirs: Theirs, talk: &Talk) -> Result<(), Refusal> {
+    let plan = network::read(&config.bundle)?;
+    plan.check()?;
     let spec = read_spec(&config.bundle.join("config.json"))?;
     let filter = crate::runtime::filter(&spec, None)?;
     remember(&config.run_dir, &spec, filter.as_ref());
@@ -109,7 +112,8 @@ pub fn create(config: &MonitorConfig, group: &Handle, theirs: Theirs, talk: &Tal
         spec: &spec,
         bundle: &config.bundle,
         rootfs,
-        id_map: Some(config.id_map.clone()),
+        // Who shares a user namespace finds its map.
+        id_map: plan.joins.is_none().then(|| config.id_map.clone()),
         cgroup: Some(group),
         user: Some(config.user.as_str()),
         filter: filter.as_ref(),
@@ -121,10 +125,19 @@ pub fn create(config: &MonitorConfig, group: &Handle, theirs: Theirs, talk: &Tal
             ..Extra::default()
         },
     })?;
+    let helper = plan.helper.as_ref();
+    let helper = helper
+        .map(|helper| network::begin(helper, created.pid, &config.run_dir))
+        .transpose()?;
     let fds: Vec<BorrowedFd<'_>> = std::iter::once(created.pidfd.as_fd())
+        .chain(helper.as_ref().map(|helper| helper.pidfd.as_fd()))
         .chain(created.console.as_ref().map(AsFd::as_fd))
         .collect();
-    talk.say(&Report::Made { pid: created.pid }, &fds);
+    let made = Report::Made {
+        pid: created.pid,
+        helper: helper.as_ref().map(|helper| helper.pid),
+    };
+    talk.say(&made, &fds);
     talk.wait_go(Duration::from_millis(RUN_START_MS))?;
     created.start()?;
     talk.say(&Report::Ran { pid: created.pid }, &[]);

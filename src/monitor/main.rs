@@ -20,7 +20,7 @@ use crate::disk::lock::{Lock, Mode};
 use crate::disk::record;
 use crate::runtime::cgroup::Handle;
 use crate::sys::event::{self, Epoll, Interest, Ready, SignalFd};
-use crate::sys::process;
+use crate::sys::process::{self, Ended};
 use crate::sys::{footprint, socket};
 use crate::types::bounds::EXECS;
 use crate::types::container::{ExitRecord, MonitorState, ProcessId};
@@ -48,6 +48,10 @@ const SIGCHLD: i32 = 17;
 pub(super) struct Run {
     pub(super) process: Option<(ProcessId, OwnedFd)>,
     pub(super) starter: Option<Starter>,
+    /// The helper of its network: number and process.
+    pub(super) helper: Option<(i32, OwnedFd)>,
+    /// The helper ended before the container: how.
+    pub(super) cut_off: Option<Ended>,
     pub(super) stdio: Stdio,
     pub(super) started: Unix,
     pub(super) exit: Option<ExitRecord>,
@@ -97,7 +101,7 @@ pub fn main(start: OwnedFd) -> u8 {
     let received = socket::set_timeouts(start.as_fd(), Some(CONFIG_PATIENCE))
         .and_then(|()| socket::recv_with_fds(start.as_fd(), &mut buffer));
     let set_up = match received {
-        Ok((got, fds)) => wire::decode_versioned::<MonitorConfig>(&buffer[..got])
+        Ok((got, fds)) => wire::decode_config(&buffer[..got])
             .map_err(|error| Refusal::new(error.to_string()))
             .map(|config| (config, fds)),
         Err(error) => Err(Refusal::new(format!("the monitor got no configuration: {error}"))),
@@ -299,6 +303,8 @@ impl Monitor {
             let main = self.run.process.as_ref().is_some_and(|(process, _)| process.pid == pid);
             if main && self.run.ran {
                 self.run_ended(ended, now);
+            } else if self.run.helper.as_ref().is_some_and(|(helper, _)| *helper == pid) {
+                self.network_lost(ended);
             } else if !self.exec_reaped(pid, ended, now) {
                 self.children.ended(pid, ended);
             }

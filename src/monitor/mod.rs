@@ -11,6 +11,7 @@ mod life;
 pub mod log;
 mod main;
 mod memory;
+pub mod network;
 mod probe;
 mod run;
 mod serve;

@@ -1,7 +1,7 @@
 //! Health checks: exec, HTTP and TCP probes, one at a time, judged by `plan::health`.
 //!
 //! HTTP and TCP probes are non-blocking connects to the container's loopback: the monitor is in its network namespace, so
-//! nothing is forked.
+//! nothing is forked, unless it must be able to begin another run in a private network.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -12,6 +12,7 @@ use super::exec::For;
 use super::http;
 use super::life::Phase;
 use super::main::Monitor;
+use super::network;
 use super::stdio::members;
 use super::token::Token;
 use super::wire::{Answer, ExecRequest, ProbeRecord, Refusal, What};
@@ -207,7 +208,11 @@ impl Monitor {
     }
 
     fn probe_connect(&self, port: u16) -> io::Result<OwnedFd> {
-        let socket = socket::tcp_connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))?;
+        let to = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let socket = match &self.run.process {
+            Some((_, pidfd)) if self.stays_outside() => network::connect_inside(pidfd.as_fd(), to)?,
+            _ => socket::tcp_connect(to)?,
+        };
         self.epoll.add(socket.as_fd(), Token::Probe.into(), Interest::WRITE)?;
         Ok(socket)
     }

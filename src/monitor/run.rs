@@ -9,6 +9,7 @@ use super::life::{Act, Input, Phase};
 use super::log::Stream;
 use super::main::{MAIN_STARTER, Monitor, Run};
 use super::memory::MemoryEvents;
+use super::network;
 use super::starter::{self, Report, SIGKILL, Starter};
 use super::state::unseen;
 use super::stdio::{Ends, Owner, Stdio, members};
@@ -29,6 +30,8 @@ impl Run {
         Ok(Run {
             process: None,
             starter: None,
+            helper: None,
+            cut_off: None,
             stdio: Stdio::new(epoll, Owner::Main, false, Ends::default())?,
             started: Unix(0),
             exit: None,
@@ -144,7 +147,7 @@ impl Monitor {
             return;
         };
         let outcome = match report {
-            Report::Made { pid } => self.run_made(pid, fds, now),
+            Report::Made { pid, helper } => self.run_made(pid, helper, fds, now),
             Report::Ran { .. } => {
                 starter::end(&self.epoll, &mut self.run.starter);
                 self.run_began(now);
@@ -158,19 +161,20 @@ impl Monitor {
     }
 
     /// The first process is there and waits: what must be true before its program runs is made true.
-    fn run_made(&mut self, pid: i32, fds: Vec<OwnedFd>, now: Mono) -> Result<(), Refusal> {
+    fn run_made(&mut self, pid: i32, helper: Option<i32>, fds: Vec<OwnedFd>, now: Mono) -> Result<(), Refusal> {
         let failed = |what: &str, error: io::Error| Refusal::new(format!("{what}: {error}"));
         let mut fds = fds.into_iter();
         let pidfd = fds
             .next()
             .ok_or_else(|| Refusal::new("the container's process came without its descriptor"))?;
+        self.run.helper = helper.zip(helper.and_then(|_| fds.next()));
         if let Some(console) = fds.next() {
             self.run
                 .stdio
                 .adopt(&self.epoll, &mut self.clients, console, now)
                 .map_err(|error| failed("relay the terminal", error))?;
         }
-        if !self.config.host_network {
+        if !self.config.host_network && !self.stays_outside() {
             ns::join(pidfd.as_fd(), Namespaces::NET)
                 .map_err(|error| failed("join the container's network namespace", error))?;
         }
@@ -223,6 +227,7 @@ impl Monitor {
     /// The run did not begin.
     fn run_failed(&mut self, refusal: Refusal, now: Mono) {
         starter::end(&self.epoll, &mut self.run.starter);
+        self.network_end();
         if let Some((_, pidfd)) = self.run.process.take() {
             // It may be gone already.
             let _ = process::send_signal(pidfd.as_fd(), SIGKILL);
@@ -257,12 +262,34 @@ impl Monitor {
         }
     }
 
+    /// Whether the monitor must not join the container's network, since the next run's helper begins in the host's; a network
+    /// cannot be left again.
+    pub(super) fn stays_outside(&self) -> bool {
+        self.run.helper.is_some() && self.config.restart != RestartPolicy::No
+    }
+
+    /// Ends the helper of the run's network; its ports are free then.
+    pub(super) fn network_end(&mut self) {
+        if let Some((_, pidfd)) = self.run.helper.take() {
+            network::end(&pidfd);
+        }
+    }
+
+    /// The helper of its network ended by itself. Nobody can bring a network back from inside it: the container ends too, and
+    /// whoever looks after it starts it again.
+    pub(super) fn network_lost(&mut self, ended: Ended) {
+        self.run.helper = None;
+        self.run.cut_off = Some(ended);
+        self.kill();
+    }
+
     /// The first process ended, and with it all others.
     pub(super) fn run_ended(&mut self, ended: Ended, now: Mono) {
         let Some((process, _)) = self.run.process.take() else {
             return;
         };
         crate::debug!("container `{}`: process {} ended", self.config.name, process.pid);
+        self.network_end();
         self.memory_look();
         let signal = match ended {
             Ended::Signal(signal) => Some(signal),
@@ -281,7 +308,9 @@ impl Monitor {
             started: self.run.started,
             finished: self.unix(),
             restarts: self.life.restarts.total,
-            error: String::new(),
+            error: self.run.cut_off.map_or_else(String::new, |how| {
+                format!("the helper of its network ended with exit code {}", how.code())
+            }),
             stop_asked: self.life.stop_asked,
         };
         self.run.exit = Some(exit.clone());

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! child                      monitor
-//! Made{pid} + pidfd, console →          a run only: state is written, the network namespace joined
+//! Made{pid} + pidfd, helper, console →  a run only: state is written, the network namespace joined
 //!                            ← GO
 //! Ran{pid} (+ pidfd, console for an exec) →
 //! Failed(refusal) →          instead of any of them
@@ -36,6 +36,8 @@ pub enum Report {
     Made {
         /// Its number.
         pid: i32,
+        /// That of its network's helper, whose descriptor comes after the process's own.
+        helper: Option<i32>,
     },
     /// Its program runs.
     Ran {

@@ -46,7 +46,7 @@ pub const PACKET_BYTES: usize = crate::types::bounds::PACKET_BYTES;
 /// All that a monitor must know. Paths are absolute, in the keeper's mount namespace.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct MonitorConfig {
-    /// [`VERSION`].
+    /// [`VERSION`], or [`NETWORK_VERSION`].
     pub version: u16,
     /// The container.
     pub id: ContainerId,
@@ -430,6 +430,17 @@ pub fn decode<'a, T: serde::Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, WireE
     }
 }
 
+/// [`VERSION`] of a start whose bundle holds a network's plan, which monitors before did not read.
+pub const NETWORK_VERSION: u16 = 2;
+
+/// Decodes a [`MonitorConfig`]: with or without a network's plan.
+pub fn decode_config(bytes: &[u8]) -> Result<MonitorConfig, WireError> {
+    match postcard::take_from_bytes::<u16>(bytes) {
+        Ok((NETWORK_VERSION, _)) => decode(bytes),
+        _ => decode_versioned(bytes),
+    }
+}
+
 /// Decodes a packet that begins with the version: [`Request`] and [`MonitorConfig`].
 pub fn decode_versioned<'a, T: serde::Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, WireError> {
     match postcard::take_from_bytes::<u16>(bytes) {
@@ -670,7 +681,8 @@ mod tests {
             let _ = ToMonitor::decode(&bytes);
             let _ = FromMonitor::decode(&bytes);
             let _ = decode_versioned::<Request>(&bytes);
-            let _ = decode_versioned::<MonitorConfig>(&[&[VERSION as u8], &bytes[..]].concat());
+            let _ = decode_config(&[&[VERSION as u8], &bytes[..]].concat());
+            let _ = decode_config(&[&[NETWORK_VERSION as u8], &bytes[..]].concat());
             let _ = decode::<Answer>(&bytes);
             let _ = decode::<Event>(&bytes);
         }

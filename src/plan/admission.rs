@@ -2,6 +2,7 @@
 
 use crate::types::app::{App, VolumePolicy, parse_volume};
 use crate::types::container::Network;
+use crate::types::network::PortMapping;
 
 /// Memory that one app takes in the set to come.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +57,10 @@ pub fn beside_refusal(app: &App) -> Option<String> {
     if app.network == Some(Network::Host) {
         return Some("both versions would use the host's network".into());
     }
-    if let Some(port) = app.ports.iter().find(|port| port.contains(':')) {
+    if let Some(port) = host_ports(app)
+        .find(|(_, mapping)| mapping.host != 0)
+        .map(|(text, _)| text)
+    {
         return Some(format!("both versions would publish the host port of `{port}`"));
     }
     let writable = |text: &&String| parse_volume(text).is_ok_and(|volume| !volume.read_only && !volume.shared);
@@ -64,6 +68,32 @@ pub fn beside_refusal(app: &App) -> Option<String> {
         .iter()
         .find(writable)
         .map(|volume| format!("both versions would write to `{volume}`; say `:shared` if they may"))
+}
+
+/// Why two of these apps cannot run together: they publish the same port of the host.
+pub fn ports_refusal(apps: &[&App]) -> Option<String> {
+    for (i, app) in apps.iter().enumerate() {
+        for other in &apps[..i] {
+            let meets = |(text, mine): (&str, PortMapping)| {
+                let (theirs, _) = host_ports(other).find(|(_, theirs)| mine.collides(theirs))?;
+                Some((text.to_owned(), theirs.to_owned()))
+            };
+            if let Some((mine, theirs)) = host_ports(app).find_map(meets) {
+                let (one, two) = (&other.name, &app.name);
+                return Some(format!(
+                    "apps `{one}` and `{two}` publish the same port of the host (`{theirs}`, `{mine}`)"
+                ));
+            }
+        }
+    }
+    None
+}
+
+/// What an app publishes, as written and as meant.
+fn host_ports(app: &App) -> impl Iterator<Item = (&str, PortMapping)> {
+    app.ports
+        .iter()
+        .filter_map(|text| Some((text.as_str(), text.parse().ok()?)))
 }
 
 /// Why the volumes of one of these apps cannot be saved and brought back: another app has one of them too.
@@ -214,5 +244,27 @@ mod tests {
             )
         );
         assert!(admit(Some(1), &[need("a", 1 << 43, 1 << 43)]).is_err(), "no overflow");
+    }
+
+    #[test]
+    fn a_port_of_the_host_is_one_apps() {
+        let app = |name: &str, ports: &str| app(name, &format!("ports={ports}\n"));
+        let refused = |a: &str, b: &str| {
+            let (a, b) = (app("one", a), app("two", b));
+            ports_refusal(&[&a, &b])
+        };
+        let text = refused("['8080:80']", "['127.0.0.1:8080:80']").unwrap();
+        assert!(
+            text.contains("`one`") && text.contains("`two`") && text.contains("`8080:80`"),
+            "{text}"
+        );
+        assert!(refused("['8000-8010:1-11']", "['8005:80']").is_some());
+        for (a, b) in [
+            ("['8080:80']", "['8080:80/udp']"),
+            ("['80']", "['80']"),
+            ("['8080:80']", "[]"),
+        ] {
+            assert_eq!(refused(a, b), None, "{a} {b}");
+        }
     }
 }

@@ -61,7 +61,12 @@ pub fn clone_in(joined: &[Joined], args: &CloneArgs<'_>) -> Result<Cloned, Runti
         return process::clone(args).map_err(fail);
     }
     let (ours, theirs) = socket::pair().map_err(RuntimeError::socket)?;
-    let helper = match process::clone(&CloneArgs::default()).map_err(fail)? {
+    // Its own sibling is the caller's too, if that is asked for.
+    let beside = CloneArgs {
+        sibling: args.sibling,
+        ..CloneArgs::default()
+    };
+    let helper = match process::clone(&beside).map_err(fail)? {
         Cloned::Parent(child) => child,
         Cloned::Child => {
             drop(ours);
@@ -83,7 +88,7 @@ pub fn clone_in(joined: &[Joined], args: &CloneArgs<'_>) -> Result<Cloned, Runti
     drop(theirs);
     let mut buffer = [0; 4096];
     let received = socket::recv_with_fds(ours.as_fd(), &mut buffer).map_err(RuntimeError::socket);
-    // It ends by itself; its status says nothing.
+    // It ends by itself; its status says nothing, and is the common parent's where it is a sibling.
     let _ = process::wait(helper.pidfd.as_fd());
     let (length, fds) = received?;
     match (fds.into_iter().next(), <[u8; 4]>::try_from(&buffer[..length])) {

@@ -2,6 +2,7 @@
 //! defaults of [`super::defaults`], as the OCI's image and runtime specifications want it. Any OCI runtime can run it.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -38,6 +39,21 @@ pub struct HostFacts {
     pub hosts: String,
     /// The host's `/etc/resolv.conf`.
     pub resolv_conf: String,
+    /// Where private networks reach the host, if they do.
+    pub address: Option<IpAddr>,
+    /// Whose namespaces the container shares.
+    pub joins: Option<Joins>,
+}
+
+/// A container whose namespaces another one shares.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Joins {
+    /// Its first process, seen from the monitor's pid namespace.
+    pub pid: i32,
+    /// Whether names and System V objects are shared too, as in a pod; else the network alone.
+    pub pod: bool,
+    /// Its host name.
+    pub host_name: String,
 }
 
 impl HostFacts {
@@ -58,6 +74,8 @@ impl HostFacts {
             hostname: proc("hostname").trim().to_owned(),
             hosts: text("etc/hosts").unwrap_or_default(),
             resolv_conf: text("etc/resolv.conf").unwrap_or_default(),
+            address: None,
+            joins: None,
         }
     }
 }
@@ -107,7 +125,8 @@ pub fn build(
         }),
         mounts: Some(mounts(record, host, &bundle, &layout.volumes())),
         process: Some(process(record, host)?),
-        hostname: Some(etc::host_name(record, host)),
+        // A shared name is not this container's to set.
+        hostname: Some(etc::host_name(record, host)).filter(|_| !host.joins.as_ref().is_some_and(|joins| joins.pod)),
         annotations: Some(annotations(asked, image)),
         linux: Some(linux(asked, host)?),
         ..Spec::default()
@@ -275,20 +294,37 @@ fn linux(asked: &ContainerSpec, host: &HostFacts) -> Result<Linux, SpecError> {
     if asked.network != Network::Host {
         kinds.push(LinuxNamespaceType::Network);
     }
-    let namespaces = kinds.into_iter().map(|kind| LinuxNamespace { kind, path: None });
-    let mappings = |extents: &[Extent]| Some(extents.iter().map(mapping).collect::<Vec<_>>());
+    let namespaces = kinds.into_iter().map(|kind| LinuxNamespace {
+        path: host.joins.as_ref().and_then(|joins| shared(kind, joins)),
+        kind,
+    });
+    let maps = |extents: &[Extent]| extents.iter().map(mapping).collect::<Vec<_>>();
+    // A user namespace that is shared has its map already.
+    let mappings = |extents: &[Extent]| host.joins.is_none().then(|| maps(extents));
     let owned = |list: &[&str]| Some(list.iter().map(|&text| text.to_owned()).collect::<Vec<_>>());
     Ok(Linux {
         namespaces: Some(namespaces.collect()),
         uid_mappings: mappings(&host.id_map.uids),
         gid_mappings: mappings(&host.id_map.gids),
-        sysctl: Some(sysctls(asked)),
+        sysctl: Some(sysctls(asked, host)),
         resources: resources::of(&asked.limits, host.cgroup_v2),
         seccomp: filter(asked, host)?,
         masked_paths: owned(&defaults::MASKED),
         readonly_paths: owned(&defaults::READ_ONLY),
         ..Linux::default()
     })
+}
+
+/// Path of the namespace of this kind, where it is shared. Who joins a network must be in the user namespace that owns it.
+fn shared(kind: LinuxNamespaceType, joins: &Joins) -> Option<PathBuf> {
+    let name = match kind {
+        LinuxNamespaceType::User => "user",
+        LinuxNamespaceType::Network => "net",
+        LinuxNamespaceType::Ipc if joins.pod => "ipc",
+        LinuxNamespaceType::Uts if joins.pod => "uts",
+        _ => return None,
+    };
+    Some(PathBuf::from(format!("/proc/{}/ns/{name}", joins.pid)))
 }
 
 fn mapping(extent: &Extent) -> LinuxIdMapping {
@@ -300,10 +336,10 @@ fn mapping(extent: &Extent) -> LinuxIdMapping {
 }
 
 /// podman's default lets everybody ping; it belongs to the container's own network.
-fn sysctls(asked: &ContainerSpec) -> BTreeMap<String, String> {
+fn sysctls(asked: &ContainerSpec, host: &HostFacts) -> BTreeMap<String, String> {
     const PING: &str = "net.ipv4.ping_group_range";
     let mut all = asked.sysctls.clone();
-    if asked.network != Network::Host {
+    if asked.network != Network::Host && host.joins.is_none() {
         all.entry(PING.to_owned()).or_insert_with(|| "0 0".to_owned());
     }
     all

@@ -4,6 +4,7 @@ use super::*;
 use crate::types::container::{Device, LogLimits, RestartPolicy};
 use crate::types::digest::Digest;
 use crate::types::limits::Limits;
+use crate::types::network::Wiring;
 use crate::types::time::Unix;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashSet};
@@ -24,6 +25,8 @@ pub(in super::super) fn facts() -> HostFacts {
         hostname: "host".to_owned(),
         hosts: String::new(),
         resolv_conf: String::new(),
+        address: None,
+        joins: None,
     }
 }
 
@@ -65,6 +68,7 @@ pub(in super::super) fn record() -> ContainerRecord {
             log: LogLimits::default(),
         },
         not_enforced: Vec::new(),
+        wiring: Wiring::default(),
     }
 }
 

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::bounds::{APPS, ARGS, ENV_VARS, MOUNTS, SECRETS};
-use super::container::AppRestart;
+use super::container::{AppRestart, Network};
 use super::digest::Digest;
 use super::health::Health;
 use super::limits::Limits;
+use super::network::{PortMapping, ports_problem};
 use super::reference::Reference;
 use super::text::{is_container_name, is_name};
 use super::time::Span;
@@ -55,9 +56,9 @@ pub struct App {
     /// `[IP:]HOST:CONTAINER[/udp]`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<String>,
-    /// How it sees networks; `none` when nothing is said and no port is published.
+    /// How it sees networks; `none` when nothing is said and no port is published, `private` with ports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub network: Option<super::container::Network>,
+    pub network: Option<Network>,
     /// The root is mounted read-only.
     #[serde(default)]
     pub read_only: bool,
@@ -201,12 +202,19 @@ impl App {
         }
         self.mount_problems(&mut say);
         for (i, port) in self.ports.iter().enumerate() {
-            if !is_port(port) {
-                say(
-                    &format!("ports[{i}]"),
-                    "write `HOST:CONTAINER`, `IP:HOST:CONTAINER`, each with `/udp` if meant".into(),
-                );
+            if let Err(error) = port.parse::<PortMapping>() {
+                say(&format!("ports[{i}]"), error.to_string());
             }
+        }
+        let ports: Vec<PortMapping> = self.ports.iter().filter_map(|port| port.parse().ok()).collect();
+        if let Some(text) = ports_problem(&ports) {
+            say("ports", text);
+        }
+        if matches!(self.network, Some(Network::Host | Network::None)) && !ports.is_empty() {
+            say(
+                "ports",
+                "are published from a private network only; say `network = \"private\"`, or nothing".into(),
+            );
         }
         for (i, secret) in self.secrets.iter().enumerate() {
             if !is_name(secret) || i >= SECRETS {
@@ -311,16 +319,6 @@ pub fn is_absolute(path: &str) -> bool {
         && path.len() <= super::bounds::PATH_BYTES
         && !path.contains('\0')
         && path.split('/').all(|c| c != "..")
-}
-
-fn is_port(text: &str) -> bool {
-    let text = text.strip_suffix("/udp").or(text.strip_suffix("/tcp")).unwrap_or(text);
-    let number = |n: &str| n.bytes().all(|b| b.is_ascii_digit()) && n.parse::<u16>().is_ok_and(|p| p > 0);
-    let mut parts = text.rsplitn(3, ':');
-    let (container, host, ip) = (parts.next().unwrap_or(""), parts.next(), parts.next());
-    number(container)
-        && host.is_none_or(number)
-        && ip.is_none_or(|ip| ip.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok())
 }
 
 /// What is wrong with a set of apps as a whole: duplicate names, unknown dependencies, cycles, too many.

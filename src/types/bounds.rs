@@ -69,6 +69,14 @@ pub const ARG_BYTES: usize = 128 << 10;
 pub const ARGS: usize = 4096;
 /// Mounts of one container.
 pub const MOUNTS: usize = 256;
+/// Mappings of published ports of one container.
+pub const PORT_MAPPINGS: usize = 64;
+/// Published ports of one container, those of ranges counted: each is a descriptor of the network's helper.
+pub const PUBLISHED_PORTS: usize = 1024;
+/// Name servers, search domains or resolver options of one container.
+pub const DNS_ENTRIES: usize = 16;
+/// Milliseconds that the network's helper may take until the network is up.
+pub const NETWORK_START_MS: u64 = 15_000;
 /// Bytes of one path.
 pub const PATH_BYTES: usize = 4096;
 /// Bytes of a packet on a local socket (keeper, monitor).

@@ -6,6 +6,7 @@ use super::digest::Digest;
 use super::health::{Health, HealthStatus};
 use super::ids::ContainerId;
 use super::limits::{LimitKind, Limits, NotEnforced};
+use super::network::Wiring;
 use super::time::{Span, Unix};
 
 /// Everything about one container that does not change after its creation (but its name).
@@ -27,6 +28,8 @@ pub struct ContainerRecord {
     pub spec: ContainerSpec,
     /// Limits that nobody asked for and that the host cannot enforce.
     pub not_enforced: Vec<NotEnforced>,
+    /// Its network's ports, names and neighbours. Last: formats before the second end before it.
+    pub wiring: Wiring,
 }
 
 /// What a container runs and how.
@@ -122,6 +125,18 @@ pub enum Network {
     Host,
     /// A network namespace of its own that reaches out.
     Private,
+}
+
+impl ContainerRecord {
+    /// podman's word for how it sees networks.
+    pub fn network_mode(&self) -> String {
+        match (&self.wiring.joins, self.spec.network) {
+            (Some(owner), _) => format!("container:{owner}"),
+            (None, Network::None) => "none".to_owned(),
+            (None, Network::Host) => "host".to_owned(),
+            (None, Network::Private) => "private".to_owned(),
+        }
+    }
 }
 
 /// Which system calls are filtered.

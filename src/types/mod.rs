@@ -13,6 +13,7 @@ pub mod idmap;
 pub mod ids;
 pub mod keys;
 pub mod limits;
+pub mod network;
 pub mod oci;
 pub mod platform;
 pub mod read;

@@ -35,6 +35,7 @@ mod machines;
 mod makers;
 mod malicious;
 mod monitor;
+mod network;
 mod pack;
 mod peer;
 mod pull;

@@ -11,6 +11,7 @@ use std::path::PathBuf;
     after_help = "Examples:\n  dunlin run -it --rm registry.example/alpine sh\n  \
                   dunlin run -d --name web --memory 64m --cpus 0.5 registry.example/web:1.4\n  \
                   echo hello | dunlin run -i --rm registry.example/alpine cat\n  \
+                  dunlin run -d -p 8080:80 registry.example/web:1.4\n  \
                   dunlin run -v data:/var/lib/web -v /etc/web.conf:/etc/web.conf:ro registry.example/web"
 )]
 pub struct RunArgs {
@@ -28,6 +29,29 @@ pub struct RunArgs {
     pub sig_proxy: Option<bool>,
     #[command(flatten)]
     pub create: CreateArgs,
+}
+
+/// Network of a container or a pod.
+#[derive(Debug, Clone, Default, Args)]
+pub struct NetworkArgs {
+    /// private, host, none or container:NAME
+    #[arg(long, visible_alias = "net", value_name = "MODE", help_heading = "Network")]
+    pub network: Vec<String>,
+    /// Publish ports: [[IP:][HOST]:]CONTAINER[/udp], ranges with `-`
+    #[arg(short, long, value_name = "SPEC", help_heading = "Network")]
+    pub publish: Vec<String>,
+    /// Name servers instead of the host's
+    #[arg(long, value_name = "IP", help_heading = "Network")]
+    pub dns: Vec<String>,
+    /// Domains to search instead of the host's; `.` for none
+    #[arg(long, value_name = "DOMAIN", help_heading = "Network")]
+    pub dns_search: Vec<String>,
+    /// Options of the resolver instead of the host's
+    #[arg(long, visible_alias = "dns-opt", value_name = "OPTION", help_heading = "Network")]
+    pub dns_option: Vec<String>,
+    /// Line of /etc/hosts: NAME:IP; NAME:host-gateway for the host
+    #[arg(long, value_name = "NAME:IP", help_heading = "Network")]
+    pub add_host: Vec<String>,
 }
 
 /// `create`.
@@ -93,9 +117,6 @@ pub struct CreateArgs {
     /// Host name inside
     #[arg(short = 'h', long, value_name = "NAME", help_heading = "Process")]
     pub hostname: Option<String>,
-    /// Line of /etc/hosts: NAME:IP
-    #[arg(long, value_name = "NAME:IP", help_heading = "Process")]
-    pub add_host: Vec<String>,
     /// Labels
     #[arg(short, long, value_name = "KEY=VALUE", help_heading = "Process")]
     pub label: Vec<String>,
@@ -149,15 +170,14 @@ pub struct CreateArgs {
     #[arg(long, value_name = "SPEC", help_heading = "Files")]
     pub device: Vec<String>,
 
-    /// none, or host
-    #[arg(long, visible_alias = "net", value_name = "MODE", help_heading = "Network")]
-    pub network: Vec<String>,
-    /// Not offered yet: publish a port
-    #[arg(short, long, value_name = "SPEC", help_heading = "Network")]
-    pub publish: Vec<String>,
-    /// Not offered yet: publish the image's ports
+    #[command(flatten)]
+    pub net: NetworkArgs,
+    /// Publish all ports that the image says it serves, each at a free port of the host
     #[arg(short = 'P', long, help_heading = "Network")]
     pub publish_all: bool,
+    /// Become part of a pod
+    #[arg(long, value_name = "POD", help_heading = "Network")]
+    pub pod: Option<String>,
 
     #[command(flatten)]
     pub limits: LimitArgs,

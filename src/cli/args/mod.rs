@@ -22,7 +22,7 @@ pub use container::{
     PauseArgs, Pick, PortArgs, PsArgs, RenameArgs, RestartArgs, RmArgs, StartArgs, StatsArgs, StopArgs, TopArgs,
     WaitArgs,
 };
-pub use create::{CreateArgs, LimitArgs, RunArgs, UpdateArgs};
+pub use create::{CreateArgs, LimitArgs, NetworkArgs, RunArgs, UpdateArgs};
 pub use fleet::FleetArgs;
 pub use image::{
     DiffArgs, ExistsArgs, FormatArgs, HistoryArgs, ImageMountArgs, ImagePruneArgs, ImageUnmountArgs, ImagesArgs,

@@ -7,6 +7,7 @@ mod environment;
 mod health;
 mod limits;
 mod mounts;
+mod network;
 mod security;
 
 pub use environment::{environment, key_values};
@@ -16,7 +17,7 @@ use super::args::CreateArgs;
 use super::args::PlatformArgs;
 use crate::engine::options::CreateOptions;
 use crate::engine::signal;
-use crate::types::container::{LogLimits, Network, RestartPolicy};
+use crate::types::container::{LogLimits, RestartPolicy};
 use crate::types::platform::Platform;
 use crate::types::read;
 use crate::types::text::parse_size;
@@ -64,6 +65,7 @@ pub fn compose(args: &CreateArgs) -> Result<CreateOptions, FlagError> {
     }
     let mut labels = environment::from_files("--label-file", &args.label_file)?;
     labels.extend(args.label.iter().cloned());
+    let net = network::network(&args.net)?;
     Ok(CreateOptions {
         name: args.name.clone(),
         image: args.image.clone(),
@@ -79,7 +81,11 @@ pub fn compose(args: &CreateArgs) -> Result<CreateOptions, FlagError> {
         stdin: args.interactive,
         mounts: mounts::mounts(args)?,
         init: args.init,
-        network: network(&args.network)?,
+        network: net.network,
+        wiring: net.wiring,
+        publish_all: args.publish_all,
+        joins: net.joins,
+        pod: args.pod.clone(),
         read_only: args.read_only,
         limits: limits(&args.limits)?,
         cap_add: args.cap_add.clone(),
@@ -89,7 +95,7 @@ pub fn compose(args: &CreateArgs) -> Result<CreateOptions, FlagError> {
         devices: security::devices(&args.device)?,
         sysctls: key_values("--sysctl", &args.sysctl, true)?,
         rlimits: security::rlimits(&args.ulimit)?,
-        extra_hosts: extra_hosts(&args.add_host)?,
+        extra_hosts: extra_hosts(&args.net.add_host)?,
         stop_signal: match &args.stop_signal {
             Some(text) => {
                 Some(signal::parse(text).ok_or_else(|| wrong("--stop-signal", text, "there is no such signal"))?)
@@ -124,13 +130,8 @@ fn refuse(args: &CreateArgs) -> Result<(), FlagError> {
         None | Some("false" | "true") => {}
         Some(mode) => return Err(wrong("--systemd", mode, "systemd as the first process is not offered")),
     }
-    if let Some(publish) = args.publish.first() {
-        let reason = "publishing a port needs private networks, which are not there yet; use --network host";
-        return Err(wrong("--publish", publish, reason));
-    }
-    if args.publish_all {
-        let reason = "publishing ports needs private networks, which are not there yet; use --network host";
-        return Err(wrong("--publish-all", "true", reason));
+    if let (Some(pod), Some(mode)) = (&args.pod, args.net.network.first()) {
+        return Err(wrong("--network", mode, format!("pod `{pod}` has a network already")));
     }
     match args.log_driver.as_deref() {
         None | Some("k8s-file" | "json-file") => Ok(()),
@@ -189,27 +190,6 @@ fn hostname(text: &str) -> Result<String, FlagError> {
     }
 }
 
-fn network(modes: &[String]) -> Result<Option<Network>, FlagError> {
-    match modes {
-        [] => Ok(None),
-        [mode] => match mode.as_str() {
-            "none" => Ok(Some(Network::None)),
-            "host" => Ok(Some(Network::Host)),
-            "private" | "bridge" | "pasta" | "slirp4netns" | "default" => Err(wrong(
-                "--network",
-                mode,
-                "private networks are not there yet; use `none` (loopback alone) or `host`",
-            )),
-            _ => Err(wrong(
-                "--network",
-                mode,
-                "there is no such network; use `none` (loopback alone) or `host`",
-            )),
-        },
-        _ => Err(wrong("--network", modes.join(","), "one mode at most")),
-    }
-}
-
 /// `no`, `on-failure[:N]`, `always`, `unless-stopped`.
 fn restart(text: &str) -> Result<RestartPolicy, FlagError> {
     match text.split_once(':') {
@@ -239,6 +219,9 @@ fn extra_hosts(texts: &[String]) -> Result<Vec<(String, String)>, FlagError> {
             let (name, address) = text
                 .split_once(':')
                 .ok_or_else(|| wrong("--add-host", text, "write NAME:IP"))?;
+            if address == "host-gateway" {
+                return Ok((address.to_owned(), hostname(name)?));
+            }
             let bare = address.trim_start_matches('[').trim_end_matches(']');
             let address: IpAddr = bare
                 .parse()

@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used)]
 use super::super::args::{Parsed, Verb, parse};
 use super::*;
+use crate::types::container::Network;
 use crate::types::container::{Mount, MountSource, Seccomp};
 use crate::types::limits::{Bytes, MilliCpu};
+use crate::types::network::HelperKind;
 
 fn try_compose(line: &str) -> Result<CreateOptions, String> {
     let words: Vec<std::ffi::OsString> = format!("create {line} image")
@@ -154,9 +156,15 @@ fn the_rest_arrives_too() {
 #[test]
 fn what_cannot_be_is_refused_with_the_reason() {
     for (line, says) in [
-        ("-p 8080:80", "private networks"),
-        ("-P", "private networks"),
-        ("--network bridge", "private networks"),
+        ("-p 8080:http", "8080:80"),
+        ("-p 80/sctp", "only tcp and udp"),
+        ("-p 1-2:1-3", "2 ports of the host"),
+        ("--network host:x", "only option"),
+        ("--network container:", "container:NAME"),
+        ("--network none --network host", "one mode"),
+        ("--pod p --network host", "has a network"),
+        ("--dns nowhere", "not an IP"),
+        ("--dns-search a\tb", "one word"),
         ("--network nope", "no such network"),
         ("--privileged", "never given the host"),
         ("--userns keep-id", "user namespace"),
@@ -195,4 +203,34 @@ fn what_cannot_be_is_refused_with_the_reason() {
             Ok(_) => panic!("{line} was accepted"),
         }
     }
+}
+
+#[test]
+fn networks_arrive_with_podmans_words() {
+    let options = composed(
+        "-p 8080:80 -p 127.0.0.1:53:53/udp --dns 9.9.9.9 --dns-search lan --dns-opt rotate --add-host h:host-gateway",
+    );
+    let ports: Vec<String> = options.wiring.ports.iter().map(ToString::to_string).collect();
+    assert_eq!(ports, ["0.0.0.0:8080->80/tcp", "127.0.0.1:53->53/udp"]);
+    assert_eq!(options.wiring.dns_search, ["lan"]);
+    assert_eq!(options.wiring.dns_options, ["rotate"]);
+    assert_eq!((options.wiring.dns.len(), options.network), (1, None));
+    assert_eq!(options.extra_hosts, [("host-gateway".to_owned(), "h".to_owned())]);
+    for (word, helper, loopback) in [
+        ("private", None, false),
+        ("bridge", None, false),
+        ("pasta", Some(HelperKind::Pasta), false),
+        ("pasta:--map-gw", Some(HelperKind::Pasta), true),
+        ("slirp4netns:allow_host_loopback=true", Some(HelperKind::Slirp), true),
+    ] {
+        let options = composed(&format!("--network {word}"));
+        assert_eq!(options.network, Some(Network::Private), "{word}");
+        assert_eq!(
+            (options.wiring.helper, options.wiring.host_loopback),
+            (helper, loopback),
+            "{word}"
+        );
+    }
+    assert_eq!(composed("--network container:web").joins.as_deref(), Some("web"));
+    assert_eq!(composed("--pod p").pod.as_deref(), Some("p"));
 }

@@ -92,6 +92,7 @@ fn container(engine: &Engine, view: &ContainerView, size: bool) -> Result<Value,
         probes,
         lowers,
         size: size.then(|| engine.sizes(record)),
+        ports: engine.ports(record)?,
     };
     Ok(inspect::container(view, engine.layout(), &extra))
 }

@@ -2,12 +2,15 @@
 
 use super::super::args::{PortArgs, PsArgs};
 use super::super::failure::Failure;
-use super::super::ps::{self, Shape, Sized};
+use super::super::ps::{self, Row, Shape};
 use super::super::time;
 use super::pick::Choice;
 use super::print;
-use crate::engine::Engine;
 use crate::engine::filter::Filter;
+use crate::engine::view::ContainerView;
+use crate::engine::{Engine, EngineError};
+use crate::types::network::{PortMapping, Protocol};
+use std::net::{Ipv4Addr, SocketAddr};
 
 pub fn ps(engine: &Engine, args: &PsArgs) -> Result<u8, Failure> {
     let filter = Filter::parse(&args.filter)?;
@@ -44,15 +47,18 @@ pub fn ps(engine: &Engine, args: &PsArgs) -> Result<u8, Failure> {
     }
     let sized =
         args.size || args.sort == "size" || args.format.as_deref().is_some_and(|format| format.contains("Size"));
-    let mut rows: Vec<Sized> = views
-        .into_iter()
-        .map(|view| {
-            let size = sized.then(|| engine.sizes(&view.record));
-            (view, size)
+    let row = |view: ContainerView| {
+        let record = &view.record;
+        Ok(Row {
+            size: sized.then(|| engine.sizes(record)),
+            ports: engine.ports(record)?,
+            pod: engine.pod_name(record)?,
+            view,
         })
-        .collect();
+    };
+    let mut rows: Vec<Row> = views.into_iter().map(row).collect::<Result<_, EngineError>>()?;
     if args.sort == "size" {
-        rows.sort_by_key(|(_, size)| *size);
+        rows.sort_by_key(|row| row.size);
     }
     let listing = ps::listing(
         &rows,
@@ -66,7 +72,7 @@ pub fn ps(engine: &Engine, args: &PsArgs) -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// No ports are published before there are private networks; the verb says so for a port that is asked for.
+/// Published ports of running containers: all of a container as `80/tcp -> 0.0.0.0:8080`, of one port the host's side alone.
 pub fn port(engine: &Engine, args: &PortArgs) -> Result<u8, Failure> {
     let (names, port) = match (args.all || args.latest, args.words.as_slice()) {
         (true, [port]) => (&[][..], Some(port)),
@@ -85,9 +91,30 @@ pub fn port(engine: &Engine, args: &PortArgs) -> Result<u8, Failure> {
         names,
         ..Choice::default()
     };
+    let wanted = port.map(|port| wanted(port)).transpose()?;
     for name in choice.names(engine, |_| true)? {
         let view = engine.inspect(&name)?;
-        if let Some(port) = port {
+        let mut found = false;
+        for mapping in engine.ports(&view.record)? {
+            for (host, inside) in mapping.pairs() {
+                let at = mapping.address.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+                let outside = SocketAddr::new(at, host);
+                match wanted {
+                    None if choice.names.is_empty() => {
+                        print(&format!(
+                            "{}\t{inside}/{} -> {outside}\n",
+                            view.record.id.short(),
+                            mapping.protocol.as_str()
+                        ))?;
+                    }
+                    None => print(&format!("{inside}/{} -> {outside}\n", mapping.protocol.as_str()))?,
+                    Some(wanted) if wanted == (inside, mapping.protocol) => print(&format!("{outside}\n"))?,
+                    Some(_) => continue,
+                }
+                found = true;
+            }
+        }
+        if let (Some(port), false, false) = (port, found, args.all) {
             return Err(Failure::new(format!(
                 "no port `{port}` published for container `{}`",
                 view.record.name
@@ -95,4 +122,20 @@ pub fn port(engine: &Engine, args: &PortArgs) -> Result<u8, Failure> {
         }
     }
     Ok(0)
+}
+
+/// A port inside, `80` or `53/udp`.
+fn wanted(text: &str) -> Result<(u16, Protocol), Failure> {
+    match text.parse::<PortMapping>() {
+        Ok(PortMapping {
+            container,
+            protocol,
+            host: 0,
+            count: 1,
+            ..
+        }) => Ok((container, protocol)),
+        _ => Err(Failure::new(format!(
+            "`{text}` is no port of a container: write `80` or `53/udp`"
+        ))),
+    }
 }

@@ -25,9 +25,10 @@ mod volumes;
 mod waits;
 mod web;
 
-use crate::fixture::cmd::Cmd;
+use crate::fixture::cmd::{self, Cmd};
 use crate::fixture::images::{Format, Index};
 use crate::fixture::scratch::Scratch;
+use crate::fixture::site::Site;
 use crate::fixture::user::User;
 use std::path::PathBuf;
 
@@ -38,6 +39,8 @@ pub struct World {
     /// Id of the image.
     pub image: String,
     _layout: Scratch,
+    /// The network that its commands run in, where that is a test's own.
+    site: Option<Site>,
 }
 
 enum Store {
@@ -65,6 +68,15 @@ impl World {
     }
 
     pub fn with(who: Who, index: Index) -> Result<World, String> {
+        World::made(None, who, index)
+    }
+
+    /// In a network of its own.
+    pub fn networked(who: Who, index: Index) -> Result<World, String> {
+        World::made(Some(Site::new()?), who, index)
+    }
+
+    fn made(site: Option<Site>, who: Who, index: Index) -> Result<World, String> {
         let layout = Scratch::new("layout");
         index.write_layout(layout.path(), "latest");
         let store = match who {
@@ -76,6 +88,7 @@ impl World {
             store,
             image: String::new(),
             _layout: layout,
+            site,
         };
         world.image = world
             .cmd("pull -q")
@@ -88,9 +101,10 @@ impl World {
     /// dunlin with these words on this store.
     pub fn cmd(&self, words: &str) -> Cmd {
         let (data, run) = self.roots();
-        let cmd = match &self.store {
-            Store::User(user) => user.dunlin(),
-            Store::Root(_) => Cmd::dunlin(),
+        let cmd = match (&self.site, self.user()) {
+            (Some(site), user) => site.cmd(user, &cmd::dunlin()),
+            (None, Some(user)) => user.dunlin(),
+            (None, None) => Cmd::dunlin(),
         };
         cmd.arg("--root")
             .arg(data)
@@ -110,6 +124,11 @@ impl World {
             Store::User(user) => (user.data_home().join("dunlin"), user.runtime_dir().join("dunlin")),
             Store::Root(scratch) => (scratch.join("data"), scratch.join("run")),
         }
+    }
+
+    /// Its own network; panics where it has none.
+    pub fn site(&self) -> &Site {
+        self.site.as_ref().expect("a networked world")
     }
 
     pub fn user(&self) -> Option<&User> {

@@ -16,6 +16,7 @@ use dunlin::types::container::{
 };
 use dunlin::types::digest::Digest;
 use dunlin::types::limits::Limits;
+use dunlin::types::network::Wiring;
 use dunlin::types::oci::runtime::Spec;
 use dunlin::types::time::Unix;
 use std::collections::BTreeMap;
@@ -341,5 +342,6 @@ fn record(id: &str) -> ContainerRecord {
             log: LogLimits::default(),
         },
         not_enforced: Vec::new(),
+        wiring: Wiring::default(),
     }
 }
