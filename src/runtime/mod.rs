@@ -14,6 +14,7 @@ pub mod error;
 pub mod etc;
 pub mod exec;
 mod groups;
+pub mod hold;
 pub mod hooks;
 mod idmap;
 mod init;

@@ -70,6 +70,8 @@ const CONTAINER_VERBS: &str = "commit, create, diff, exec, inspect, kill, list, 
                                start, stats, stop, top, unpause, wait";
 const IMAGE_VERBS: &str = "delete, diff, exists, history, import, inspect, list, load, ls, mount, prune, pull, push, remove, rm, save, tag, tree, \
      umount, unmount, untag";
+const NETWORK_VERBS: &str = "list, ls";
+const POD_VERBS: &str = "create, inspect, list, ls, ps, rm, start, stop";
 const SYSTEM_VERBS: &str = "check, df, info, prune";
 
 /// `container VERB` and `image VERB` are the same verbs; `system VERB` is `system-VERB`.
@@ -117,6 +119,13 @@ fn regroup(mut arguments: Vec<OsString>) -> Vec<OsString> {
         ("app", "unlock") => &["app-unlock"],
         ("app", "history") => &["app-history"],
         ("app", "reset-trust") => &["app-reset-trust"],
+        ("network", "ls" | "list") => &["network-ls"],
+        ("pod", "create") => &["pod-create"],
+        ("pod", "ps" | "ls" | "list") => &["pod-ps"],
+        ("pod", "inspect") => &["pod-inspect"],
+        ("pod", "start") => &["pod-start"],
+        ("pod", "stop") => &["pod-stop"],
+        ("pod", "rm") => &["pod-rm"],
         ("system", "info") => &["info"],
         ("system", "check") => &["system-check"],
         ("system", "df") => &["system-df"],
@@ -136,6 +145,8 @@ fn group_alone(arguments: &[OsString]) -> Option<Parsed> {
         "app" => APP_VERBS,
         "container" => CONTAINER_VERBS,
         "image" => IMAGE_VERBS,
+        "network" => NETWORK_VERBS,
+        "pod" => POD_VERBS,
         "system" => SYSTEM_VERBS,
         _ => return None,
     };
