@@ -1,4 +1,4 @@
-//! Measures rows N1 to N11, N13 to N16, N18 and N26 of the budgets against the static binaries and prints them as a table.
+//! Measures rows N1 to N11, N13 to N16, N18, N23 and N26 of the budgets against the static binaries and prints them as a table.
 //!
 //! Memory is PSS and private dirty from `smaps_rollup`, after a sync; CPU is user + system of a process and its reaped
 //! children; times are wall-clock medians of whole processes. Numbers that are short of their budget stand as they are.
@@ -17,6 +17,7 @@ mod deploy;
 #[path = "../it/device.rs"]
 mod device;
 mod life;
+mod network;
 mod pull;
 mod start;
 
@@ -62,6 +63,11 @@ fn main() {
     }
     if std::env::args().any(|a| a == "deploy") {
         deploy::rows(&mut table, 20);
+        table.print();
+        return;
+    }
+    if std::env::args().any(|a| a == "network") {
+        network::rows(&mut table, 20);
         table.print();
         return;
     }
