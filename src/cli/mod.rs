@@ -136,6 +136,9 @@ fn starts(verb: &Verb) -> bool {
             | Verb::ContainerPrune(_)
             | Verb::VolumeRm(_)
             | Verb::VolumePrune(_)
+            | Verb::PodCreate(_)
+            | Verb::PodStart(_)
+            | Verb::PodRm(_)
     )
 }
 
@@ -203,6 +206,13 @@ fn other(engine: &Engine, verb: &Verb, env: Vec<String>, given: verbs::Given) ->
         Verb::ResetTrust(args) => verbs::app::reset_trust(engine, args),
         Verb::Explain(args) => verbs::app::explain(engine, args),
         Verb::GenerateSystemd(args) => verbs::generate_systemd(engine, args),
+        Verb::NetworkLs(args) => verbs::network_ls(args),
+        Verb::PodCreate(args) => verbs::pod_create(engine, args),
+        Verb::PodPs(args) => verbs::pod_ps(engine, args),
+        Verb::PodInspect(args) => verbs::pod_inspect(engine, args),
+        Verb::PodStart(args) => verbs::pod_start(engine, args),
+        Verb::PodStop(args) => verbs::pod_stop(engine, args),
+        Verb::PodRm(args) => verbs::pod_rm(engine, args),
         Verb::Info(args) => verbs::info(engine, args),
         Verb::SystemCheck(args) => verbs::system_check(engine, args),
         Verb::SystemDf(args) => verbs::system_df(engine, args),

@@ -68,11 +68,11 @@ impl Engine {
     }
 
     /// Gives the record its name and makes it exist.
-    fn put(&self, made: &mut ContainerRecord, name: Option<&str>) -> Result<(), EngineError> {
+    pub(super) fn put(&self, made: &mut ContainerRecord, name: Option<&str>) -> Result<(), EngineError> {
         let layout = self.layout();
         let lock = IndexLock::take(layout)?;
         // What nobody used may have been pruned since it was looked up.
-        if self.store().image(&made.image)?.is_none() {
+        if made.wiring.infra.is_none() && self.store().image(&made.image)?.is_none() {
             let (image, container) = (made.image_name.clone(), made.id.short());
             return Err(EngineError::ImageGone { image, container });
         }
@@ -241,7 +241,7 @@ fn check_bind(path: &Path) -> Result<(), EngineError> {
 }
 
 /// Random bytes from the kernel.
-fn random<const N: usize>() -> Result<[u8; N], EngineError> {
+pub(super) fn random<const N: usize>() -> Result<[u8; N], EngineError> {
     let mut bytes = [0; N];
     SystemRandom::new().fill(&mut bytes).map_err(|_| EngineError::Io {
         action: "read random bytes from",

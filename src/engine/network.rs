@@ -233,7 +233,6 @@ impl Engine {
     }
 
     /// The containers that share the network of this one.
-    #[allow(dead_code)]
     pub(super) fn sharers(&self, owner: &ContainerRecord) -> Result<Vec<ContainerView>, EngineError> {
         let all = index::all(self.layout())?.into_iter();
         let shares = |other: &ContainerRecord| {

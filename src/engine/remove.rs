@@ -36,6 +36,14 @@ impl Engine {
     ) -> Result<ContainerId, EngineError> {
         let view = self.inspect(typed)?;
         let id = view.record.id;
+        let sharers = self.sharers(&view.record)?;
+        if !sharers.is_empty() {
+            let others: Vec<String> = sharers.iter().map(|other| other.record.id.hex()).collect();
+            return Err(EngineError::Shared {
+                id: id.hex(),
+                others: others.join(", "),
+            });
+        }
         if view.status.is_live() {
             if !force {
                 let reason = "running or paused containers are removed with --force only";

@@ -7,7 +7,7 @@ use super::{Engine, EngineError, now, volume};
 use crate::disk::lock::{Lock, Mode};
 use crate::disk::{durable, record as disk_record};
 use crate::image::worker;
-use crate::monitor::network;
+use crate::monitor::network::{self, Plan};
 use crate::monitor::wire::{self as monitor, MonitorConfig, Root, Size};
 use crate::runtime::etc;
 use crate::runtime::spec::{self, HostFacts};
@@ -86,6 +86,9 @@ impl Engine {
         let mut host = HostFacts::new(&info.ids.map);
         let network = self.plan_network(&mut record, &mut host)?;
         let record = &record;
+        if record.wiring.infra.is_some() {
+            return self.launch_infra(record, network);
+        }
         let image = self.image_by_id(&record.image)?.ok_or_else(|| EngineError::ImageGone {
             image: record.image_name.clone(),
             container: record.name.clone(),
@@ -107,8 +110,36 @@ impl Engine {
             reason: error.to_string(),
         })?;
         self.put_file(&layout.bundle(&record.id).join("config.json"), &bytes, 0o600)?;
+        let config = self.monitor_config(record, network.as_ref(), root)?;
+        let pid = self
+            .keeper()?
+            .start_monitor(config, attach.as_ref().map(|fd| fd.as_fd()))?;
+        for volume in fresh {
+            volume::settle(layout, &volume, record.spec.auto_remove)?;
+            self.own(&volume::record_path(layout, &volume))?;
+        }
+        Ok(pid)
+    }
+
+    /// Starts what holds a pod's namespaces.
+    fn launch_infra(&self, record: &ContainerRecord, network: Option<Plan>) -> Result<i32, EngineError> {
+        let bundle = self.layout().bundle(&record.id);
+        make_dir(&bundle)?;
+        self.own(&bundle)?;
+        let config = self.monitor_config(record, network.as_ref(), Root::Flat(bundle))?;
+        Ok(self.keeper()?.start_monitor(config, None)?)
+    }
+
+    /// What the monitor must know; its network's plan goes into the bundle.
+    fn monitor_config(
+        &self,
+        record: &ContainerRecord,
+        network: Option<&Plan>,
+        root: Root,
+    ) -> Result<MonitorConfig, EngineError> {
+        let layout = self.layout();
         let plan = layout.bundle(&record.id).join(network::PLAN);
-        match &network {
+        match network {
             Some(network) => {
                 disk_record::write_volatile(&plan, network)?;
                 self.own(&plan)?;
@@ -125,8 +156,9 @@ impl Engine {
             "container-cleanup".to_owned(),
             record.id.hex(),
         ];
-        let config = MonitorConfig {
-            version: network.as_ref().map_or(monitor::VERSION, |_| monitor::NETWORK_VERSION),
+        let info = self.keeper_info()?;
+        Ok(MonitorConfig {
+            version: network.map_or(monitor::VERSION, |_| monitor::NETWORK_VERSION),
             id: record.id,
             name: record.name.clone(),
             bundle: layout.bundle(&record.id),
@@ -147,15 +179,7 @@ impl Engine {
             stop_timeout_ms: u64::from(spec.stop_timeout) * 1000,
             host_network: spec.network == Network::Host,
             cleanup: if spec.auto_remove { cleanup } else { Vec::new() },
-        };
-        let pid = self
-            .keeper()?
-            .start_monitor(config, attach.as_ref().map(|fd| fd.as_fd()))?;
-        for volume in fresh {
-            volume::settle(layout, &volume, record.spec.auto_remove)?;
-            self.own(&volume::record_path(layout, &volume))?;
-        }
-        Ok(pid)
+        })
     }
 
     /// Names of the container's volumes that were not mounted yet, and so begin with what the image has at their place.

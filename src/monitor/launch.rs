@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
-use super::network;
+use super::network::{self, Plan};
 use super::starter::{Report, Talk};
 use super::stdio::Ends;
 use super::wire::{ExecRequest, MonitorConfig, Refusal, Root, Size};
@@ -14,6 +14,7 @@ use crate::runtime::cgroup::Handle;
 use crate::runtime::create;
 use crate::runtime::error::RuntimeError;
 use crate::runtime::exec as runtime_exec;
+use crate::runtime::hold;
 use crate::runtime::hooks::HookState;
 use crate::runtime::launch::{ExecLaunch, Extra, Launch, Rootfs, Stdio};
 use crate::runtime::seccomp::Program;
@@ -90,6 +91,13 @@ impl From<RuntimeError> for Refusal {
 pub fn create(config: &MonitorConfig, group: &Handle, theirs: Theirs, talk: &Talk) -> Result<(), Refusal> {
     let plan = network::read(&config.bundle)?;
     plan.check()?;
+    if let Some(host_name) = &plan.infra {
+        let held = hold::hold(&config.id_map, host_name, group)?;
+        let made = begin_network(config, &plan, held.pid, held.pidfd.as_fd(), None, talk);
+        return made
+            .map(|()| talk.say(&Report::Ran { pid: held.pid }, &[]))
+            .inspect_err(|_| network::end(&held.pidfd));
+    }
     let spec = read_spec(&config.bundle.join("config.json"))?;
     let filter = crate::runtime::filter(&spec, None)?;
     remember(&config.run_dir, &spec, filter.as_ref());
@@ -125,23 +133,39 @@ pub fn create(config: &MonitorConfig, group: &Handle, theirs: Theirs, talk: &Tal
             ..Extra::default()
         },
     })?;
-    let helper = plan.helper.as_ref();
-    let helper = helper
-        .map(|helper| network::begin(helper, created.pid, &config.run_dir))
-        .transpose()?;
-    let fds: Vec<BorrowedFd<'_>> = std::iter::once(created.pidfd.as_fd())
-        .chain(helper.as_ref().map(|helper| helper.pidfd.as_fd()))
-        .chain(created.console.as_ref().map(AsFd::as_fd))
-        .collect();
-    let made = Report::Made {
-        pid: created.pid,
-        helper: helper.as_ref().map(|helper| helper.pid),
-    };
-    talk.say(&made, &fds);
-    talk.wait_go(Duration::from_millis(RUN_START_MS))?;
+    begin_network(
+        config,
+        &plan,
+        created.pid,
+        created.pidfd.as_fd(),
+        created.console.as_ref(),
+        talk,
+    )?;
     created.start()?;
     talk.say(&Report::Ran { pid: created.pid }, &[]);
     Ok(())
+}
+
+/// Begins the network of what was made, reports it all, and waits for the monitor's word.
+fn begin_network(
+    config: &MonitorConfig,
+    plan: &Plan,
+    pid: i32,
+    pidfd: BorrowedFd<'_>,
+    console: Option<&OwnedFd>,
+    talk: &Talk,
+) -> Result<(), Refusal> {
+    let helper = plan.helper.as_ref();
+    let helper = helper
+        .map(|helper| network::begin(helper, pid, &config.run_dir))
+        .transpose()?;
+    let fds: Vec<BorrowedFd<'_>> = std::iter::once(pidfd)
+        .chain(helper.as_ref().map(|helper| helper.pidfd.as_fd()))
+        .chain(console.map(AsFd::as_fd))
+        .collect();
+    let helper = helper.as_ref().map(|helper| helper.pid);
+    talk.say(&Report::Made { pid, helper }, &fds);
+    talk.wait_go(Duration::from_millis(RUN_START_MS))
 }
 
 /// Runs a further process in the container `target` and reports it.

@@ -58,9 +58,8 @@ pub fn create(launch: Launch<'_>) -> Result<Created, RuntimeError> {
     let group = Group::open(launch.cgroup)?;
     let score = Score::set(launch.spec.process.as_ref().and_then(|process| process.oom_score_adj))?;
     hide(asked.new)?;
-    if launch.id_map.is_some() && !owns_own_files().map_err(RuntimeError::process("look at `/proc/self/uid_map`"))? {
-        // Then the maps of a hidden child are not the caller's to write; it hides once it has them.
-        process::set_dumpable(true).map_err(RuntimeError::process("be seen by helpers"))?;
+    if launch.id_map.is_some() {
+        be_seen()?;
     }
     let args = CloneArgs {
         // The cgroup namespace comes later: it begins at the group of who makes it. So does that of time, whose clocks are set
@@ -186,6 +185,14 @@ pub(super) fn hide(new: Namespaces) -> Result<(), RuntimeError> {
         return Ok(());
     }
     process::set_dumpable(false).map_err(RuntimeError::process("hide from the container"))
+}
+
+/// Makes the maps of a child the caller's to write, where those of a hidden one would not be; it hides once it has them.
+pub(super) fn be_seen() -> Result<(), RuntimeError> {
+    if owns_own_files().map_err(RuntimeError::process("look at `/proc/self/uid_map`"))? {
+        return Ok(());
+    }
+    process::set_dumpable(true).map_err(RuntimeError::process("be seen by helpers"))
 }
 
 /// Whether the caller's files in procfs belong to it. Those of who is hidden belong to root of the user namespace in which

@@ -15,6 +15,7 @@ pub mod etc;
 pub mod exec;
 pub mod first;
 mod groups;
+pub mod hold;
 pub mod hooks;
 mod idmap;
 mod init;

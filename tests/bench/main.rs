@@ -1,4 +1,4 @@
-//! Measures rows N1 to N11, N13 to N16, N18 to N21 and N26 of the budgets against the static binaries and prints them as a table.
+//! Measures rows N1 to N11, N13 to N16, N18 to N21, N23 and N26 of the budgets against the static binaries and prints them as a table.
 //!
 //! Memory is PSS and private dirty from `smaps_rollup`, after a sync; CPU is user + system of a process and its reaped
 //! children; times are wall-clock medians of whole processes. Numbers that are short of their budget stand as they are.
@@ -18,6 +18,7 @@ mod deploy;
 mod device;
 mod life;
 mod mqtt;
+mod network;
 mod pull;
 mod start;
 
@@ -81,6 +82,11 @@ fn main() {
         }
         Some("idle-one") => return mqtt::idle_one(number(1, 15), number(2, 30)),
         _ => {}
+    }
+    if std::env::args().any(|a| a == "network") {
+        network::rows(&mut table, 20);
+        table.print();
+        return;
     }
     binaries(&mut table);
     start::rows(&mut table, if smoke { 10 } else { 50 });

@@ -6,6 +6,7 @@ mod create;
 #[cfg_attr(not(feature = "operator"), allow(dead_code))]
 mod fleet;
 mod image;
+mod network;
 mod parse;
 mod registry;
 mod system;
@@ -28,6 +29,7 @@ pub use image::{
     DiffArgs, ExistsArgs, FormatArgs, HistoryArgs, ImageMountArgs, ImagePruneArgs, ImageUnmountArgs, ImagesArgs,
     PlatformArgs, PullArgs, RegistryArgs, RmiArgs, TagArgs, TreeArgs, UntagArgs,
 };
+pub use network::{ListArgs, NetworkLsArgs, PodCreateArgs, PodInspectArgs, PodNamesArgs, PodPsArgs, PodRmArgs};
 pub use parse::{Parsed, parse, words};
 pub use registry::{ListTagsArgs, LoginArgs, LogoutArgs, SearchArgs};
 pub use system::{SystemCheckArgs, SystemDfArgs, SystemPruneArgs, UnshareArgs};
@@ -195,6 +197,20 @@ verbs! {
         Login(LoginArgs) = "login",
         /// Forget the password for a registry
         Logout(LogoutArgs) = "logout",
+        /// List the networks that containers may have
+        NetworkLs(NetworkLsArgs) = "network-ls" => |verb| verb.hide(true).override_usage("dunlin network ls [OPTIONS]"),
+        /// Make a pod: containers that share a network
+        PodCreate(PodCreateArgs) = "pod-create" => |verb| verb.override_usage("dunlin pod create [OPTIONS]"),
+        /// List pods
+        PodPs(PodPsArgs) = "pod-ps" => |verb| verb.override_usage("dunlin pod ps [OPTIONS]"),
+        /// Show everything about a pod
+        PodInspect(PodInspectArgs) = "pod-inspect" => |verb| verb.hide(true).override_usage("dunlin pod inspect [OPTIONS] POD"),
+        /// Start pods with their containers
+        PodStart(PodNamesArgs) = "pod-start" => |verb| verb.hide(true).override_usage("dunlin pod start [OPTIONS] POD..."),
+        /// Stop pods with their containers
+        PodStop(PodNamesArgs) = "pod-stop" => |verb| verb.hide(true).override_usage("dunlin pod stop [OPTIONS] POD..."),
+        /// Remove pods with their containers
+        PodRm(PodRmArgs) = "pod-rm" => |verb| verb.hide(true).override_usage("dunlin pod rm [OPTIONS] POD..."),
         /// Show the host, the store and what is enforced
         Info(FormatArgs) = "info",
         /// Check that the store is as it was written

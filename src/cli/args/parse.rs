@@ -71,6 +71,8 @@ const CONTAINER_VERBS: &str = "attach, commit, cp, create, diff, exec, exists, e
                                prune, ps, rename, restart, rm, run, start, stats, stop, top, unpause, update, wait";
 const IMAGE_VERBS: &str = "delete, diff, exists, history, import, inspect, list, load, ls, mount, prune, pull, push, remove, rm, save, tag, tree, \
      umount, unmount, untag";
+const NETWORK_VERBS: &str = "list, ls";
+const POD_VERBS: &str = "create, inspect, list, ls, ps, rm, start, stop";
 const SYSTEM_VERBS: &str = "check, df, info, prune";
 const VOLUME_VERBS: &str = "create, exists, inspect, list, ls, prune, remove, rm";
 
@@ -132,6 +134,13 @@ fn regroup(mut arguments: Vec<OsString>) -> Vec<OsString> {
         ("app", "unlock") => &["app-unlock"],
         ("app", "history") => &["app-history"],
         ("app", "reset-trust") => &["app-reset-trust"],
+        ("network", "ls" | "list") => &["network-ls"],
+        ("pod", "create") => &["pod-create"],
+        ("pod", "ps" | "ls" | "list") => &["pod-ps"],
+        ("pod", "inspect") => &["pod-inspect"],
+        ("pod", "start") => &["pod-start"],
+        ("pod", "stop") => &["pod-stop"],
+        ("pod", "rm") => &["pod-rm"],
         ("system", "info") => &["info"],
         ("system", "check") => &["system-check"],
         ("system", "df") => &["system-df"],
@@ -153,6 +162,8 @@ fn group_alone(arguments: &[OsString]) -> Option<Parsed> {
         "image" => IMAGE_VERBS,
         "generate" => "systemd",
         "healthcheck" => "run",
+        "network" => NETWORK_VERBS,
+        "pod" => POD_VERBS,
         "system" => SYSTEM_VERBS,
         "volume" => VOLUME_VERBS,
         _ => return None,
@@ -169,7 +180,7 @@ fn group_alone(arguments: &[OsString]) -> Option<Parsed> {
 }
 
 /// Groups whose verbs are described by names of their own, `GROUP-VERB`.
-const GROUPS: [&str; 9] = [
+const GROUPS: [&str; 10] = [
     "agent",
     "app",
     "container",
@@ -177,6 +188,7 @@ const GROUPS: [&str; 9] = [
     "healthcheck",
     "image",
     "network",
+    "pod",
     "system",
     "volume",
 ];

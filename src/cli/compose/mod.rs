@@ -12,6 +12,7 @@ mod security;
 
 pub use environment::{environment, key_values};
 pub use limits::limits;
+pub use network::network;
 
 use super::args::CreateArgs;
 use super::args::PlatformArgs;
@@ -65,7 +66,7 @@ pub fn compose(args: &CreateArgs) -> Result<CreateOptions, FlagError> {
     }
     let mut labels = environment::from_files("--label-file", &args.label_file)?;
     labels.extend(args.label.iter().cloned());
-    let net = network::network(&args.net)?;
+    let net = network(&args.net)?;
     Ok(CreateOptions {
         name: args.name.clone(),
         image: args.image.clone(),
@@ -175,7 +176,8 @@ fn entrypoint(text: &str) -> Result<Vec<String>, FlagError> {
     })
 }
 
-fn hostname(text: &str) -> Result<String, FlagError> {
+/// A host name.
+pub fn hostname(text: &str) -> Result<String, FlagError> {
     let label = |part: &str| {
         !part.is_empty()
             && !part.starts_with('-')
@@ -212,7 +214,8 @@ fn restart(text: &str) -> Result<RestartPolicy, FlagError> {
     }
 }
 
-fn extra_hosts(texts: &[String]) -> Result<Vec<(String, String)>, FlagError> {
+/// Lines of `/etc/hosts`: address, name.
+pub fn extra_hosts(texts: &[String]) -> Result<Vec<(String, String)>, FlagError> {
     texts
         .iter()
         .map(|text| {

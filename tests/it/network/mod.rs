@@ -1,6 +1,7 @@
 //! Private networks with the real helpers: as an ordinary user, as one with a single id, and as root.
 
 mod outgoing;
+mod pods;
 mod published;
 
 use crate::cli::{EVERYBODY, Who, World};
