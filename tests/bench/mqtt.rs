@@ -89,6 +89,11 @@ fn rollout(table: &mut Table, device: &mut Device) {
     let all = device.watch.messages();
     let said: Vec<_> = all[before..].iter().filter(|m| !m.topic.ends_with("/assign")).collect();
     let bytes: usize = said.iter().map(|m| m.topic.len() + m.payload.len()).sum();
+    for message in &said {
+        let value: Value = serde_json::from_slice(&message.payload).unwrap_or_default();
+        let state = value["state"].as_str().unwrap_or_default();
+        eprintln!("{} {state} {} bytes", message.topic, message.payload.len());
+    }
     table.row(
         "N20",
         "one step of a rollout: operator's publishes; messages and bytes of a device, the document and PUBACKs apart",
