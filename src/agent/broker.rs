@@ -1,7 +1,7 @@
 //! The agent's connection to the broker: made, lost, given up; what is subscribed.
 
 use super::AgentError;
-use super::daemon::{Daemon, now};
+use super::daemon::{Daemon, now, unix};
 use super::presence::AWAY_MS;
 use crate::types::bounds::DOCUMENT_BYTES;
 use crate::types::deployment::Reason;
@@ -11,6 +11,8 @@ use crate::uplink::session::{Incoming, Session};
 
 /// A kept session's retained topics are asked for again after this, milliseconds.
 const RESUBSCRIBE_MS: u64 = 900_000;
+/// Milliseconds of a day.
+const DAY_MS: u64 = 86_400_000;
 /// What the broker refuses is asked for again after this, milliseconds; each time after twice as long.
 const REFUSED_MS: u64 = 2_000;
 /// So often: half an hour at the most.
@@ -27,6 +29,7 @@ impl Daemon {
             payload: json(&self.presence(false)),
             retain: true,
         };
+        self.outbox.bound(mqtt.daily.map(|bytes| bytes.0));
         let id = format!("dunlin-{}", self.identity.device);
         self.session = Some(Session::open(mqtt, &id, Some(&will))?);
         Ok(())
@@ -160,6 +163,7 @@ impl Daemon {
             self.subscribe();
         }
         if let Some(session) = &mut self.session {
+            self.outbox.today(unix().0 / DAY_MS);
             session.send(&mut self.outbox);
         }
     }

@@ -137,6 +137,9 @@ pub struct Mqtt {
     /// Longest silence before a ping; shorter by itself where somebody on the way forgets silent connections sooner.
     #[serde(default = "default_keep_alive")]
     pub keep_alive: Span,
+    /// Bytes that may be sent a day before events and reports wait for the next.
+    #[serde(default)]
+    pub daily: Option<Bytes>,
 }
 
 /// A version of MQTT.
@@ -174,6 +177,7 @@ impl Mqtt {
             version: Version::default(),
             alpn: Vec::new(),
             keep_alive: default_keep_alive(),
+            daily: None,
         }
     }
 

@@ -26,11 +26,39 @@ struct Slot {
     dirty: bool,
 }
 
+/// Bytes of MQTT and TLS around one message, about.
+const FRAME_BYTES: u64 = 64;
+
+/// What a day may cost.
+#[derive(Debug, Default)]
+struct Purse {
+    /// Bytes a day; `None` is without end.
+    most: Option<u64>,
+    /// The day, counted from 1970.
+    day: u64,
+    /// Bytes of that day.
+    spent: u64,
+}
+
+impl Purse {
+    /// Whether a message must wait for the next day: events and reports, once the day's bytes are spent. What an operator waits
+    /// for (states of updates, answers, presence) never does.
+    fn holds(&self, topic: &str) -> bool {
+        self.most.is_some_and(|most| self.spent >= most) && (topic.ends_with("/reported") || topic.contains("/evt/"))
+    }
+
+    fn pay(&mut self, message: &Message) {
+        let bytes = message.topic.len() as u64 + message.payload.len() as u64;
+        self.spent = self.spent.saturating_add(bytes + FRAME_BYTES);
+    }
+}
+
 /// The outbox.
 #[derive(Debug, Default)]
 pub struct Outbox {
     retained: Sorted<String, Slot>,
     queue: VecDeque<Message>,
+    purse: Purse,
     dropped: u64,
     /// How often the queue grew.
     change: u64,
@@ -98,9 +126,29 @@ impl Outbox {
         }
     }
 
+    /// From now on events and reports wait for the next day once so many bytes were handed over in one.
+    pub fn bound(&mut self, bytes_a_day: Option<u64>) {
+        self.purse.most = bytes_a_day;
+    }
+
+    /// Which day it is, counted from 1970.
+    pub fn today(&mut self, day: u64) {
+        if self.purse.day != day {
+            self.purse = Purse {
+                day,
+                spent: 0,
+                most: self.purse.most,
+            };
+        }
+    }
+
     /// Hands messages to `send` until it refuses one; a refused one stays.
     pub fn flush(&mut self, mut send: impl FnMut(&Message) -> bool) {
+        let purse = &mut self.purse;
         for (topic, slot) in self.retained.iter_mut().filter(|(_, s)| s.dirty) {
+            if purse.holds(topic) {
+                continue;
+            }
             let message = Message {
                 topic: topic.clone(),
                 payload: slot.payload.clone(),
@@ -109,19 +157,28 @@ impl Outbox {
             if !send(&message) {
                 return;
             }
+            purse.pay(&message);
             slot.dirty = false;
         }
-        while let Some(message) = self.queue.front() {
+        let mut at = 0;
+        while let Some(message) = self.queue.get(at) {
+            if purse.holds(&message.topic) {
+                at += 1;
+                continue;
+            }
             if !send(message) {
                 return;
             }
-            self.queue.pop_front();
+            purse.pay(message);
+            self.queue.remove(at);
         }
     }
 
     /// Whether something waits to be handed over.
     pub fn is_waiting(&self) -> bool {
-        !self.queue.is_empty() || self.retained.values().any(|slot| slot.dirty)
+        let waits = |topic: &String| !self.purse.holds(topic);
+        self.queue.iter().any(|message| waits(&message.topic))
+            || self.retained.iter().any(|(topic, slot)| slot.dirty && waits(topic))
     }
 
     /// Messages that were dropped so far.
@@ -180,6 +237,27 @@ mod tests {
         assert!(sent(&mut outbox, 9).is_empty(), "unchanged");
         outbox.again();
         assert_eq!(sent(&mut outbox, 9), ["a=2"]);
+    }
+
+    #[test]
+    fn news_wait_for_the_next_day_when_the_bytes_of_one_are_spent() {
+        let mut outbox = Outbox::default();
+        outbox.bound(Some(200));
+        outbox.today(1);
+        outbox.set("r/d/x/reported".into(), vec![b'1'; 150]);
+        outbox.push("r/d/x/evt/app".into(), b"a".to_vec());
+        assert_eq!(sent(&mut outbox, 9).len(), 1, "the report has spent them");
+        assert!(!outbox.is_waiting(), "the event waits for nobody");
+        outbox.set("r/d/x/reported".into(), b"2".to_vec());
+        outbox.set("r/d/x/deploy".into(), b"d".to_vec());
+        outbox.push("r/d/x/res/1".into(), b"b".to_vec());
+        assert!(outbox.is_waiting());
+        assert_eq!(sent(&mut outbox, 9), ["r/d/x/deploy=d", "r/d/x/res/1=b"]);
+        assert!(!outbox.is_waiting() && outbox.has_queue());
+        outbox.today(1);
+        assert!(sent(&mut outbox, 9).is_empty());
+        outbox.today(2);
+        assert_eq!(sent(&mut outbox, 9), ["r/d/x/reported=2", "r/d/x/evt/app=a"]);
     }
 
     #[test]
