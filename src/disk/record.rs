@@ -222,7 +222,11 @@ impl Record for crate::types::container::ContainerRecord {
         }
     }
 
+    /// What the first format cannot say is not left out in silence.
     fn to_older(&self) -> Option<Vec<u8>> {
+        if self.wiring != Wiring::default() {
+            return None;
+        }
         let wiring = postcard::to_allocvec(&self.wiring).ok()?.len();
         let mut body = postcard::to_allocvec(self).ok()?;
         body.truncate(body.len() - wiring);

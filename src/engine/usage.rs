@@ -25,6 +25,8 @@ pub struct Process {
     pub ticks: u64,
     /// Start, clock ticks since boot.
     pub start: u64,
+    /// Pid namespaces that it has a number in.
+    pub depth: usize,
     /// Program and arguments.
     pub command: String,
     /// The kernel's name for it.
@@ -102,7 +104,10 @@ impl Engine {
             );
             at += 1;
         }
-        all.retain(|process| process.host_pid != monitor && family.contains(&process.host_pid));
+        // Its helpers are in its own pid namespace, the container's processes are not.
+        let own = all.iter().find(|process| process.host_pid == monitor);
+        let depth = own.map_or(0, |process| process.depth);
+        all.retain(|process| process.depth > depth && family.contains(&process.host_pid));
         all.sort_by_key(|process| process.pid);
         Ok(all)
     }
@@ -141,6 +146,7 @@ fn process(host_pid: i32) -> Option<Process> {
         },
         host_pid,
         pid: field("NSpid")?.split_whitespace().last()?.parse().ok()?,
+        depth: field("NSpid")?.split_whitespace().count(),
         host_parent: field("PPid")?.parse().ok()?,
         uid: inside(host_pid, host_uid).unwrap_or(host_uid),
         ticks: number(14)? + number(15)?,

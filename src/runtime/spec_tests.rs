@@ -385,3 +385,15 @@ fn kernels_have_versions() {
         assert_eq!(version(release), expected);
     }
 }
+
+#[test]
+fn records_from_before_the_wiring_are_read() {
+    use crate::disk::record::Record as _;
+    let mut record = record();
+    let body = record.to_older().expect("the first format says it all");
+    assert_eq!(ContainerRecord::from_older(1, &body), Ok(record.clone()));
+    assert!(ContainerRecord::from_older(1, &body[..body.len() - 1]).is_err());
+    assert!(ContainerRecord::from_older(7, &body).is_err());
+    record.wiring.ports = vec!["8080:80".parse().expect("a port")];
+    assert_eq!(record.to_older(), None, "ports would be lost");
+}
