@@ -90,6 +90,10 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("generic-x86_64", include_str!("../../boards/generic-x86_64.toml")),
     ("generic-arm64", include_str!("../../boards/generic-arm64.toml")),
     ("raspberrypi4", include_str!("../../boards/raspberrypi4.toml")),
+    ("raspberrypi5", include_str!("../../boards/raspberrypi5.toml")),
+    ("jetson-orin", include_str!("../../boards/jetson-orin.toml")),
+    ("imx8mp", include_str!("../../boards/imx8mp.toml")),
+    ("qemu-arm64", include_str!("../../boards/qemu-arm64.toml")),
 ];
 
 /// Where boards of the device's own are looked for.
