@@ -157,6 +157,7 @@ fn other(engine: &Engine, verb: &Verb, env: Vec<String>, given: verbs::Given) ->
         Verb::Attach(args) => verbs::attach(engine, args),
         Verb::Export(args) => verbs::export(engine, args, given),
         Verb::Update(args) => verbs::update(engine, args),
+        Verb::Events(args) => verbs::events(engine, args),
         Verb::HealthcheckRun(args) => verbs::healthcheck_run(engine, args),
         Verb::ContainerExists(args) => verbs::container_exists(engine, args),
         Verb::ContainerPrune(args) => verbs::container_prune(engine, args),

@@ -182,6 +182,11 @@ impl Layout {
         self.run.join("full")
     }
 
+    /// What happened; beside it with `.1` what happened before.
+    pub fn events(&self) -> PathBuf {
+        self.run.join("events")
+    }
+
     /// Images that are mounted.
     pub fn mounts(&self) -> PathBuf {
         self.run.join("mounts")

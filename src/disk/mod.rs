@@ -2,6 +2,7 @@
 
 pub mod doubled;
 pub mod durable;
+pub mod events;
 pub mod layout;
 pub mod lock;
 pub mod record;

@@ -105,7 +105,9 @@ impl Engine {
             // It was told above where that failed.
             let _ = self.unpause(typed);
         }
-        self.put_together(&workers, Some(&base), archive?, config, name, progress)
+        let made = self.put_together(&workers, Some(&base), archive?, config, name, progress)?;
+        self.tell_of(&record, "commit");
+        Ok(made)
     }
 
     /// A container's image, and the folder with what it changed of that.

@@ -77,6 +77,7 @@ impl Engine {
         match ended {
             Ok((connection, exit)) => {
                 drop(connection);
+                self.tell_of(record, "stop");
                 self.settle(view)?;
                 Ok(Some(exit))
             }
@@ -145,7 +146,9 @@ impl Engine {
     pub fn kill(&self, typed: &str, signal: i32) -> Result<(), EngineError> {
         let view = self.inspect(typed)?;
         let connection = self.connect_live(&view, "only running containers can be sent a signal")?;
-        Ok(connection.signal(signal, false)?)
+        connection.signal(signal, false)?;
+        self.tell_of(&view.record, "kill");
+        Ok(())
     }
 
     /// Freezes a container.
@@ -192,7 +195,9 @@ impl Engine {
             });
         }
         let reason = "processes can be started in running containers only";
-        Ok(self.connect_live(&view, reason)?.exec(request)?)
+        let session = self.connect_live(&view, reason)?.exec(request)?;
+        self.tell_of(&view.record, "exec");
+        Ok(session)
     }
 
     /// Events of a running container, beginning with its state.

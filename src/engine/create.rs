@@ -64,6 +64,7 @@ impl Engine {
             wiring,
         };
         self.put(&mut made, options.name.as_deref())?;
+        self.tell_of(&made, "create");
         Ok(made)
     }
 

@@ -67,6 +67,7 @@ impl Engine {
         let names = names.iter().map(|name| new_name(name)).collect::<Result<Vec<_>, _>>()?;
         for name in &names {
             self.store().tag(&image, name)?;
+            self.tell("image", "tag", &image.id.hex(), &name.to_string(), "");
         }
         Ok(())
     }
@@ -86,6 +87,7 @@ impl Engine {
         }
         for name in gone {
             self.store().untag(name)?;
+            self.tell("image", "untag", &image.id.hex(), &name.to_string(), "");
         }
         Ok(())
     }
@@ -144,6 +146,7 @@ impl Engine {
         }
         let collected = self.store().remove(&image, false)?;
         drop(lock);
+        self.tell("image", "remove", &image.id.hex(), typed, "");
         let removed = RemovedImage {
             untagged: collected.untagged.clone(),
             deleted: collected.images.first().copied(),

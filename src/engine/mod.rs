@@ -11,6 +11,7 @@ pub mod create;
 pub mod diff;
 pub mod doctor;
 pub mod error;
+pub mod events;
 pub mod filter;
 pub mod images;
 pub mod index;
@@ -202,6 +203,7 @@ impl Engine {
     pub fn rename(&self, typed: &str, name: &str) -> Result<ContainerRecord, EngineError> {
         let renamed = index::rename(&self.layout, typed, name)?;
         self.own(&self.layout.container_record(&renamed.id))?;
+        self.tell_of(&renamed, "rename");
         Ok(renamed)
     }
 }

@@ -74,7 +74,9 @@ impl Engine {
             &options,
             progress,
         ));
-        Ok(image?)
+        let image = image?;
+        self.tell("image", "pull", &image.id.hex(), &reference.to_string(), "");
+        Ok(image)
     }
 
     /// Fetches what is missing of an image from where it came; `reference` names it by its digest.

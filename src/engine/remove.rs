@@ -5,7 +5,7 @@ use super::index::{self, IndexLock};
 use super::view::{self, ContainerView};
 use super::{Engine, EngineError, volume};
 use crate::disk::layout::Layout;
-use crate::disk::{DiskError, durable};
+use crate::disk::{DiskError, durable, events};
 use crate::image::tree;
 use crate::types::container::{ContainerRecord, MountSource, Status};
 use crate::types::ids::ContainerId;
@@ -200,6 +200,17 @@ fn discard(layout: &Layout, view: &ContainerView, volumes: bool, trees: RemoveTr
         }
         index::unlink_name(layout, &lock, &record.name)?;
     }
+    let line = events::Line {
+        at: super::now(),
+        kind: "container",
+        what: "remove",
+        id: &record.id.hex(),
+        name: &record.name,
+        image: &record.image_name,
+        code: None,
+    };
+    // Where there is no file, nobody reads it.
+    let _ = events::append(&layout.events(), &line);
     remove_run_dir(&layout.monitor(&record.id));
     trees(&gone)?;
     if volumes {

@@ -40,6 +40,7 @@ impl Engine {
                 return Err(error);
             }
         }
+        self.tell_of(&record, "update");
         Ok(record)
     }
 }

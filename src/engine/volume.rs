@@ -130,6 +130,7 @@ impl Engine {
             Some(_) => None,
             None => make(self.layout(), record, &|path| self.own(path))?,
         }
+        .inspect(|made| self.tell("volume", "create", &made.name, &made.name, ""))
         .ok_or(EngineError::VolumeExists(name))
     }
 
@@ -184,6 +185,7 @@ impl Engine {
             take_away(self.layout(), &name)?
         };
         if let Some(gone) = gone {
+            self.tell("volume", "remove", &name, &name, "");
             self.remove_tree(&gone)?;
         }
         Ok(name)

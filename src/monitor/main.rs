@@ -17,7 +17,7 @@ use super::stdio::{Pumped, Stdio, members};
 use super::token::{Part, Token};
 use super::wire::{self, FromMonitor, MonitorConfig, Refusal, StartReport, What};
 use crate::disk::lock::{Lock, Mode};
-use crate::disk::record;
+use crate::disk::{events, record};
 use crate::runtime::cgroup::Handle;
 use crate::sys::event::{self, Epoll, Interest, Ready, SignalFd};
 use crate::sys::process::{self, Ended};
@@ -369,7 +369,34 @@ impl Monitor {
     /// Tells all subscribers.
     pub(super) fn emit(&mut self, what: What) {
         let (at, now) = (self.unix(), self.mono());
+        self.note(&what, at);
         self.clients.emit(&self.epoll, at, what, now);
+    }
+
+    /// A line for `events`; where there is no file, nobody made one.
+    fn note(&self, what: &What, at: Unix) {
+        let (word, code) = match what {
+            What::Started { .. } => ("start", None),
+            What::Exited(exit) => ("died", Some(exit.code)),
+            What::Oom { .. } => ("oom", None),
+            What::Health { .. } => ("health_status", None),
+            What::Paused => ("pause", None),
+            What::Unpaused => ("unpause", None),
+            What::Restarting { .. } => ("restart", None),
+            _ => return,
+        };
+        let line = events::Line {
+            at,
+            kind: "container",
+            what: word,
+            id: &self.config.id.hex(),
+            name: &self.config.name,
+            image: "",
+            code,
+        };
+        if let Err(error) = events::append(&self.config.run_dir.join(wire::EVENTS), &line) {
+            crate::debug!("events: {error}");
+        }
     }
 
     /// What others may know.

@@ -37,6 +37,8 @@ pub const EXIT: &str = "exit";
 pub const LOG: &str = "log";
 /// From a container's run-time folder: the file that is there while the disk is at its reserve (`disk::layout`).
 pub const FULL: &str = "../../full";
+/// From the same folder: the file of what happened.
+pub const EVENTS: &str = "../../events";
 
 /// Bytes of data in one frame at the most.
 pub const DATA_BYTES: usize = 8 << 10;

@@ -33,7 +33,7 @@ pub use network::{ListArgs, NetworkLsArgs, PodCreateArgs, PodInspectArgs, PodNam
 pub use parse::{Parsed, parse, words};
 pub use registry::{ListTagsArgs, LoginArgs, LogoutArgs, SearchArgs};
 pub use system::{SystemCheckArgs, SystemDfArgs, SystemPruneArgs, UnshareArgs};
-pub use technician::{AppImportArgs, BundleArgs, CompletionArgs, DoctorArgs, GenerateSystemdArgs};
+pub use technician::{AppImportArgs, BundleArgs, CompletionArgs, DoctorArgs, EventsArgs, GenerateSystemdArgs};
 pub use transfer::{
     CommitArgs, CopyArgs, CpArgs, CpLocalArgs, DeleteArgs, ExportArgs, ImportArgs, LoadArgs, PushArgs, SaveArgs,
 };
@@ -121,6 +121,8 @@ verbs! {
         Export(ExportArgs) = "export",
         /// Change the limits of containers
         Update(UpdateArgs) = "update",
+        /// Show what happens
+        Events(EventsArgs) = "events",
         /// Check the health of a container now
         HealthcheckRun(HealthcheckRunArgs) = "healthcheck-run" => |verb| verb.override_usage("dunlin healthcheck run [OPTIONS] [CONTAINER]"),
         /// Say by the exit code whether a container is here

@@ -73,7 +73,7 @@ const IMAGE_VERBS: &str = "delete, diff, exists, history, import, inspect, list,
      umount, unmount, untag";
 const NETWORK_VERBS: &str = "list, ls";
 const POD_VERBS: &str = "create, inspect, list, ls, ps, rm, start, stop";
-const SYSTEM_VERBS: &str = "check, df, info, prune";
+const SYSTEM_VERBS: &str = "check, df, events, info, prune";
 const VOLUME_VERBS: &str = "create, exists, inspect, list, ls, prune, remove, rm";
 
 /// `container VERB` and `image VERB` are the same verbs; `system VERB` is `system-VERB`.
@@ -141,6 +141,7 @@ fn regroup(mut arguments: Vec<OsString>) -> Vec<OsString> {
         ("pod", "start") => &["pod-start"],
         ("pod", "stop") => &["pod-stop"],
         ("pod", "rm") => &["pod-rm"],
+        ("system", "events") => &["events"],
         ("system", "info") => &["info"],
         ("system", "check") => &["system-check"],
         ("system", "df") => &["system-df"],

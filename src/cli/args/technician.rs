@@ -88,3 +88,31 @@ pub struct AppImportArgs {
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
 }
+
+/// `events`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  dunlin events\n  dunlin events --since 1h --stream=false\n  \
+                  dunlin events --filter event=died --format '{{.Time}} {{.Name}} {{.ContainerExitCode}}'\n\n\
+                  Kept since the device was booted: the last 1 to 2 MiB."
+)]
+pub struct EventsArgs {
+    /// Events with: container=, event=, image=, type=, volume=
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    pub filter: Vec<String>,
+    /// json, or a Go template
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<String>,
+    /// From then on: a time, or a duration before now [default: now]
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// Until then
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<String>,
+    /// Wait for more [default: true]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub stream: Option<bool>,
+    /// As --stream=false
+    #[arg(long)]
+    pub no_stream: bool,
+}

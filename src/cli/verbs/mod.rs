@@ -7,6 +7,7 @@ mod carrying;
 mod commit;
 mod diff;
 mod enroll;
+mod events;
 mod execute;
 #[cfg(feature = "operator")]
 mod fleet;
@@ -42,6 +43,7 @@ pub use carrying::{cp, cp_local, export, prepare as prepare_cp};
 pub use commit::{commit, import};
 pub use diff::diff;
 pub use enroll::agent_enroll;
+pub use events::events;
 pub use execute::exec;
 #[cfg(feature = "operator")]
 pub use fleet::fleet;

@@ -5,6 +5,7 @@ mod check;
 mod commit;
 mod copy;
 mod diff;
+mod events;
 mod flow;
 mod images;
 mod later;
