@@ -401,7 +401,7 @@ fn failure(error: &EngineError) -> Failure {
         EngineError::NotEnforced(_) => Reason::LimitsUnavailable,
         EngineError::AboveMaximum { .. } => Reason::Budget,
         EngineError::Options(_) | EngineError::BindSource { .. } | EngineError::BadName(_) => Reason::Schema,
-        EngineError::Spec(_) => Reason::StartFailed,
+        EngineError::Spec(_) | EngineError::NoHelper(_) => Reason::StartFailed,
         EngineError::Name(_) | EngineError::ImageGone { .. } => Reason::ImageMissing,
         EngineError::Store(StoreError::NotFound { .. }) => Reason::ImageMissing,
         EngineError::Disk(disk) | EngineError::Store(StoreError::Disk(disk)) if disk.is_full() => Reason::Disk,

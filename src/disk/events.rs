@@ -57,7 +57,10 @@ impl Line<'_> {
 
 /// Appends to a file that is there.
 pub fn append(path: &Path, line: &Line) -> io::Result<()> {
-    OpenOptions::new().append(true).open(path)?.write_all(line.text().as_bytes())
+    OpenOptions::new()
+        .append(true)
+        .open(path)?
+        .write_all(line.text().as_bytes())
 }
 
 /// Makes the file where it is missing, or begins the next one; whether it is new, so that it must be given to its owner.

@@ -68,7 +68,7 @@ impl Engine {
             engine: self,
             file: None,
             begun: false,
-            images: BTreeMap::new(),
+            known: BTreeMap::new(),
         }
     }
 }
@@ -78,7 +78,8 @@ pub struct Events<'a> {
     engine: &'a Engine,
     file: Option<(BufReader<File>, u64)>,
     begun: bool,
-    images: BTreeMap<String, String>,
+    /// Name and image of containers by their id.
+    known: BTreeMap<String, (String, String)>,
 }
 
 impl Events<'_> {
@@ -92,7 +93,11 @@ impl Events<'_> {
         loop {
             let failed = |error| EngineError::io("read", &path)(error);
             if self.file.is_none() {
-                let from = if self.begun { path.clone() } else { path.with_extension("1") };
+                let from = if self.begun {
+                    path.clone()
+                } else {
+                    path.with_extension("1")
+                };
                 self.begun = true;
                 match open(&from) {
                     Err(error) if error.kind() == io::ErrorKind::NotFound && from == path => return Ok(None),
@@ -101,7 +106,9 @@ impl Events<'_> {
                     opened => self.file = Some(opened.map_err(failed)?),
                 }
             }
-            let Some((reader, inode)) = &mut self.file else { return Ok(None) };
+            let Some((reader, inode)) = &mut self.file else {
+                return Ok(None);
+            };
             let mut line = Vec::new();
             reader.read_until(b'\n', &mut line).map_err(failed)?;
             if line.is_empty() {
@@ -118,18 +125,22 @@ impl Events<'_> {
         }
     }
 
-    /// Monitors do not know their container's image.
+    /// Monitors know neither their container's image nor a name that it got later.
     fn with_image(&mut self, mut event: Happened) -> Happened {
         if event.kind != "container" {
             return event;
         }
-        if event.image.is_empty() {
-            event.image = match self.images.get(&event.id) {
-                Some(image) => image.clone(),
-                None => self.engine.inspect(&event.id).map(|view| view.record.image_name).unwrap_or_default(),
-            };
-        } else if self.images.len() < REMEMBERED {
-            self.images.insert(event.id.clone(), event.image.clone());
+        if !event.image.is_empty() {
+            if self.known.len() < REMEMBERED {
+                self.known
+                    .insert(event.id.clone(), (event.name.clone(), event.image.clone()));
+            }
+            return event;
+        }
+        if let Some((name, image)) = self.known.get(&event.id) {
+            (event.name, event.image) = (name.clone(), image.clone());
+        } else if let Ok(view) = self.engine.inspect(&event.id) {
+            event.image = view.record.image_name;
         }
         event
     }

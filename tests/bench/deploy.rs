@@ -155,8 +155,8 @@ impl Side {
                 overlaps.push(since(modified(&old.join("stopped")), modified(&marks.join("started"))));
             }
         }
-        let what = "start-first: new process runs → old process is told to end; requests not measured: host network and ports are refused \
-                    with start-first, and there is no other network yet";
+        let what = "start-first: new process runs → old process is told to end; requests not measured: host network and host ports are refused \
+                    with start-first";
         table.row("N15", what, "0 failed requests at 500/s", spread(&mut overlaps));
     }
 

@@ -29,7 +29,10 @@ pub fn events(engine: &Engine, args: &EventsArgs) -> Result<u8, Failure> {
     for text in &args.filter {
         let known = text.split_once('=').filter(|(key, _)| KEYS.contains(key));
         conditions.push(known.ok_or_else(|| {
-            Failure::new(format!("filter `{text}`: write KEY=VALUE with one of {}", KEYS.join(", ")))
+            Failure::new(format!(
+                "filter `{text}`: write KEY=VALUE with one of {}",
+                KEYS.join(", ")
+            ))
         })?);
     }
     let template = match args.format.as_deref() {
@@ -71,7 +74,9 @@ fn fits(event: &Happened, conditions: &[(&str, &str)]) -> bool {
         "type" => event.kind == *value,
         _ => event.what == *value,
     };
-    conditions.iter().all(|one| conditions.iter().any(|other| other.0 == one.0 && fits(other)))
+    conditions
+        .iter()
+        .all(|one| conditions.iter().any(|other| other.0 == one.0 && fits(other)))
 }
 
 fn value(event: &Happened) -> Value {
@@ -96,6 +101,13 @@ fn line(event: &Happened) -> String {
         facts.insert(0, format!("image={}", event.image));
     }
     facts.extend(event.code.map(|code| format!("exitCode={code}")));
-    let text = format!("{} {} {} {} ({})", time::long(event.at), event.kind, event.what, event.id, facts.join(", "));
+    let text = format!(
+        "{} {} {} {} ({})",
+        time::long(event.at),
+        event.kind,
+        event.what,
+        event.id,
+        facts.join(", ")
+    );
     super::super::table::printable(&text) + "\n"
 }
