@@ -206,7 +206,7 @@ fn config(view: &ContainerView) -> Value {
         "StopSignal": spec.stop_signal,
         "Healthcheck": spec.health.as_ref().map(healthcheck),
         "StopTimeout": spec.stop_timeout,
-        "Umask": "0022",
+        "Umask": format!("{:04o}", view.record.extras.umask.unwrap_or(0o022)),
     })
 }
 
@@ -290,6 +290,8 @@ fn host_config(view: &ContainerView, layout: &Layout) -> Value {
         "PortBindings": bindings(&view.record.wiring.ports),
         "RestartPolicy": {"Name": policy, "MaximumRetryCount": retries},
         "AutoRemove": spec.auto_remove,
+        "GroupAdd": view.record.extras.groups,
+        "OomScoreAdj": view.record.extras.oom_score_adj.unwrap_or(0),
         "CapAdd": [],
         "CapDrop": [],
         "ExtraHosts": spec.extra_hosts.iter().map(|(address, name)| format!("{name}:{address}")).collect::<Vec<_>>(),

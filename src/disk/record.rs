@@ -19,6 +19,7 @@ use sha2::Digest as _;
 
 use super::{DiskError, durable};
 use crate::types::bounds::RECORD_BYTES;
+use crate::types::container::Extras;
 use crate::types::network::Wiring;
 
 const MAGIC: &[u8; 4] = b"DUN1";
@@ -213,9 +214,10 @@ impl Record for crate::types::container::ContainerRecord {
     const KIND: u16 = kinds::CONTAINER;
     const FORMAT: u16 = 2;
 
-    /// The first format ended before the wiring.
+    /// The first format ended before the wiring and the extras.
     fn from_older(format: u16, body: &[u8]) -> Result<Self, String> {
-        let none = postcard::to_allocvec(&Wiring::default()).map_err(|e| e.to_string())?;
+        let none = (Wiring::default(), Extras::default());
+        let none = postcard::to_allocvec(&none).map_err(|e| e.to_string())?;
         match format {
             1 => postcard::from_bytes(&[body, &none].concat()).map_err(|e| e.to_string()),
             _ => Err(format!("format {format} is not known")),
@@ -224,12 +226,12 @@ impl Record for crate::types::container::ContainerRecord {
 
     /// What the first format cannot say is not left out in silence.
     fn to_older(&self) -> Option<Vec<u8>> {
-        if self.wiring != Wiring::default() {
+        if self.wiring != Wiring::default() || self.extras != Extras::default() {
             return None;
         }
-        let wiring = postcard::to_allocvec(&self.wiring).ok()?.len();
+        let more = postcard::to_allocvec(&(&self.wiring, &self.extras)).ok()?.len();
         let mut body = postcard::to_allocvec(self).ok()?;
-        body.truncate(body.len() - wiring);
+        body.truncate(body.len() - more);
         Some(body)
     }
 }

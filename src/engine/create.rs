@@ -62,6 +62,7 @@ impl Engine {
             spec,
             not_enforced,
             wiring,
+            extras: options.extras.clone(),
         };
         self.put(&mut made, options.name.as_deref())?;
         self.tell_of(&made, "create");

@@ -4,7 +4,9 @@ use super::capability;
 use super::signal;
 use crate::runtime::first;
 use crate::types::bounds;
-use crate::types::container::{ContainerSpec, Device, LogLimits, Mount, MountSource, Network, RestartPolicy, Seccomp};
+use crate::types::container::{
+    ContainerSpec, Device, Extras, LogLimits, Mount, MountSource, Network, RestartPolicy, Seccomp,
+};
 use crate::types::health::Health;
 use crate::types::limits::Limits;
 use crate::types::network::Wiring;
@@ -46,6 +48,8 @@ pub struct CreateOptions {
     pub stdin: bool,
     /// A first process of dunlin's passes signals on and reaps.
     pub init: bool,
+    /// Groups, umask, score.
+    pub extras: Extras,
     /// Mounts besides the image's volumes. A volume with an empty name is a new unnamed one.
     pub mounts: Vec<Mount>,
     /// Private where nothing is said, if the host has what that needs.

@@ -5,7 +5,7 @@ use super::create::random;
 use super::options::{CreateOptions, ImageDefaults, merge};
 use super::view::{self, ContainerView};
 use super::{Engine, EngineError, index, names, now};
-use crate::types::container::{ContainerRecord, Network, Status};
+use crate::types::container::{ContainerRecord, Extras, Network, Status};
 use crate::types::digest::Digest;
 use crate::types::ids::ContainerId;
 use crate::types::limits::Limits;
@@ -102,6 +102,7 @@ impl Engine {
             spec,
             not_enforced: Vec::new(),
             wiring,
+            extras: Extras::default(),
         };
         self.put(&mut made, Some(&format!("{name}{INFRA}")))?;
         Ok(id)

@@ -188,9 +188,11 @@ fn process(record: &ContainerRecord, host: &HostFacts) -> Result<Process, SpecEr
         user: User {
             uid,
             gid,
-            umask: Some(0o022),
+            umask: Some(record.extras.umask.unwrap_or(0o022)),
+            additional_gids: (!record.extras.groups.is_empty()).then(|| record.extras.groups.clone()),
             ..User::default()
         },
+        oom_score_adj: record.extras.oom_score_adj,
         args: Some(asked.args.clone()),
         env: Some(environment(record, host)),
         cwd: PathBuf::from(cwd),

@@ -1,7 +1,7 @@
 //! Tests of [`super`]: golden cases.
 
 use super::*;
-use crate::types::container::{Device, LogLimits, RestartPolicy};
+use crate::types::container::{Device, Extras, LogLimits, RestartPolicy};
 use crate::types::digest::Digest;
 use crate::types::limits::Limits;
 use crate::types::network::Wiring;
@@ -69,6 +69,7 @@ pub(in super::super) fn record() -> ContainerRecord {
         },
         not_enforced: Vec::new(),
         wiring: Wiring::default(),
+        extras: Extras::default(),
     }
 }
 

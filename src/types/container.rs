@@ -28,8 +28,21 @@ pub struct ContainerRecord {
     pub spec: ContainerSpec,
     /// Limits that nobody asked for and that the host cannot enforce.
     pub not_enforced: Vec<NotEnforced>,
-    /// Its network's ports, names and neighbours. Last: formats before the second end before it.
+    /// Its network's ports, names and neighbours. Formats before the second end before it.
     pub wiring: Wiring,
+    /// What else its program gets.
+    pub extras: Extras,
+}
+
+/// What a container's program gets where that was asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Extras {
+    /// Further groups, by number.
+    pub groups: Vec<u32>,
+    /// Mode bits that new files do not get; 022 when nothing is said.
+    pub umask: Option<u32>,
+    /// How readily the kernel kills it when memory runs out, 0 to 1000.
+    pub oom_score_adj: Option<i32>,
 }
 
 /// What a container runs and how.

@@ -114,6 +114,15 @@ pub struct CreateArgs {
     /// USER[:GROUP] inside
     #[arg(short, long, help_heading = "Process")]
     pub user: Option<String>,
+    /// Further groups inside, by number
+    #[arg(long, value_name = "GID", help_heading = "Process")]
+    pub group_add: Vec<String>,
+    /// Mode bits that new files do not get [default: 0022]
+    #[arg(long, value_name = "OCTAL", help_heading = "Process")]
+    pub umask: Option<String>,
+    /// How readily the kernel kills it when memory runs out: 0 to 1000
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, help_heading = "Process")]
+    pub oom_score_adj: Option<i32>,
     /// Host name inside
     #[arg(short = 'h', long, value_name = "NAME", help_heading = "Process")]
     pub hostname: Option<String>,

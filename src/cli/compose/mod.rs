@@ -18,7 +18,7 @@ use super::args::CreateArgs;
 use super::args::PlatformArgs;
 use crate::engine::options::CreateOptions;
 use crate::engine::signal;
-use crate::types::container::{LogLimits, RestartPolicy};
+use crate::types::container::{Extras, LogLimits, RestartPolicy};
 use crate::types::platform::Platform;
 use crate::types::read;
 use crate::types::text::parse_size;
@@ -82,6 +82,7 @@ pub fn compose(args: &CreateArgs) -> Result<CreateOptions, FlagError> {
         stdin: args.interactive,
         mounts: mounts::mounts(args)?,
         init: args.init,
+        extras: extras(args)?,
         network: net.network,
         wiring: net.wiring,
         publish_all: args.publish_all,
@@ -110,6 +111,26 @@ pub fn compose(args: &CreateArgs) -> Result<CreateOptions, FlagError> {
         labels: key_values("--label", &labels, false)?,
         annotations: key_values("--annotation", &args.annotation, true)?,
         log: log(args)?,
+    })
+}
+
+fn extras(args: &CreateArgs) -> Result<Extras, FlagError> {
+    let group = |text: &String| {
+        let number = text.parse().ok().filter(|gid| *gid != u32::MAX);
+        number.ok_or_else(|| wrong("--group-add", text, "a group is named by its number here"))
+    };
+    let umask = |text: &String| {
+        let bits = u32::from_str_radix(text, 8).ok().filter(|bits| *bits <= 0o777);
+        bits.ok_or_else(|| wrong("--umask", text, "not an octal number up to 0777"))
+    };
+    if let Some(score) = args.oom_score_adj.filter(|score| !(0..=1000).contains(score)) {
+        let reason = "a number from 0 to 1000: only the host's root may lower it";
+        return Err(wrong("--oom-score-adj", score.to_string(), reason));
+    }
+    Ok(Extras {
+        groups: args.group_add.iter().map(group).collect::<Result<_, _>>()?,
+        umask: args.umask.as_ref().map(umask).transpose()?,
+        oom_score_adj: args.oom_score_adj,
     })
 }
 

@@ -12,7 +12,7 @@ use dunlin::sys::process;
 use dunlin::sys::socket;
 use dunlin::sys::tty::WindowSize;
 use dunlin::types::container::{
-    ContainerRecord, ContainerSpec, LogLimits, Mount, MountSource, Network, RestartPolicy, Seccomp,
+    ContainerRecord, ContainerSpec, Extras, LogLimits, Mount, MountSource, Network, RestartPolicy, Seccomp,
 };
 use dunlin::types::digest::Digest;
 use dunlin::types::limits::Limits;
@@ -343,5 +343,6 @@ fn record(id: &str) -> ContainerRecord {
         },
         not_enforced: Vec::new(),
         wiring: Wiring::default(),
+        extras: Extras::default(),
     }
 }
