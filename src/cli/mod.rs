@@ -9,6 +9,7 @@ mod inspect;
 mod keys;
 mod lazy;
 mod listing;
+mod man;
 mod owner;
 mod progress;
 mod ps;

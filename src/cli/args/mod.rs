@@ -30,7 +30,7 @@ pub use image::{
     PlatformArgs, PullArgs, RegistryArgs, RmiArgs, TagArgs, TreeArgs, UntagArgs,
 };
 pub use network::{ListArgs, NetworkLsArgs, PodCreateArgs, PodInspectArgs, PodNamesArgs, PodPsArgs, PodRmArgs};
-pub use parse::{Parsed, parse, words};
+pub use parse::{Parsed, commands, parse};
 pub use registry::{ListTagsArgs, LoginArgs, LogoutArgs, SearchArgs};
 pub use system::{SystemCheckArgs, SystemDfArgs, SystemPruneArgs, UnshareArgs};
 pub use technician::{AppImportArgs, BundleArgs, CompletionArgs, DoctorArgs, EventsArgs, GenerateSystemdArgs};

@@ -2,7 +2,6 @@
 
 use super::{Cli, Verb};
 use crate::cli::lazy::Change;
-use crate::cli::verbs::Word;
 use clap::error::ErrorKind;
 use clap::{ArgAction, Command, CommandFactory, FromArgMatches};
 use std::ffi::OsString;
@@ -194,11 +193,11 @@ const GROUPS: [&str; 10] = [
     "volume",
 ];
 
-/// Every verb as it is typed, with its options: for completion.
-pub fn words() -> Vec<Word> {
+/// Every verb that people type, as they type it, and its description.
+pub fn commands() -> Vec<(String, Command)> {
     let mut all = Cli::command();
     all.build();
-    let mut words: Vec<Word> = Vec::new();
+    let mut commands: Vec<(String, Command)> = Vec::new();
     for command in all.get_subcommands() {
         let name = command.get_name();
         let group = GROUPS
@@ -210,15 +209,10 @@ pub fn words() -> Vec<Word> {
             Some((group, verb)) => format!("{group} {verb}"),
             None => name.to_owned(),
         };
-        let mut options = Vec::new();
-        for argument in command.get_arguments().filter(|argument| !argument.is_hide_set()) {
-            options.extend(argument.get_long().map(|long| format!("--{long}")));
-        }
-        let about = command.get_about().map(ToString::to_string).unwrap_or_default();
-        words.push(Word { verb, about, options });
+        commands.push((verb, command.clone()));
     }
-    words.sort_by(|a, b| a.verb.cmp(&b.verb));
-    words
+    commands.sort_by(|a, b| a.0.cmp(&b.0));
+    commands
 }
 
 /// Where the verb stands: the first word that is neither a global option nor its value.

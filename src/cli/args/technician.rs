@@ -33,12 +33,15 @@ pub struct BundleArgs {
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  dunlin completion bash >/etc/bash_completion.d/dunlin\n  dunlin completion zsh >~/.zfunc/_dunlin\n  \
-                  dunlin completion fish >~/.config/fish/completions/dunlin.fish"
+                  dunlin completion fish >~/.config/fish/completions/dunlin.fish\n  dunlin completion man /usr/share/man/man1"
 )]
 pub struct CompletionArgs {
-    /// bash, zsh or fish
-    #[arg(value_name = "SHELL", value_parser = ["bash", "zsh", "fish"])]
+    /// bash, zsh or fish; man for manual pages
+    #[arg(value_name = "SHELL", value_parser = ["bash", "zsh", "fish", "man"])]
     pub shell: String,
+    /// Folder of manual pages
+    #[arg(value_name = "DIR")]
+    pub dir: Option<PathBuf>,
 }
 
 /// `generate systemd`.

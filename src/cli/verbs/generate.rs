@@ -1,8 +1,9 @@
 //! generate systemd, completion, and app import.
 
-use super::super::args::{AppImportArgs, CompletionArgs, GenerateSystemdArgs, words};
+use super::super::args::{AppImportArgs, CompletionArgs, GenerateSystemdArgs, commands};
 use super::super::failure::{Failure, say};
 use super::super::quadlet::{self, Unit};
+use super::super::{man, time};
 use super::print;
 use super::technician::write_new;
 use super::transfer::Given;
@@ -104,18 +105,37 @@ pub fn app_import(args: &AppImportArgs, given: Given) -> Result<u8, Failure> {
 }
 
 pub fn completion(args: &CompletionArgs) -> Result<u8, Failure> {
-    print(&script(&args.shell, &words()))?;
+    if let (Some(dir), "man") = (&args.dir, args.shell.as_str()) {
+        let (year, month, day, ..) = time::now().civil();
+        for (name, text) in man::pages(&format!("{year:04}-{month:02}-{day:02}"), env!("CARGO_PKG_VERSION")) {
+            write_new(&dir.join(name), &text)?;
+        }
+        return Ok(0);
+    }
+    if args.shell == "man" || args.dir.is_some() {
+        return Err(Failure::new("manual pages need a folder: `dunlin completion man DIR`"));
+    }
+    let words: Vec<Word> = commands().into_iter().map(word).collect();
+    print(&script(&args.shell, &words))?;
     Ok(0)
 }
 
 /// A verb as it is typed, and its options.
-pub struct Word {
-    /// `run`, or `volume ls`.
-    pub verb: String,
-    /// One line about it.
-    pub about: String,
-    /// `--name`, `-a`.
-    pub options: Vec<String>,
+struct Word {
+    verb: String,
+    about: String,
+    options: Vec<String>,
+}
+
+fn word((verb, command): (String, clap::Command)) -> Word {
+    let shown = command.get_arguments().filter(|argument| !argument.is_hide_set());
+    Word {
+        verb,
+        about: command.get_about().map(ToString::to_string).unwrap_or_default(),
+        options: shown
+            .filter_map(|argument| Some(format!("--{}", argument.get_long()?)))
+            .collect(),
+    }
 }
 
 /// What is completed where a name is expected.

@@ -47,7 +47,7 @@ pub use events::events;
 pub use execute::exec;
 #[cfg(feature = "operator")]
 pub use fleet::fleet;
-pub use generate::{Word, app_import, completion, generate_systemd};
+pub use generate::{app_import, completion, generate_systemd};
 pub use history::history;
 pub use host::{info, version};
 pub use images::{images, rmi};

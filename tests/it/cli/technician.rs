@@ -124,6 +124,11 @@ fn shells_complete_verbs_groups_and_options() {
         );
     }
     Cmd::dunlin().args(["completion", "tcsh"]).fails(125);
+    let dir = crate::fixture::scratch::Scratch::new("man");
+    Cmd::dunlin().args(["completion", "man"]).arg(dir.path()).ok();
+    let page = fs::read_to_string(dir.join("dunlin-volume-ls.1")).unwrap();
+    assert!(page.starts_with(".TH DUNLIN-VOLUME-LS 1"), "{page}");
+    Cmd::dunlin().args(["completion", "man"]).fails(125).says(&["DIR"]);
 }
 
 #[test]
