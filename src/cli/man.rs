@@ -86,8 +86,16 @@ fn page(verb: &str, command: &Command) -> String {
 
 /// Text that roff shows as it is.
 fn plain(text: &str) -> String {
-    let text = text.replace('\\', "\\e").replace('-', "\\-");
-    let guarded: Vec<String> = text
+    let mut ascii = String::new();
+    for c in text.chars() {
+        match c {
+            '\\' => ascii.push_str("\\e"),
+            '-' => ascii.push_str("\\-"),
+            c if c.is_ascii() => ascii.push(c),
+            c => ascii.push_str(&format!("\\[u{:04X}]", u32::from(c))),
+        }
+    }
+    let guarded: Vec<String> = ascii
         .lines()
         .map(|line| {
             if line.starts_with(['.', '\'']) {
@@ -132,7 +140,7 @@ mod tests {
                 .lines()
                 .find(|line| line.starts_with('\'') || line.contains("\\\\"));
             assert!(
-                text.starts_with(".TH ") && text.contains(".SH NAME") && wrong.is_none(),
+                text.starts_with(".TH ") && text.contains(".SH NAME") && text.is_ascii() && wrong.is_none(),
                 "{file}: {wrong:?}"
             );
         }
