@@ -9,10 +9,12 @@ mod inspect;
 mod keys;
 mod lazy;
 mod listing;
+#[cfg(feature = "operator")]
 mod man;
 mod owner;
 mod progress;
 mod ps;
+#[cfg(feature = "operator")]
 mod quadlet;
 pub mod runtime;
 mod table;

@@ -40,11 +40,6 @@ pub fn main(args: impl Iterator<Item = OsString>) -> u8 {
 }
 
 fn run(program: OsString, args: impl Iterator<Item = OsString>) -> io::Result<u8> {
-    // 32 and 33 are the C library's own.
-    let caught: Vec<i32> = (1..=SIGNALS)
-        .filter(|n| !KEPT.contains(n) && ![32, 33].contains(n))
-        .collect();
-    let signals = SignalFd::new(&caught)?;
     let mut command = Command::new(&program);
     let child = match command.args(args).spawn() {
         Ok(child) => child,
@@ -57,6 +52,12 @@ fn run(program: OsString, args: impl Iterator<Item = OsString>) -> io::Result<u8
             });
         }
     };
+    // After the program was started, which inherits what is blocked. A first process is sent nothing that it does not wait for.
+    // 32 and 33 are the C library's own.
+    let caught: Vec<i32> = (1..=SIGNALS)
+        .filter(|n| !KEPT.contains(n) && ![32, 33].contains(n))
+        .collect();
+    let signals = SignalFd::new(&caught)?;
     let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
     let child_fd = process::pidfd_open(pid)?;
     loop {

@@ -30,7 +30,9 @@ pub use image::{
     PlatformArgs, PullArgs, RegistryArgs, RmiArgs, TagArgs, TreeArgs, UntagArgs,
 };
 pub use network::{ListArgs, NetworkLsArgs, PodCreateArgs, PodInspectArgs, PodNamesArgs, PodPsArgs, PodRmArgs};
-pub use parse::{Parsed, commands, parse};
+#[cfg(feature = "operator")]
+pub use parse::commands;
+pub use parse::{Parsed, parse};
 pub use registry::{ListTagsArgs, LoginArgs, LogoutArgs, SearchArgs};
 pub use system::{SystemCheckArgs, SystemDfArgs, SystemPruneArgs, UnshareArgs};
 pub use technician::{AppImportArgs, BundleArgs, CompletionArgs, DoctorArgs, EventsArgs, GenerateSystemdArgs};

@@ -180,6 +180,7 @@ fn group_alone(arguments: &[OsString]) -> Option<Parsed> {
 }
 
 /// Groups whose verbs are described by names of their own, `GROUP-VERB`.
+#[cfg(feature = "operator")]
 const GROUPS: [&str; 10] = [
     "agent",
     "app",
@@ -194,6 +195,7 @@ const GROUPS: [&str; 10] = [
 ];
 
 /// Every verb that people type, as they type it, and its description.
+#[cfg(feature = "operator")]
 pub fn commands() -> Vec<(String, Command)> {
     let mut all = Cli::command();
     all.build();

@@ -1,56 +1,17 @@
-//! generate systemd, completion, and app import.
+//! completion and app import: for people at their desks, not in what devices get.
 
-use super::super::args::{AppImportArgs, CompletionArgs, GenerateSystemdArgs, commands};
+use super::super::args::{AppImportArgs, CompletionArgs, commands};
 use super::super::failure::{Failure, say};
 use super::super::quadlet::{self, Unit};
 use super::super::{man, time};
 use super::print;
 use super::technician::write_new;
 use super::transfer::Given;
-use crate::engine::Engine;
 use std::fmt::Write as _;
 use std::io::Read as _;
 
 /// Bytes of a unit that is read.
 const UNIT_BYTES: u64 = 1 << 20;
-
-pub fn generate_systemd(engine: &Engine, args: &GenerateSystemdArgs) -> Result<u8, Failure> {
-    if args.new {
-        return Err(Failure::new(
-            "--new: a unit that makes its container is an app here: write an app document, or `dunlin app import FILE.container`",
-        ));
-    }
-    let view = engine.inspect(&args.container)?;
-    let (name, layout) = (&view.record.name, engine.layout());
-    let seconds = args.time.unwrap_or(view.record.spec.stop_timeout);
-    let program = std::env::current_exe()?;
-    let dunlin = format!(
-        "{} --root {} --runroot {}",
-        program.display(),
-        layout.data().display(),
-        layout.run().display()
-    );
-    let policy = &args.restart_policy;
-    let text = format!(
-        "# container-{name}.service, made by `dunlin generate systemd`.\n\
-         [Unit]\nDescription=dunlin container {name}\nAfter=dunlin-keeper.service\nRequiresMountsFor={root} {run}\n\n\
-         [Service]\nType=exec\nRestart={policy}\nTimeoutStopSec={patience}\n\
-         ExecStart={dunlin} start --attach --sig-proxy=false {name}\nExecStop={dunlin} stop --time {seconds} {name}\n\
-         ExecStopPost={dunlin} stop --ignore --time {seconds} {name}\n\n\
-         [Install]\nWantedBy=default.target\n",
-        root = layout.data().display(),
-        run = layout.run().display(),
-        patience = u64::from(seconds) + 60,
-    );
-    if args.files {
-        let path = std::env::current_dir()?.join(format!("container-{name}.service"));
-        write_new(&path, &text)?;
-        print(&format!("{}\n", path.display()))?;
-    } else {
-        print(&text)?;
-    }
-    Ok(0)
-}
 
 pub fn app_import(args: &AppImportArgs, given: Given) -> Result<u8, Failure> {
     let mut texts = Vec::new();

@@ -11,6 +11,7 @@ mod events;
 mod execute;
 #[cfg(feature = "operator")]
 mod fleet;
+#[cfg(feature = "operator")]
 mod generate;
 mod history;
 mod host;
@@ -47,7 +48,8 @@ pub use events::events;
 pub use execute::exec;
 #[cfg(feature = "operator")]
 pub use fleet::fleet;
-pub use generate::{app_import, completion, generate_systemd};
+#[cfg(feature = "operator")]
+pub use generate::{app_import, completion};
 pub use history::history;
 pub use host::{info, version};
 pub use images::{images, rmi};
@@ -65,7 +67,7 @@ pub use run::{create, prepare, run};
 pub use search::search;
 pub use system::{check as system_check, df as system_df, prune as system_prune};
 pub use tags::{exists, tag, untag};
-pub use technician::{bundle, doctor, output as bundle_output};
+pub use technician::{bundle, doctor, generate_systemd, output as bundle_output};
 pub use transfer::{Given, copy, delete, given, load, push, save};
 pub use tree::tree;
 pub use unshare::unshare;
@@ -81,9 +83,23 @@ pub fn print(text: &str) -> Result<(), Failure> {
     Ok(out.flush()?)
 }
 
-/// The operator's side is not in what devices get.
+/// What is not in what devices get.
+#[cfg(not(feature = "operator"))]
+fn not_here() -> Failure {
+    Failure::new("this dunlin was built for devices (--no-default-features); use one that was built for operators")
+}
+
 #[cfg(not(feature = "operator"))]
 pub fn fleet(_settings: Option<&std::path::Path>, _args: &super::args::FleetArgs) -> Result<u8, Failure> {
-    let text = "this dunlin was built for devices (--no-default-features); use one that was built for operators";
-    Err(Failure::new(text))
+    Err(not_here())
+}
+
+#[cfg(not(feature = "operator"))]
+pub fn app_import(_args: &super::args::AppImportArgs, _given: Given) -> Result<u8, Failure> {
+    Err(not_here())
+}
+
+#[cfg(not(feature = "operator"))]
+pub fn completion(_args: &super::args::CompletionArgs) -> Result<u8, Failure> {
+    Err(not_here())
 }

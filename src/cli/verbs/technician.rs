@@ -1,6 +1,6 @@
-//! doctor and bundle.
+//! doctor, bundle and generate systemd.
 
-use super::super::args::{BundleArgs, DoctorArgs, Global};
+use super::super::args::{BundleArgs, DoctorArgs, GenerateSystemdArgs, Global};
 use super::super::failure::{Failure, say};
 use super::super::listing::{json, wants_json};
 use super::super::{table, time};
@@ -309,6 +309,44 @@ fn without_secrets(text: &str) -> String {
         }
     }
     out
+}
+
+pub fn generate_systemd(engine: &Engine, args: &GenerateSystemdArgs) -> Result<u8, Failure> {
+    if args.new {
+        return Err(Failure::new(
+            "--new: a unit that makes its container is an app here: write an app document, or `dunlin app import FILE.container`",
+        ));
+    }
+    let view = engine.inspect(&args.container)?;
+    let (name, layout) = (&view.record.name, engine.layout());
+    let seconds = args.time.unwrap_or(view.record.spec.stop_timeout);
+    let program = std::env::current_exe()?;
+    let dunlin = format!(
+        "{} --root {} --runroot {}",
+        program.display(),
+        layout.data().display(),
+        layout.run().display()
+    );
+    let policy = &args.restart_policy;
+    let text = format!(
+        "# container-{name}.service, made by `dunlin generate systemd`.\n\
+         [Unit]\nDescription=dunlin container {name}\nAfter=dunlin-keeper.service\nRequiresMountsFor={root} {run}\n\n\
+         [Service]\nType=exec\nRestart={policy}\nTimeoutStopSec={patience}\n\
+         ExecStart={dunlin} start --attach --sig-proxy=false {name}\nExecStop={dunlin} stop --time {seconds} {name}\n\
+         ExecStopPost={dunlin} stop --ignore --time {seconds} {name}\n\n\
+         [Install]\nWantedBy=default.target\n",
+        root = layout.data().display(),
+        run = layout.run().display(),
+        patience = u64::from(seconds) + 60,
+    );
+    if args.files {
+        let path = std::env::current_dir()?.join(format!("container-{name}.service"));
+        write_new(&path, &text)?;
+        print(&format!("{}\n", path.display()))?;
+    } else {
+        print(&text)?;
+    }
+    Ok(0)
 }
 
 /// Whether a folder's file may be written anew.

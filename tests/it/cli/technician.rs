@@ -102,7 +102,7 @@ fn a_bundle_tells_what_happened_and_no_secret() {
 
 #[test]
 fn shells_complete_verbs_groups_and_options() {
-    let script = Cmd::dunlin().args(["completion", "bash"]).ok();
+    let script = Cmd::operator().args(["completion", "bash"]).ok();
     let complete = |words: &[&str]| {
         let line = words.join("' '");
         let text = format!(
@@ -119,16 +119,16 @@ fn shells_complete_verbs_groups_and_options() {
     assert!(!complete(&[""]).contains("cp-local"));
     for shell in ["zsh", "fish"] {
         assert!(
-            Cmd::dunlin().args(["completion", shell]).ok().contains("dunlin"),
+            Cmd::operator().args(["completion", shell]).ok().contains("dunlin"),
             "{shell}"
         );
     }
-    Cmd::dunlin().args(["completion", "tcsh"]).fails(125);
+    Cmd::operator().args(["completion", "tcsh"]).fails(125);
     let dir = crate::fixture::scratch::Scratch::new("man");
-    Cmd::dunlin().args(["completion", "man"]).arg(dir.path()).ok();
+    Cmd::operator().args(["completion", "man"]).arg(dir.path()).ok();
     let page = fs::read_to_string(dir.join("dunlin-volume-ls.1")).unwrap();
     assert!(page.starts_with(".TH DUNLIN-VOLUME-LS 1"), "{page}");
-    Cmd::dunlin().args(["completion", "man"]).fails(125).says(&["DIR"]);
+    Cmd::operator().args(["completion", "man"]).fails(125).says(&["DIR"]);
 }
 
 #[test]
@@ -183,12 +183,19 @@ fn quadlet_files_become_app_documents() {
     fs::write(dir.join("web.container"), unit).unwrap();
     fs::write(dir.join("data.volume"), "[Volume]\nVolumeName=kept\n").unwrap();
     fs::write(dir.join("bad.container"), "[Container]\nImage=x\nAddCapability=all\n").unwrap();
-    let made = world.cmd("app import web.container data.volume").dir(&dir).ok();
+    let made = Cmd::operator()
+        .args(["app", "import", "web.container", "data.volume"])
+        .dir(&dir)
+        .ok();
     assert!(
         made.contains("name = \"web\"") && made.contains("\"kept:/data\""),
         "{made}"
     );
-    world.cmd("app import -o .").args(["web.container"]).dir(&dir).ok();
+    Cmd::operator()
+        .args(["app", "import", "-o", "."])
+        .args(["web.container"])
+        .dir(&dir)
+        .ok();
     let written = fs::read_to_string(dir.join("web.toml")).unwrap();
     assert!(written.contains("systemd-data:/data"), "{written}");
     world
