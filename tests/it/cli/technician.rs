@@ -198,14 +198,14 @@ fn quadlet_files_become_app_documents() {
         .ok();
     let written = fs::read_to_string(dir.join("web.toml")).unwrap();
     assert!(written.contains("systemd-data:/data"), "{written}");
-    world
-        .cmd("app import bad.container")
+    Cmd::operator()
+        .args(["app", "import", "bad.container"])
         .dir(&dir)
         .fails(125)
         .says(&["AddCapability", "--force"]);
     assert!(
-        world
-            .cmd("app import -f bad.container")
+        Cmd::operator()
+            .args(["app", "import", "-f", "bad.container"])
             .dir(&dir)
             .ok()
             .contains("name = \"bad\"")
