@@ -71,10 +71,14 @@ impl Engine {
     pub(super) fn remove_cgroup(&self, id: &ContainerId) {
         let Some(tree) = self.cgroup_tree() else { return };
         let group = tree.container(id);
-        if group.dirs().iter().all(|dir| !dir.exists()) {
+        let is_gone = || group.dirs().iter().all(|dir| !dir.exists());
+        if is_gone() {
             return;
         }
-        if let Err(error) = group.kill().and_then(|_| group.remove()) {
+        // Its monitor may remove it in this moment.
+        if let Err(error) = group.kill().and_then(|_| group.remove())
+            && !is_gone()
+        {
             crate::warn!("container {}: {error}", id.short());
         }
     }
