@@ -1,14 +1,12 @@
 //! attach and healthcheck run.
 
 use super::super::args::{AttachArgs, HealthcheckRunArgs};
-use super::super::attach::{self, Attachment};
+use super::super::attach;
 use super::super::failure::Failure;
-use super::super::keys;
-use super::lifecycle::one;
+use super::lifecycle::{one, own_stdio};
 use super::print;
 use super::run::finish;
 use crate::engine::Engine;
-use crate::monitor::wire::AttachRequest;
 use crate::types::container::Status;
 use crate::types::health::HealthStatus;
 
@@ -20,20 +18,7 @@ pub fn attach(engine: &Engine, args: &AttachArgs) -> Result<u8, Failure> {
     if view.status != Status::Running {
         return Err(Failure::new("you can only attach to running containers"));
     }
-    let attachment = Attachment {
-        stdin: !args.no_stdin && view.record.spec.stdin,
-        tty: view.record.spec.tty,
-        sig_proxy: args.sig_proxy.unwrap_or(true),
-        detach_keys: keys::parse(&args.detach_keys)
-            .map_err(|key| Failure::new(format!("--detach-keys: `{key}` is no key")))?,
-    };
-    let request = AttachRequest {
-        stdin: attachment.stdin,
-        stdout: true,
-        stderr: true,
-        foreground: false,
-        size: attach::terminal_size().filter(|_| attachment.tty),
-    };
+    let (attachment, request) = own_stdio(&view, !args.no_stdin, args.sig_proxy, &args.detach_keys, false)?;
     let ready = attach::prepare(attachment)?;
     let mut session = engine.attach(&view.record.id.hex(), request)?;
     let ended = ready.relay(&mut session);

@@ -23,6 +23,31 @@ pub(super) fn seconds(time: Option<i64>) -> Option<u32> {
     time.map(|time| u32::try_from(time).unwrap_or(u32::MAX / 1000))
 }
 
+/// This terminal, or these pipes, on a container's own stdio, and what its monitor is asked for.
+pub(super) fn own_stdio(
+    view: &ContainerView,
+    input: bool,
+    sig_proxy: Option<bool>,
+    detach_keys: &str,
+    foreground: bool,
+) -> Result<(Attachment, AttachRequest), Failure> {
+    let attachment = Attachment {
+        stdin: input && view.record.spec.stdin,
+        tty: view.record.spec.tty,
+        sig_proxy: sig_proxy.unwrap_or(true),
+        detach_keys: keys::parse(detach_keys)
+            .map_err(|key| Failure::new(format!("--detach-keys: `{key}` is no key")))?,
+    };
+    let request = AttachRequest {
+        stdin: attachment.stdin,
+        stdout: true,
+        stderr: true,
+        foreground,
+        size: attach::terminal_size().filter(|_| attachment.tty),
+    };
+    Ok((attachment, request))
+}
+
 pub fn start(engine: &Engine, args: &StartArgs) -> Result<u8, Failure> {
     let names = Choice::of(&args.pick, args.all).names(engine, |view| !view.status.is_live())?;
     if !args.attach && !args.interactive {
@@ -35,20 +60,7 @@ pub fn start(engine: &Engine, args: &StartArgs) -> Result<u8, Failure> {
         return Err(Failure::new("you cannot start and attach multiple containers at once"));
     };
     let view = engine.inspect(name)?;
-    let attachment = Attachment {
-        stdin: args.interactive && view.record.spec.stdin,
-        tty: view.record.spec.tty,
-        sig_proxy: args.sig_proxy.unwrap_or(true),
-        detach_keys: keys::parse(&args.detach_keys)
-            .map_err(|key| Failure::new(format!("--detach-keys: `{key}` is no key")))?,
-    };
-    let request = AttachRequest {
-        stdin: attachment.stdin,
-        stdout: true,
-        stderr: true,
-        foreground: true,
-        size: attach::terminal_size().filter(|_| attachment.tty),
-    };
+    let (attachment, request) = own_stdio(&view, args.interactive, args.sig_proxy, &args.detach_keys, true)?;
     if view.status.is_live() {
         let ready = attach::prepare(attachment)?;
         let mut session = engine.attach(name, request)?;
