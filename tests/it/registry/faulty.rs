@@ -323,6 +323,8 @@ fn answer(mut stream: &TcpStream, asked: &Asked, told: &Told, served: &Served) -
         served.len() - 1
     };
     for part in told.body[..end].chunks(4096) {
+        // Counted first: a client that has it all may look at the count before this thread goes on.
+        served.lock().unwrap()[place].1 += part.len();
         if told.chunked {
             write!(stream, "{:x}\r\n", part.len())?;
         }
@@ -330,7 +332,6 @@ fn answer(mut stream: &TcpStream, asked: &Asked, told: &Told, served: &Served) -
         if told.chunked {
             stream.write_all(b"\r\n")?;
         }
-        served.lock().unwrap()[place].1 += part.len();
         if !told.pace.is_zero() {
             std::thread::sleep(told.pace);
         }
