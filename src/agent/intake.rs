@@ -7,6 +7,7 @@ use super::identity::VERSION;
 use super::ring::{self, Ring};
 use super::slots::newer;
 use crate::config::agent::{Fleet, floor};
+use crate::deploy::files;
 use crate::disk::DiskError;
 use crate::disk::doubled::{self, Doubled, Found};
 use crate::disk::record::{self, Record, kinds};
@@ -162,7 +163,7 @@ pub struct Intake {
     stored: Documents,
     documents: BTreeMap<String, Desired>,
     assign: Assign,
-    /// Why nothing is accepted: no copy of the ledger can be read.
+    /// Why nothing is accepted: no copy of what must not be forgotten can be read.
     distrust: Option<String>,
     /// Numbers below which the settings say that documents are old.
     first: Vec<String>,
@@ -235,6 +236,11 @@ impl Intake {
         self.built = self.built.max(since.unwrap_or_default());
     }
 
+    /// Nothing is accepted, for this reason, until [`Intake::reset`].
+    pub fn doubt(&mut self, why: Option<String>) {
+        self.distrust = self.distrust.take().or(why);
+    }
+
     /// Whose signatures count.
     pub fn trusted(&self) -> &Trusted {
         self.ring.trusted()
@@ -260,6 +266,9 @@ impl Intake {
         record::write(&self.path, &Documents::default())?;
         self.doubled.set_aside()?;
         self.ring.reset()?;
+        if let Some(dir) = self.path.parent() {
+            files::forget_lost(dir)?;
+        }
         self.doubled.write(&ledger)?;
         self.ledger = ledger;
         self.stored = Documents::default();

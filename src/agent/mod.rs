@@ -29,6 +29,7 @@ mod spool;
 mod telling;
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -127,6 +128,8 @@ pub fn run(start: Start) -> Result<Ended, AgentError> {
     let dir = layout.agent();
     durable::create_dirs(&dir)?;
     let _only_one = Lock::take(&dir.join("lock"), Mode::Exclusive, PREDECESSOR)?;
+    sweep(&dir);
+    sweep(&layout.secret_files());
     let slots = Slots::open(&dir)?;
     let trial = slots
         .state
@@ -171,6 +174,7 @@ pub fn run(start: Start) -> Result<Ended, AgentError> {
         sink,
     )
     .map_err(|e| AgentError::Deploy(e.to_string()))?;
+    intake.doubt(crate::deploy::files::lost(&layout.agent()));
     let root = settings
         .mqtt
         .as_ref()
@@ -213,4 +217,45 @@ pub fn run(start: Start) -> Result<Ended, AgentError> {
     agent.answer_again(finals);
     agent.gauges = gauges;
     runtime.block_on(agent.run(events))
+}
+
+/// Removes what writes that a power cut ended have left in this folder and in those directly below it.
+fn sweep(dir: &Path) {
+    let below = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let folders = below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    for dir in std::iter::once(dir.to_owned()).chain(folders.map(|entry| entry.path())) {
+        // A folder that is not there yet has nothing left over.
+        for path in durable::cut_off(&dir).unwrap_or_default() {
+            if !durable::is_being_written(&path) {
+                crate::info!("`{}` is left over from a write that was cut off", path.display());
+                // It is in nobody's way, and the next start tries again.
+                let _ = std::fs::remove_file(&path);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::sweep;
+
+    #[test]
+    fn what_writes_that_were_cut_off_left_is_swept_and_nothing_else() {
+        let dir = std::env::temp_dir().join(format!("dunlin-agent-sweep-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&dir);
+        std::fs::create_dir_all(dir.join("commands")).unwrap();
+        let alive = std::os::unix::process::parent_id();
+        let stays = ["trust", "commands/7", ".hidden", &format!("commands/.7.{alive}.0.tmp")];
+        // A number that no process has: they end at 4,194,304.
+        let goes = [".trust.4194999.0.tmp", "commands/.7.4194999.12.tmp", ".a.b.x.y.tmp"];
+        for name in stays.iter().chain(&goes) {
+            std::fs::write(dir.join(name), "x").unwrap();
+        }
+        sweep(&dir);
+        sweep(&dir.join("not-there"));
+        for (name, there) in stays.iter().map(|n| (n, true)).chain(goes.iter().map(|n| (n, false))) {
+            assert_eq!(dir.join(name).exists(), there, "{name}");
+        }
+        std::fs::remove_dir_all(dir).unwrap();
+    }
 }

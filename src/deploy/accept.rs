@@ -388,7 +388,7 @@ impl Core {
     }
 
     pub(super) fn write_quarantine(&mut self, now: Now) {
-        if let Err(error) = self.files.write_history(&mut self.history, files::QUARANTINE) {
+        if let Err(error) = self.files.write_quarantine(&mut self.history) {
             self.disk_event(&error, now);
         }
     }

@@ -3,7 +3,9 @@
 //! ```text
 //! <data>/agent/
 //!   journal          two slots: the deployments under way, what was handled last, the sequence number
-//!   history          two slots: the last final records, the quarantine
+//!   history          two slots: the last final records, and the quarantine, of which both slots have all
+//!   history.lost     a history of which no slot can be read: until somebody says that what it held back may be forgotten,
+//!                    nothing is accepted over MQTT
 //!   set-SOURCE       the committed set of one source: what runs after a power cut
 //!   previous-SOURCE  the committed set before that
 //!   next-SOURCE      the set that a deployment brings, complete from STAGED on; it becomes `set-SOURCE` by a rename
@@ -243,8 +245,13 @@ impl Files {
         };
         let (journal, journal_body, found) = Slots::open(&dir.join("journal"))?;
         note("journal", found);
-        let (history, history_body, found) = Slots::open(&dir.join("history"))?;
+        let path = dir.join("history");
+        let (mut history, mut history_body, found) = Slots::open(&path)?;
         note("history", found);
+        if found == Found::Unreadable {
+            durable::rename(&path, &dir.join(LOST))?;
+            (history, history_body, _) = Slots::open(&path)?;
+        }
         let mut sets = Vec::new();
         for source in Source::ALL {
             match read_set(&dir.join(format!("set-{source}"))) {
@@ -296,6 +303,12 @@ impl Files {
                 result => return result,
             }
         }
+    }
+
+    /// Writes the history into both slots: either may rot, and no other record says which versions are held back.
+    pub fn write_quarantine(&mut self, history: &mut History) -> Result<(), DiskError> {
+        self.write_history(history, QUARANTINE)?;
+        self.write_history(history, QUARANTINE)
     }
 
     /// Writes the set that a deployment of `source` brings.
@@ -413,6 +426,21 @@ pub fn peek(dir: &Path) -> Result<Loaded, DiskError> {
     })
 }
 
+/// Why the quarantine may lack versions: the history that had them could not be read, and [`forget_lost`] was not called since.
+pub fn lost(dir: &Path) -> Option<String> {
+    let path = dir.join(LOST);
+    path.exists()
+        .then(|| format!("`{}`: the quarantine could not be read", path.display()))
+}
+
+/// Lets what [`lost`] says be forgotten.
+pub fn forget_lost(dir: &Path) -> Result<(), DiskError> {
+    match durable::rename(&dir.join(LOST), &dir.join("history.damaged")) {
+        Err(error) if !error.is_missing() => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// The file below the agent's folder `dir` that an app locks to hold its update back.
 pub fn lock_file(dir: &Path, app: &str) -> PathBuf {
     dir.join("locks").join(app)
@@ -457,6 +485,8 @@ fn read_set(path: &Path) -> Result<Option<Set>, DiskError> {
         apps,
     }))
 }
+
+const LOST: &str = "history.lost";
 
 /// The kill points of a journal write in this state.
 pub fn journal_step(state: State) -> Step {
@@ -512,7 +542,7 @@ pub const FINAL: Step = Step {
 };
 
 /// The kill points of a change of the quarantine.
-pub const QUARANTINE: Step = Step {
+const QUARANTINE: Step = Step {
     before: "history-quarantine-before",
     half: "history-quarantine-half",
     after: "history-quarantine-after",
@@ -521,6 +551,43 @@ pub const QUARANTINE: Step = Step {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::quarantine::Entry;
+    use crate::types::deployment::{Cause, Reason};
+    use crate::types::time::Unix;
+
+    #[test]
+    fn either_slot_has_the_whole_quarantine_and_without_both_the_loss_is_told_until_it_is_accepted() {
+        let dir = std::env::temp_dir().join(format!("dunlin-files-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&dir);
+        let (mut files, Loaded { mut history, .. }) = Files::open(&dir).unwrap();
+        history.quarantine.add(Entry {
+            app: "web".into(),
+            spec: Digest::of(b"web"),
+            cause: Cause::new(Reason::Exited, "exit code 1"),
+            at: Unix(1),
+        });
+        files.write_quarantine(&mut history).unwrap();
+        let (path, slot) = (dir.join("history"), History::SIZE);
+        let whole = std::fs::read(&path).unwrap();
+        let spoilt = |slots: &[usize]| {
+            let mut bytes = whole.clone();
+            slots.iter().for_each(|at| bytes[at * slot + 30] ^= 1);
+            std::fs::write(&path, bytes).unwrap();
+            Files::open(&dir).unwrap().1
+        };
+        for one in [0, 1] {
+            assert_eq!(spoilt(&[one]).history, history);
+            assert_eq!(lost(&dir), None);
+        }
+        let loaded = spoilt(&[0, 1]);
+        assert_eq!((loaded.history, loaded.damage.len()), (History::default(), 1));
+        assert!(Files::open(&dir).unwrap().1.damage.is_empty());
+        assert!(lost(&dir).is_some(), "also after another start");
+        forget_lost(&dir).unwrap();
+        forget_lost(&dir).unwrap();
+        assert_eq!(lost(&dir), None);
+        std::fs::remove_dir_all(dir).unwrap();
+    }
 
     #[derive(serde::Serialize, serde::Deserialize)]
     struct Before {

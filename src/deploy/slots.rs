@@ -54,7 +54,7 @@ pub struct Slots<T> {
 /// What was found at opening.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
-    /// A new file, or one in which no slot was ever written.
+    /// A new file, or one in which no slot was ever written whole.
     Empty,
     /// Both slots, or the only one that was written, were good.
     Good,
@@ -86,7 +86,8 @@ impl<T: Body> Slots<T> {
         crate::sys::fs::drop_cache(&file, 0, 2 * T::SIZE as u64);
         let damaged = slots.iter().filter(|slot| matches!(slot, Read::Damaged)).count();
         let found = match (damaged, slots.iter().any(|slot| matches!(slot, Read::Good(..)))) {
-            (0, false) => Found::Empty,
+            // The very first write was torn, and said nothing yet.
+            (0 | 1, false) => Found::Empty,
             (0, true) => Found::Good,
             (_, true) => Found::OneDamaged,
             (_, false) => Found::Unreadable,
@@ -309,6 +310,10 @@ mod tests {
                 "byte {at}"
             );
         }
+        let mut torn = [0; 2 * 4096];
+        torn[..30].fill(0x55);
+        std::fs::write(&path, torn).unwrap();
+        assert_eq!(open(&path).2, Found::Empty, "a torn first write");
         std::fs::write(&path, [0x55; 2 * 4096]).unwrap();
         let (mut slots, body, found) = open(&path);
         assert_eq!((body, found), (None, Found::Unreadable));

@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::DiskError;
@@ -43,6 +43,24 @@ fn replace(path: &Path, data: &[u8], sync: bool) -> Result<(), DiskError> {
         let _ = fs::remove_file(&temporary);
     }
     result
+}
+
+/// Files that writes which were cut off have left in `dir`, when nobody else writes there.
+pub fn cut_off(dir: &Path) -> Result<Vec<PathBuf>, DiskError> {
+    let entries = fs::read_dir(dir).map_err(DiskError::io("list", dir))?;
+    let names = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok());
+    let left = names.filter(|name| name.starts_with('.') && name.ends_with(".tmp"));
+    Ok(left.map(|name| dir.join(name)).collect())
+}
+
+/// Whether the process that wrote this file of [`cut_off`]'s may still be at it. A number that another process has got since counts too.
+pub fn is_being_written(left: &Path) -> bool {
+    let name = left.file_name().unwrap_or_default().to_string_lossy();
+    // .NAME.PROCESS.N.tmp
+    let process = name.rsplit('.').nth(2).and_then(|text| text.parse::<u32>().ok());
+    process.is_some_and(|process| process != std::process::id() && Path::new(&format!("/proc/{process}")).exists())
 }
 
 /// Renames and makes it durable on both sides.

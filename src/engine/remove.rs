@@ -5,6 +5,7 @@ use super::index::{self, IndexLock};
 use super::view::{self, ContainerView};
 use super::{Engine, EngineError, volume};
 use crate::disk::layout::Layout;
+use crate::disk::lock::{Lock, Mode};
 use crate::disk::{DiskError, durable, events};
 use crate::image::tree;
 use crate::types::container::{ContainerRecord, MountSource, Status};
@@ -21,6 +22,8 @@ pub(super) const REMOVING: &str = ".removing";
 /// How often, and how long apart, a run-time directory that is not empty is tried again: a second in all.
 const RUN_DIR_TRIES: u32 = 100;
 const RUN_DIR_PAUSE: Duration = Duration::from_millis(10);
+/// How long a sweep of a boot waits for another one.
+const SWEEP: Duration = Duration::from_secs(30);
 /// Suffix of a folder that is being made.
 pub(super) const NEW: &str = ".new";
 
@@ -114,6 +117,11 @@ impl Engine {
     fn sweep_after_boot(&self) -> Result<(), EngineError> {
         let layout = self.layout();
         let mark = layout.run().join("swept");
+        if mark.exists() {
+            return Ok(());
+        }
+        // Who comes second waits for the first, and finds it done.
+        let _one = Lock::take(&layout.run().join("sweeping"), Mode::Exclusive, SWEEP)?;
         if mark.exists() {
             return Ok(());
         }

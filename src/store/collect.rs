@@ -168,12 +168,7 @@ impl Store {
         let layout = self.layout();
         let mut found = Vec::new();
         for dir in [layout.blobs(), layout.images(), layout.refs(), layout.pins()] {
-            let entries = std::fs::read_dir(&dir).map_err(DiskError::io("list", &dir))?;
-            let names = entries
-                .flatten()
-                .filter_map(|entry| entry.file_name().into_string().ok());
-            let left = names.filter(|name| name.starts_with('.') && name.ends_with(".tmp"));
-            found.extend(left.map(|name| dir.join(name)));
+            found.extend(durable::cut_off(&dir)?);
         }
         Ok(found)
     }
