@@ -279,7 +279,14 @@ fn receive(connection: &Connection, buffer: &mut [u8], patience: Option<Duration
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         event::poll(&mut poll, left).map_err(connection.io("wait for"))?;
         if poll[0].ready.read || poll[0].ready.hangup {
-            return socket::recv(connection.socket.as_fd(), buffer).map_err(connection.io("hear"));
+            let got = match socket::recv(connection.socket.as_fd(), buffer) {
+                // It left something of ours unread. That is told once, and first; what it said before can still be read.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                    socket::recv(connection.socket.as_fd(), buffer)
+                }
+                got => got,
+            };
+            return got.map_err(connection.io("hear"));
         }
         if left.is_some_and(|left| left.is_zero()) {
             let seconds = patience.unwrap_or_default().as_secs();
@@ -356,6 +363,14 @@ impl Session {
         socket::send(self.connection.socket.as_fd(), &frame.encode()).map_err(self.connection.io("tell"))
     }
 
+    /// The same while frames are read: a monitor that is gone has said before why, and that is read next.
+    fn pass(&self, frame: &ToMonitor<'_>) -> Result<(), ClientError> {
+        match self.send(frame) {
+            Err(ClientError::Gone { .. }) => Ok(()),
+            sent => sent,
+        }
+    }
+
     /// The next frame; `None` when the monitor is gone. Waits at most `patience` (then [`ClientError::TimedOut`]).
     pub fn next(&mut self, patience: Option<Duration>) -> Result<Option<FromMonitor<'_>>, ClientError> {
         let got = receive(&self.connection, &mut self.buffer, patience)?;
@@ -422,9 +437,9 @@ impl Session {
                 if ends.leave_on_signal {
                     return Ok(Some(Ended::Signalled(signal.number)));
                 }
-                self.send(&ToMonitor::Signal(signal.number))?;
+                self.pass(&ToMonitor::Signal(signal.number))?;
             } else if let Some(size) = ends.terminal.and_then(|fd| tty::window_size(fd).ok()) {
-                self.send(&ToMonitor::Resize(Size {
+                self.pass(&ToMonitor::Resize(Size {
                     rows: size.rows,
                     cols: size.cols,
                 }))?;
@@ -504,12 +519,12 @@ impl Relay<'_> {
         };
         if got == 0 {
             self.input = None;
-            session.send(&ToMonitor::CloseStdin)?;
+            session.pass(&ToMonitor::CloseStdin)?;
             return Ok(false);
         }
         let (data, detached) = filter_keys(&buffer[..got], keys, &mut self.matched);
         if !data.is_empty() {
-            session.send(&ToMonitor::Stdin(&data))?;
+            session.pass(&ToMonitor::Stdin(&data))?;
             self.credit = false;
         }
         Ok(detached)
@@ -569,6 +584,37 @@ mod tests {
             assert_eq!((&all[..], found), (sent, detached));
         }
         assert_eq!(filter_keys(&[16, 17], &[], &mut 0), (vec![16, 17], false));
+    }
+
+    #[test]
+    fn a_monitor_that_is_gone_is_heard_to_its_last_word() {
+        let exited = FromMonitor::Exited {
+            code: 7,
+            signal: None,
+            oom: false,
+        };
+        // Whether it left something of ours unread, and whether more is to be sent to it.
+        for (unread, input) in [(false, false), (false, true), (true, false), (true, true)] {
+            let (ours, theirs) = socket::pair().unwrap();
+            let path = PathBuf::from("c");
+            let mut session = Session::new(Connection { socket: ours, path }).unwrap();
+            if unread {
+                session.send(&ToMonitor::Stdin(b"unread")).unwrap();
+            }
+            socket::send(theirs.as_fd(), &exited.encode()).unwrap();
+            drop(theirs);
+            let typed = File::open("/dev/zero").unwrap();
+            let ends = Ends {
+                stdin: input.then(|| typed.as_fd()),
+                ..Ends::default()
+            };
+            let ended = session.relay(&ends).unwrap();
+            assert!(
+                matches!(ended, Ended::Exited { code: 7, .. }),
+                "{unread} {input}: {ended:?}"
+            );
+            assert!(session.next(Some(PATIENCE)).unwrap().is_none());
+        }
     }
 
     #[test]
