@@ -40,7 +40,7 @@ fn arguments() -> Result<Arguments, String> {
     let mut found = Arguments {
         count: 0,
         arch: Arch::X86_64,
-        jobs: std::thread::available_parallelism().map_or(1, usize::from).min(4),
+        jobs: (2 * std::thread::available_parallelism().map_or(1, usize::from)).min(8),
     };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
