@@ -47,6 +47,7 @@ mod runtime;
 mod runtime_cli;
 mod sealed;
 mod testbed;
+mod together;
 mod units;
 mod unpack;
 mod update;
