@@ -19,7 +19,7 @@ use super::fixture::scratch::Scratch;
 use super::fixture::tree::Tree;
 use super::fixture::vm::{HOST, Running, Vm, make_disk};
 use super::judge::{is_final, last_state, seqs, states};
-use super::plan::{Cut, Moment, Phase};
+use super::plan::{Clock, Cut, Moment, Phase};
 
 /// What the guest can do when it is asked: lines of a number and a command.
 const SCRIPT: &str = r#"
@@ -55,7 +55,8 @@ const SCRIPT: &str = r#"
         unset DUNLIN_KILL_POINT
         (while read -r _ _ state _ <"/proc/$agent/stat" && [ "$state" != T ]; do pause 0.05; done; echo "vm: stands") &
     }
-    online() { ip link set eth0 up && ip route add default via 10.0.2.2; }
+    # online TIME: a time server is the first that it reaches.
+    online() { date -s @$1 >/dev/null; ip link set eth0 up && ip route add default via 10.0.2.2; }
     apps() { d ps -a --noheading --format '{{.Names}} {{.State}} {{.Labels}}'; }
     # up N: until there are so many containers; asking dunlin itself would cost the machine much of its time.
     up() {
@@ -252,13 +253,13 @@ impl<'a> Device<'a> {
         lap(&mut clock, &mut self.spent.until);
         if let Moment::Boot(ms) = cut.moment {
             *phase = Phase::Boot;
-            self.boot(cut.offline, cut.cold)?;
+            self.boot(cut.offline.then_some(cut.clock), cut.cold)?;
             self.wait_for_agent()?;
             std::thread::sleep(Duration::from_millis(ms));
             *phase = self.phase(Phase::Boot);
             self.power_cut();
         }
-        self.boot(cut.offline, cut.cold)?;
+        self.boot(cut.offline.then_some(cut.clock), cut.cold)?;
         self.wait_for_agent()?;
         lap(&mut clock, &mut self.spent.boot);
         self.verify(cut.offline)
@@ -280,7 +281,7 @@ impl<'a> Device<'a> {
     /// A machine that runs a committed set, and has the images or not as the cut wants it.
     fn prepare(&mut self, cut: &Cut) -> Result<(), String> {
         if self.machine.is_none() {
-            self.boot(false, cut.cold)?;
+            self.boot(None, cut.cold)?;
             self.send(true);
             self.wait_for_agent()?;
             self.verify(false)?;
@@ -379,8 +380,8 @@ impl<'a> Device<'a> {
         }
     }
 
-    /// Gives the machine power; `cold` from its kernel's start on.
-    fn boot(&mut self, offline: bool, cold: bool) -> Result<(), String> {
+    /// Gives the machine power: without a network when its clock is given; `cold` from its kernel's start on.
+    fn boot(&mut self, offline: Option<Clock>, cold: bool) -> Result<(), String> {
         let watch = self.broker.watch("dunlin/v1/d/vm/#");
         let machine = match cold {
             true => self.booted.start_cold(&self.disk),
@@ -391,8 +392,12 @@ impl<'a> Device<'a> {
         let chance = RandomState::new().build_hasher().finish();
         self.say(&format!(
             "echo {chance} {now:?} >/dev/urandom; boot {} {} {} {}",
-            now.as_secs(),
-            u8::from(offline),
+            match offline.unwrap_or(Clock::Right) {
+                Clock::Right => now.as_secs(),
+                Clock::Beginning => 86_400,
+                Clock::Ahead => now.as_secs() + 10 * 365 * 86_400,
+            },
+            u8::from(offline.is_some()),
             self.broker.port(),
             self.registry.port(),
         ));

@@ -1,6 +1,6 @@
 //! What must be true of a device after a boot, whatever the cut before it left.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use serde_json::Value;
 
@@ -43,7 +43,8 @@ impl Device<'_> {
         let all_run = began.elapsed();
         lap(&mut clock, &mut self.spent.up);
         if offline {
-            self.ask("online")?;
+            let now = UNIX_EPOCH.elapsed().map_or(0, |time| time.as_secs());
+            self.ask(&format!("online {now}"))?;
         }
         let end = self.proper_end()?;
         lap(&mut clock, &mut self.spent.end);

@@ -28,7 +28,7 @@ use device::Device;
 use fixture::arch::Arch;
 use fixture::registry::Registry;
 use fixture::vm::Vm;
-use plan::{Phase, Seed};
+use plan::{Clock, Phase, Seed};
 
 struct Arguments {
     count: usize,
@@ -134,12 +134,17 @@ fn run(arguments: &Arguments, seeds: &[Seed]) -> Result<usize, String> {
                     let row = rows.entry(phase).or_default();
                     let steered = seed.phase == Some(phase);
                     *(if steered { &mut row.steered } else { &mut row.random }) += 1;
-                    let good = match (cut.good, cut.cold) {
-                        (true, false) => "good",
-                        (true, true) => "good cold",
-                        (false, false) => "bad",
-                        (false, true) => "bad cold",
-                    };
+                    let good = [
+                        if cut.good { "good" } else { "bad" },
+                        if cut.cold { " cold" } else { "" },
+                        match (cut.offline, cut.clock) {
+                            (false, _) => "",
+                            (true, Clock::Right) => " offline",
+                            (true, Clock::Beginning) => " offline-1970",
+                            (true, Clock::Ahead) => " offline-ahead",
+                        },
+                    ]
+                    .concat();
                     let at = phase.word();
                     match result {
                         Ok(end) => println!("{number}/{all} {seed} {good} cut in {at} by {:?}: {end}", cut.moment),

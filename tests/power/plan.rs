@@ -200,6 +200,16 @@ pub enum Moment {
     Boot(u64),
 }
 
+/// What a machine's clock says until it is online.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clock {
+    Right,
+    /// As of a board without a battery.
+    Beginning,
+    /// Ten years ahead.
+    Ahead,
+}
+
 /// One cut.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cut {
@@ -208,6 +218,8 @@ pub struct Cut {
     pub good: bool,
     /// Whether the boot before the deployment is without a network until all apps run.
     pub offline: bool,
+    /// The clock of such a boot.
+    pub clock: Clock,
     /// Whether the machine boots from its kernel's start on, and not from where it would first look at its disk.
     pub cold: bool,
     /// Whether the images are made to be fetched again.
@@ -274,6 +286,7 @@ impl Seed {
             offline: dice.below(4) == 0,
             cold: dice.below(20) == 0,
             pruned: self.phase == Some(Phase::Pull) || dice.below(2) == 0,
+            clock: [Clock::Right, Clock::Beginning, Clock::Ahead][dice.below(3) as usize],
             moment,
         }
     }
