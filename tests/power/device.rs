@@ -308,11 +308,11 @@ impl<'a> Device<'a> {
             Moment::Point(_) => {
                 // Some points come after the end was told.
                 let over = Cell::new(None);
-                let stood = self.wait("the kill point or the end", |said, watch| {
+                let stood = self.wait("the kill point or the end", |said, _| {
                     if said.contains("vm: stands") {
                         return Some(true);
                     }
-                    if over.get().is_none() && last_state(watch, &activity).is_some_and(|state| is_final(&state)) {
+                    if over.get().is_none() && last_state(said, &activity).is_some_and(is_final) {
                         over.set(Some(Instant::now()));
                     }
                     over.get()
@@ -324,15 +324,16 @@ impl<'a> Device<'a> {
                 }
             }
             Moment::After(state, ms) => {
-                self.wait("its state or its end", |_, watch| {
-                    let states = states(watch, &activity);
-                    states.iter().any(|one| one == state || is_final(one)).then_some(())
+                self.wait("its state or its end", |said, _| {
+                    states(said, &activity)
+                        .any(|one| one == state || is_final(one))
+                        .then_some(())
                 })?;
                 pause(ms);
             }
             Moment::Prune(ms) => {
-                self.wait("its end", |_, watch| {
-                    last_state(watch, &activity).filter(|state| is_final(state))
+                self.wait("its end", |said, _| {
+                    last_state(said, &activity).filter(|state| is_final(state)).map(drop)
                 })?;
                 self.say("d system prune -a -f >/dev/null; echo PRUNED");
                 pause(ms);
@@ -343,8 +344,8 @@ impl<'a> Device<'a> {
                 return Ok(if over { Phase::Idle } else { Phase::Prune });
             }
             Moment::Renew(ms) => {
-                self.wait("its end", |_, watch| {
-                    last_state(watch, &activity).filter(|state| is_final(state))
+                self.wait("its end", |said, _| {
+                    last_state(said, &activity).filter(|state| is_final(state)).map(drop)
                 })?;
                 self.agents += 1;
                 let tag = AGENTS[self.agents % AGENTS.len()];
@@ -362,12 +363,12 @@ impl<'a> Device<'a> {
         Ok(self.phase(Phase::Pull))
     }
 
-    /// The phase by what the device published last about the deployment under way.
+    /// The phase by what the agent said last about the deployment under way; the broker hears not every state that passes.
     fn phase(&self, silent: Phase) -> Phase {
-        let (Some((_, watch)), Some(flight)) = (&self.machine, &self.flight) else {
+        let (Some((machine, _)), Some(flight)) = (&self.machine, &self.flight) else {
             return silent;
         };
-        last_state(watch, &flight.activity).map_or(silent, |state| Phase::of_state(&state))
+        last_state(&machine.output(), &flight.activity).map_or(silent, Phase::of_state)
     }
 
     fn power_cut(&mut self) {

@@ -248,16 +248,19 @@ fn running(watch: &Watch) -> Option<Set> {
         .collect()
 }
 
-pub(super) fn states(watch: &Watch, activity: &str) -> Vec<String> {
-    let records = deploys(watch).into_iter();
-    records
-        .filter(|record| record["activity"] == activity)
-        .filter_map(|record| record["state"].as_str().map(str::to_owned))
-        .collect()
+/// States of a deployment in the order in which the agent on the console said them.
+pub(super) fn states<'a>(said: &'a str, activity: &str) -> impl Iterator<Item = &'a str> {
+    let begin = format!("deployment {activity} of ");
+    // The last line may be cut off anywhere.
+    let whole = said.rsplit_once('\n').map_or("", |(lines, _)| lines);
+    whole.lines().filter_map(move |line| {
+        let (_, rest) = line.split_once(&begin)?;
+        rest.split_once(": ")?.1.split_whitespace().next()
+    })
 }
 
-pub(super) fn last_state(watch: &Watch, activity: &str) -> Option<String> {
-    states(watch, activity).pop()
+pub(super) fn last_state<'a>(said: &'a str, activity: &str) -> Option<&'a str> {
+    states(said, activity).last()
 }
 
 pub(super) fn seqs(watch: &Watch) -> Vec<u64> {

@@ -65,7 +65,7 @@ impl Phase {
         }
     }
 
-    /// The phase in which a deployment with this published state is.
+    /// The phase in which a deployment in this state is.
     pub fn of_state(state: &str) -> Phase {
         match state {
             "VERIFYING" | "STAGED" => Phase::Stage,
@@ -188,7 +188,7 @@ impl Phase {
 pub enum Moment {
     /// When the agent stands still at this kill point.
     Point(&'static str),
-    /// So many milliseconds after the deployment was published as being in this state.
+    /// So many milliseconds after the agent said that the deployment is in this state.
     After(&'static str, u64),
     /// So many milliseconds into a prune that follows the deployment.
     Prune(u64),
