@@ -15,7 +15,9 @@ pub const IMAGE_CONFIG_BYTES: usize = 4 << 20;
 pub const LAYERS: usize = 127;
 /// Entries of one index.
 pub const INDEX_ENTRIES: usize = 256;
-/// Bytes of a file of the ecosystem: registries.conf, auth.json, a certificate bundle (Debian's has 220 KB).
+/// Bytes of the host's bundle of certificate authorities (Debian's has 220 KB).
+pub const AUTHORITIES_BYTES: u64 = 4 << 20;
+/// Bytes of a file of the ecosystem: registries.conf, auth.json, a certificate.
 pub const ECOSYSTEM_FILE_BYTES: u64 = 1 << 20;
 /// `[[registry]]` tables, mirrors of one of them, and aliases.
 pub const REGISTRY_TABLES: usize = 1024;
