@@ -138,7 +138,7 @@ pub fn run(start: Start) -> Result<Ended, AgentError> {
     let board = settings.board()?;
     let gauges = gauges::Gauges::new(layout.data().to_owned(), reserve);
     let identity = identity::Identity::establish(&settings, &dir)?;
-    let (commands, finals) = commands::Commands::open(&dir.join("commands"), &identity.session, &identity.sessions)?;
+    let (commands, finals) = commands::Commands::open(&dir.join("commands.log"), &identity.session, &identity.sessions)?;
     let own_keys = own_keys::OwnKeys::open(&dir, &identity.device)?;
     let secrets = secrets::Secrets::new(&layout);
     secrets.settle();

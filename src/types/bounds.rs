@@ -101,6 +101,8 @@ pub const FLOORS: usize = 64;
 pub const FINAL_RECORDS: usize = 8;
 /// Seconds that a signed document may be ahead of a synchronised clock.
 pub const FUTURE_S: u64 = 24 * 3600;
+/// Bytes of the file of commands and their answers: above what so many of the longest need.
+pub const COMMAND_BYTES: u64 = 64 << 20;
 /// Command ids that are kept for one session.
 pub const COMMAND_IDS: usize = 256;
 /// Bytes of a seccomp profile (podman's own has 20 KiB).
