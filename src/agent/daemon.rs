@@ -123,7 +123,9 @@ pub(super) struct Daemon {
     /// There was more to report before the next might be sent.
     pub(super) reported_late: bool,
     pub(super) apps: Vec<ReportedApp>,
+    /// What is not told yet of a deployment, and when it is.
     pub(super) deploy: Option<Box<Deploy>>,
+    pub(super) deploy_at: Option<Mono>,
     pub(super) refused: BTreeMap<String, u64>,
     pub(super) local: Option<Digest>,
     pub(super) local_error: String,
@@ -174,6 +176,7 @@ impl Daemon {
             reported_late: false,
             apps: Vec::new(),
             deploy: None,
+            deploy_at: None,
             refused: BTreeMap::new(),
             local: None,
             local_error: String::new(),
@@ -284,6 +287,9 @@ impl Daemon {
                 self.mind_connection();
                 self.keep_events(false);
                 self.publish_reported();
+                if self.deploy_at.is_some_and(|at| now() >= at) {
+                    self.publish_deploy();
+                }
             }
             Event::Stop | Event::Quiet => {}
         }
@@ -516,6 +522,7 @@ impl Daemon {
         let careful = self.careful.due();
         [
             reported,
+            self.deploy_at,
             self.away_until,
             self.leave_at,
             careful,
@@ -534,6 +541,7 @@ impl Daemon {
         if ended == Ended::Stopped {
             notify(sd_notify::NotifyState::Stopping);
         }
+        self.publish_deploy();
         if !self.intake.assign().retired {
             self.outbox
                 .set(self.topics.own("presence"), json(&self.presence(false)));
