@@ -41,12 +41,13 @@ impl Daemon {
                     record.source,
                     record.state
                 );
-                let passing = record.state.passes();
+                let (passing, record) = (record.state.passes(), record.clone());
                 self.deploy = Some(deploy);
                 if passing {
                     self.deploy_at.get_or_insert_with(|| now().plus(PASSING_MS));
                 } else {
                     self.publish_deploy();
+                    self.base_ended(&record);
                 }
             }
             Report::Apps(apps) => {

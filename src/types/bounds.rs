@@ -59,6 +59,8 @@ pub const APPS: usize = 64;
 pub const DOCUMENT_BYTES: usize = 64 << 10;
 /// Bytes of the inline `apps` of a desired state.
 pub const APPS_BYTES: usize = 32 << 10;
+/// Bytes of the apps that `apps_ref` names.
+pub const SET_BYTES: usize = 256 << 10;
 /// Bytes of an app document in TOML.
 pub const APP_FILE_BYTES: usize = 64 << 10;
 /// Bytes of a settings or board file.
