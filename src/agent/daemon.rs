@@ -18,6 +18,7 @@ use super::orders::{Ordered, Running};
 use super::own_keys::OwnKeys;
 use super::presence::{Verdict, Watch};
 use super::secrets::Secrets;
+use super::sets::Bringing;
 use super::slots::Slot;
 use super::spool::Spool;
 use super::telling::REPORTED_MS;
@@ -64,6 +65,8 @@ pub(super) enum Event {
     Looked(Looked),
     /// A command over MQTT was carried out, or has something to send.
     Ordered(Ordered),
+    /// A set of apps for an activity was fetched, or could not be.
+    Set(String, Result<(), Cause>),
     /// SIGHUP, or a change in a folder of local apps.
     Reread,
     /// SIGTERM or SIGINT.
@@ -123,11 +126,15 @@ pub(super) struct Daemon {
     /// There was more to report before the next might be sent.
     pub(super) reported_late: bool,
     pub(super) apps: Vec<ReportedApp>,
+    /// What is not told yet of a deployment, and when it is.
     pub(super) deploy: Option<Box<Deploy>>,
+    pub(super) deploy_at: Option<Mono>,
     pub(super) refused: BTreeMap<String, u64>,
     pub(super) local: Option<Digest>,
     pub(super) local_error: String,
-    conditions: Option<Conditions>,
+    pub(super) conditions: Option<Conditions>,
+    /// Sets of apps that are fetched.
+    pub(super) bringing: Bringing,
     pub(super) gauges: Gauges,
     repeat_at: Option<Mono>,
     pub(super) place: Place,
@@ -174,10 +181,12 @@ impl Daemon {
             reported_late: false,
             apps: Vec::new(),
             deploy: None,
+            deploy_at: None,
             refused: BTreeMap::new(),
             local: None,
             local_error: String::new(),
             conditions: None,
+            bringing: Bringing::default(),
             gauges: Gauges::default(),
             repeat_at: None,
             late_folder: !place.folders[0].exists(),
@@ -271,6 +280,7 @@ impl Daemon {
             Event::Asked(asked) => self.asked(asked),
             Event::Looked(looked) => self.looked(looked),
             Event::Ordered(ordered) => self.ordered(ordered),
+            Event::Set(activity, fetched) => self.set_came(activity, fetched),
             Event::Reread => self.reread(),
             Event::Watchdog => notify(sd_notify::NotifyState::Watchdog),
             Event::Due => {
@@ -284,6 +294,13 @@ impl Daemon {
                 self.mind_connection();
                 self.keep_events(false);
                 self.publish_reported();
+                if self.bringing.at.is_some_and(|at| now() >= at) {
+                    self.bringing.at = None;
+                    self.apply_effective();
+                }
+                if self.deploy_at.is_some_and(|at| now() >= at) {
+                    self.publish_deploy();
+                }
             }
             Event::Stop | Event::Quiet => {}
         }
@@ -405,19 +422,22 @@ impl Daemon {
         let groups = &self.intake.assign().groups;
         let found = sources::effective(self.intake.documents(), &self.identity.device, groups);
         let Some((label, document)) = found else { return };
-        let mut apps = document.apps.clone();
-        let mut activity = document.activity.clone();
+        let (label, mut document) = (label.to_owned(), document.clone());
+        if !self.settle(&mut document) {
+            return;
+        }
+        let (mut apps, mut activity) = (document.apps, document.activity);
         if self.following.auto.overlay(&mut apps) {
             // The same document with other tags is another update.
             activity = format!("{activity}+{}", set_digest(&apps).short());
         }
         let wish = Wish {
             source: Source::Fleet,
-            label: label.to_owned(),
+            label,
             activity,
             generation: document.generation,
-            rollout: document.rollout.clone(),
-            retry: document.retry.clone(),
+            rollout: document.rollout,
+            retry: document.retry,
             apps,
         };
         self.command(Command::Apply(Box::new(wish)));
@@ -516,6 +536,8 @@ impl Daemon {
         let careful = self.careful.due();
         [
             reported,
+            self.deploy_at,
+            self.bringing.at,
             self.away_until,
             self.leave_at,
             careful,
@@ -534,6 +556,7 @@ impl Daemon {
         if ended == Ended::Stopped {
             notify(sd_notify::NotifyState::Stopping);
         }
+        self.publish_deploy();
         if !self.intake.assign().retired {
             self.outbox
                 .set(self.topics.own("presence"), json(&self.presence(false)));

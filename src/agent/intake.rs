@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::identity::VERSION;
 use super::ring::{self, Ring};
+use super::sets;
 use super::slots::newer;
 use crate::config::agent::{Fleet, floor};
 use crate::deploy::files;
@@ -21,6 +22,7 @@ use crate::types::read;
 use crate::types::text::is_name;
 use crate::types::time::Unix;
 use crate::uplink::dsse::{self, EnvelopeError, Kind, Trusted};
+use crate::uplink::json;
 
 /// The file of accepted documents.
 const DOCUMENTS: &str = "documents";
@@ -155,6 +157,7 @@ fn settled(result: Result<Outcome, Ends>) -> Result<Outcome, DiskError> {
 /// Takes documents in.
 pub struct Intake {
     path: PathBuf,
+    dir: PathBuf,
     device: String,
     ring: Ring,
     built: Unix,
@@ -172,14 +175,17 @@ pub struct Intake {
 /// The documents that were accepted, for others than the agent: desired states by source, and the groups in order.
 pub fn accepted(dir: &Path) -> Result<(BTreeMap<String, Desired>, Assign), DiskError> {
     let stored: Documents = record::read_optional(&dir.join(DOCUMENTS))?.unwrap_or_default();
-    Ok(parsed(&stored))
+    Ok(parsed(dir, &stored))
 }
 
-fn parsed(stored: &Documents) -> (BTreeMap<String, Desired>, Assign) {
+fn parsed(dir: &Path, stored: &Documents) -> (BTreeMap<String, Desired>, Assign) {
     let mut documents = BTreeMap::new();
     for (source, json) in &stored.desired {
-        match read::json(json.as_bytes()) {
-            Ok(document) => drop(documents.insert(source.clone(), document)),
+        match read::json::<Desired>(json.as_bytes()) {
+            Ok(mut document) => {
+                sets::fill(dir, &mut document);
+                documents.insert(source.clone(), document);
+            }
             Err(error) => crate::warn!("stored desired state of `{source}`: {error}"),
         }
     }
@@ -213,9 +219,10 @@ impl Intake {
             }
             Err(error) => return Err(error),
         };
-        let (documents, assign) = parsed(&stored);
+        let (documents, assign) = parsed(dir, &stored);
         Ok(Intake {
             path,
+            dir: dir.to_owned(),
             device: device.into(),
             ring,
             built: built(),
@@ -227,6 +234,13 @@ impl Intake {
             distrust,
             first: Vec::new(),
         })
+    }
+
+    /// Gives documents that name their apps those that are here now.
+    pub fn fill(&mut self) {
+        for document in self.documents.values_mut() {
+            sets::fill(&self.dir, document);
+        }
     }
 
     /// What the settings say of the time before anything was accepted.
@@ -412,7 +426,7 @@ impl Intake {
 
     fn take_desired(&mut self, audience: &str, message: &[u8], now: Option<Unix>) -> Result<Outcome, Ends> {
         let mut opened = self.open_message(Kind::Desired, message, audience)?;
-        let document: Desired = opened.read()?;
+        let mut document: Desired = opened.read()?;
         opened.activity = Some(document.activity.clone());
         let stamp = opened.stamp(
             trust::Kind::Desired,
@@ -433,6 +447,14 @@ impl Intake {
         ledger.last_synchronised = ledger.last_synchronised.max(now.unwrap_or_default());
         let mut stored = self.stored.clone();
         stored.desired.insert(audience.into(), opened.text());
+        // The set before is what others run while this one goes round; some day this device may be one of them.
+        let base = document.rollout.as_ref().and_then(|rollout| rollout.base);
+        if let Some(before) = self.documents.get(audience).filter(|one| one.apps_ref.is_none())
+            && base == Some(before.set())
+        {
+            sets::put(&self.dir, &before.set(), &json(&before.apps))?;
+        }
+        sets::fill(&self.dir, &mut document);
         self.keep(stored, ledger)?;
         self.documents.insert(audience.into(), document);
         Ok(Outcome::Desired(audience.into()))

@@ -23,6 +23,7 @@ pub mod presence;
 pub mod renewal;
 mod ring;
 pub mod secrets;
+pub mod sets;
 pub mod slots;
 pub mod sources;
 mod spool;
@@ -141,7 +142,8 @@ pub fn run(start: Start) -> Result<Ended, AgentError> {
     let board = settings.board()?;
     let gauges = gauges::Gauges::new(layout.data().to_owned(), reserve);
     let identity = identity::Identity::establish(&settings, &dir)?;
-    let (commands, finals) = commands::Commands::open(&dir.join("commands"), &identity.session, &identity.sessions)?;
+    let (commands, finals) =
+        commands::Commands::open(&dir.join("commands.log"), &identity.session, &identity.sessions)?;
     let own_keys = own_keys::OwnKeys::open(&dir, &identity.device)?;
     let secrets = secrets::Secrets::new(&layout);
     secrets.settle();

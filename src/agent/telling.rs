@@ -14,6 +14,8 @@ use crate::uplink::json;
 
 /// Shortest time between two `reported`, milliseconds.
 pub(super) const REPORTED_MS: u64 = 5_000;
+/// A state that a deployment passes through is told when one lasts so long, milliseconds; else the one that follows is.
+const PASSING_MS: u64 = 5_000;
 
 impl Daemon {
     /// Says that it is there, what it can do and what it runs.
@@ -39,8 +41,14 @@ impl Daemon {
                     record.source,
                     record.state
                 );
-                self.state(Kind::Deploy, "deploy", json(&deploy));
+                let (passing, record) = (record.state.passes(), record.clone());
                 self.deploy = Some(deploy);
+                if passing {
+                    self.deploy_at.get_or_insert_with(|| now().plus(PASSING_MS));
+                } else {
+                    self.publish_deploy();
+                    self.base_ended(&record);
+                }
             }
             Report::Apps(apps) => {
                 self.apps = apps;
@@ -51,6 +59,14 @@ impl Daemon {
                 let class = class(event.code);
                 self.outbox.push(self.topics.own(&format!("evt/{class}")), json(&event));
             }
+        }
+    }
+
+    /// Publishes the newest state of a deployment that was not told yet.
+    pub(super) fn publish_deploy(&mut self) {
+        self.deploy_at = None;
+        if let Some(deploy) = self.deploy.take() {
+            self.state(Kind::Deploy, "deploy", json(&deploy));
         }
     }
 

@@ -1,4 +1,4 @@
-//! certs.d: the authorities and client certificates that belong to one registry, and the system's bundle of authorities.
+//! certs.d: the authorities and client certificates that belong to one registry.
 //!
 //! Source of the rules: containers-certs.d(5). The first folder that holds `HOST[:PORT]` counts, the others are not read. In it
 //! every `*.crt` is an authority, every `*.cert` a client certificate with its key in `*.key` of the same name.
@@ -9,18 +9,10 @@ use std::path::{Path, PathBuf};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
+use super::authorities;
 use super::folders::Folders;
 use crate::disk::{DiskError, durable};
 use crate::types::bounds::{CERTIFICATE_FILES, ECOSYSTEM_FILE_BYTES};
-
-/// Files where distributions keep the authorities that the system trusts; the first that exists is read.
-pub const SYSTEM_BUNDLES: [&str; 5] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
 
 /// Where certificates are looked for. Every path may be absent.
 #[derive(Debug, Clone, Default)]
@@ -29,7 +21,7 @@ pub struct CertPlaces {
     pub given: Sorted<String, PathBuf>,
     /// Folders that hold one folder per registry, in the order in which they are asked.
     pub folders: Vec<PathBuf>,
-    /// Bundles of authorities; the first that exists is read.
+    /// Bundles of public authorities; the first that exists counts.
     pub bundles: Vec<PathBuf>,
 }
 
@@ -94,7 +86,7 @@ impl CertPlaces {
         folders.push("/etc/docker/certs.d".into());
         Self {
             folders,
-            bundles: SYSTEM_BUNDLES.map(PathBuf::from).to_vec(),
+            bundles: authorities::bundles(),
             ..Self::default()
         }
     }
@@ -119,16 +111,6 @@ impl CertPlaces {
             Some(folder) => read_folder(&folder),
             None => Ok(HostCerts::default()),
         }
-    }
-
-    /// The authorities of the first bundle that exists; none where there is no bundle. Entries that are not certificates are left out.
-    pub fn system(&self) -> Result<Vec<CertificateDer<'static>>, CertsError> {
-        for path in &self.bundles {
-            if let Some(pem) = durable::read_optional(path, ECOSYSTEM_FILE_BYTES)? {
-                return Ok(CertificateDer::pem_slice_iter(&pem).filter_map(Result::ok).collect());
-            }
-        }
-        Ok(Vec::new())
     }
 }
 
@@ -224,7 +206,6 @@ mod tests {
             folders: vec![one.clone(), two],
             ..Default::default()
         };
-        places.bundles = vec![scratch.join("none"), folder.join("ca.crt")];
         assert!(matches!(
             places.read("reg.example:5000"),
             Err(CertsError::Unpaired { .. })
@@ -233,7 +214,6 @@ mod tests {
         let found = places.read("reg.example:5000").unwrap();
         assert_eq!(found.authorities.len(), 1);
         assert_eq!(found.client.unwrap().chain.len(), 1);
-        assert_eq!(places.system().unwrap().len(), 1);
         places.given.insert("given.example".to_owned(), folder.clone());
         assert!(places.read("given.example").unwrap().client.is_some());
 

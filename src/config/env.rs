@@ -28,6 +28,7 @@ variables! {
     XDG_CACHE_HOME = "XDG_CACHE_HOME": "answers that podman remembers about short names; `~/.cache` when unset";
     DOCKER_CONFIG = "DOCKER_CONFIG": "folder of Docker's config.json; `~/.docker` when unset";
     REGISTRY_AUTH_FILE = "REGISTRY_AUTH_FILE": "registry credentials instead of the default auth.json";
+    SSL_CERT_FILE = "SSL_CERT_FILE": "bundle of the certificate authorities that servers are believed with, instead of the host's";
     CONTAINERS_REGISTRIES_CONF = "CONTAINERS_REGISTRIES_CONF": "registries.conf instead of the default ones";
     DUNLIN_ROOT = "DUNLIN_ROOT": "data folder, as `--root`";
     DUNLIN_RUNROOT = "DUNLIN_RUNROOT": "run root, as `--runroot`";

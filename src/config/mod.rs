@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod auth;
+pub mod authorities;
 pub mod board;
 pub mod certs;
 pub mod env;

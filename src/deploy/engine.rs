@@ -395,9 +395,11 @@ fn on(id: &ContainerId, error: &EngineError) -> Failure {
 }
 
 /// The reason of the protocol for an error of the engine.
-fn failure(error: &EngineError) -> Failure {
+pub fn failure(error: &EngineError) -> Failure {
     let code = match error {
         EngineError::Pull(pull) => pull.code(),
+        EngineError::Registry(registry) => registry.code(),
+        EngineError::Artifact { .. } => Reason::Schema,
         EngineError::NotEnforced(_) => Reason::LimitsUnavailable,
         EngineError::AboveMaximum { .. } => Reason::Budget,
         EngineError::Options(_) | EngineError::BindSource { .. } | EngineError::BadName(_) => Reason::Schema,

@@ -20,7 +20,8 @@
 //!   agent/                        journal, history, sets (see `deploy::files`)
 //!     trust trust.2 documents     what was accepted over MQTT, its numbers twice
 //!     apps/NAME.toml auto         what `app apply` was given; what followed tags mean
-//!     commands/N                  ids and answers of commands
+//!     commands.log                ids and answers of commands
+//!     sets/HEX                    sets of apps by digest (see `agent::sets`)
 //!     keys keys.2  device-keys device-keys.2   the fleet's keys and the device's own, each twice
 //!     slots/                      versions of the agent (see `agent::slots`)
 //!   secrets/{files/NAME,auth.json}   what the operator sealed for this device, open

@@ -208,6 +208,8 @@ pub mod kinds {
     pub const EVENTS: u16 = 26;
     /// What a monitor does for its container's network.
     pub const NETWORK: u16 = 27;
+    /// A set of apps by its digest.
+    pub const APPS: u16 = 28;
 }
 
 impl Record for crate::types::container::ContainerRecord {

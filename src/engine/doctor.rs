@@ -2,6 +2,7 @@
 
 use super::unshare;
 use crate::config::agent::Settings;
+use crate::config::authorities;
 use crate::config::board::Board;
 use crate::disk::layout::Layout;
 use crate::keeper;
@@ -98,6 +99,8 @@ pub struct Facts {
     pub network: Option<&'static str>,
     /// `/dev/net/tun` can be opened.
     pub tun: bool,
+    /// There is a bundle of public certificate authorities.
+    pub authorities: bool,
     /// Devices of the board that are there.
     pub devices: Vec<String>,
     /// The board's watchdog is there.
@@ -133,6 +136,7 @@ pub fn gather(layout: &Layout, settings: &Settings, board: &Board, starter: Opti
         memory: meminfo("MemTotal").unwrap_or(0),
         network: ["pasta", "slirp4netns"].into_iter().find(|name| installed(name)),
         tun: path::open_host(Path::new("/dev/net/tun"), path::O_RDWR | path::O_NONBLOCK).is_ok(),
+        authorities: authorities::bundle(&authorities::bundles()).is_some(),
         devices: board.devices.iter().filter(is_device).cloned().collect(),
         watchdog: board.watchdog.as_ref().is_some_and(|device| Path::new(device).exists()),
         root: unshare::caller() == 0,
@@ -265,6 +269,14 @@ pub fn judge(facts: &Facts, board: &Board) -> Vec<Finding> {
             "load the module `tun`, and let everybody open the device: `chmod 666 /dev/net/tun`",
         );
     }
+    findings.either(
+        "authorities",
+        facts.authorities,
+        Grade::Note,
+        "public certificates are known",
+        "no bundle of public certificate authorities: only servers whose own authority is given are believed",
+        "install the package `ca-certificates`, or put authorities into certs.d",
+    );
     let missing: Vec<&str> = board
         .devices
         .iter()
@@ -490,6 +502,7 @@ mod tests {
             memory: 1 << 30,
             network: Some("pasta"),
             tun: true,
+            authorities: true,
             devices: vec!["/dev/i2c-1".into()],
             watchdog: true,
             root: false,
@@ -531,6 +544,7 @@ mod tests {
             }),
             ("network", Grade::Note, "pasta", |f| f.network = None),
             ("tun device", Grade::Note, "tun", |f| f.tun = false),
+            ("authorities", Grade::Note, "certificate", |f| f.authorities = false),
             ("devices", Grade::Note, "/dev/i2c-1", |f| f.devices.clear()),
             ("watchdog", Grade::Note, "/dev/watchdog0", |f| f.watchdog = false),
         ];

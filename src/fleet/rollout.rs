@@ -161,8 +161,8 @@ pub fn begin(
         let partial = before
             .and_then(|before| before.rollout.as_ref())
             .filter(|r| r.percent < 100.0);
-        let set = before.map_or(&[][..], |before| &before.apps);
-        rollout.base = partial.and_then(|r| r.base).or(Some(set_digest(set)));
+        let set = before.map_or_else(|| set_digest(&[]), Desired::set);
+        rollout.base = partial.and_then(|r| r.base).or(Some(set));
     }
     Ok(Desired {
         audience: target.audience(),
@@ -211,7 +211,7 @@ pub fn check(document: &Desired, pinned: bool) -> Result<(), FleetError> {
     let unknown = document
         .retry
         .iter()
-        .find(|name| !document.apps.iter().any(|app| app.name == **name));
+        .find(|name| document.apps_ref.is_none() && !document.apps.iter().any(|app| app.name == **name));
     if let Some(name) = unknown {
         found.push(format!("`retry`: no app `{name}` in this set"));
     }

@@ -4,6 +4,7 @@ use super::window::Window;
 use crate::types::app;
 use crate::types::bounds::APPS_BYTES;
 use crate::types::document::Desired;
+use crate::types::reference::Reference;
 use crate::types::time::Unix;
 
 /// Every mistake, each with its path in the document. `pinned`: images must be digests.
@@ -12,6 +13,14 @@ pub fn problems(document: &Desired, pinned: bool) -> Vec<String> {
         .iter()
         .map(ToString::to_string)
         .collect();
+    let named = |text: &String| text.parse::<Reference>().is_ok_and(|one| one.digest().is_some());
+    if document
+        .apps_ref
+        .as_ref()
+        .is_some_and(|text| !named(text) || !document.apps.is_empty())
+    {
+        problems.push("`apps_ref`: a reference with a digest, and no `apps` beside it".into());
+    }
     let size = serde_json::to_vec(&document.apps).map_or(usize::MAX, |v| v.len());
     if size > APPS_BYTES {
         problems.push(format!("`apps`: {size} bytes, at most {APPS_BYTES} are accepted"));

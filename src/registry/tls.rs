@@ -1,14 +1,15 @@
 //! TLS of the registry client: whom to trust, whom to show a certificate.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 
 use super::error::RegistryError;
+use crate::config::authorities::Authorities;
 use crate::config::certs::CertPlaces;
 use crate::types::bounds::REGISTRY_HOSTS;
 
@@ -17,7 +18,6 @@ use crate::types::bounds::REGISTRY_HOSTS;
 pub(crate) struct Tls {
     places: CertPlaces,
     provider: Arc<CryptoProvider>,
-    public: OnceLock<Arc<RootCertStore>>,
     made: Mutex<HashMap<(String, bool), Arc<ClientConfig>>>,
 }
 
@@ -27,7 +27,6 @@ impl Tls {
         Self {
             places,
             provider,
-            public: OnceLock::new(),
             made: Mutex::default(),
         }
     }
@@ -58,25 +57,19 @@ impl Tls {
             detail,
         };
         let certs = self.places.read(host)?;
+        let verifier: Arc<dyn ServerCertVerifier> = if verified {
+            Authorities::new(self.provider.clone(), certs.authorities, self.places.bundles.clone())
+                .map_err(|error| failed(format!("an authority in certs.d is not usable: {error}")))?
+        } else {
+            Arc::new(Unverified {
+                provider: self.provider.clone(),
+            })
+        };
         let builder = ClientConfig::builder_with_provider(self.provider.clone())
             .with_safe_default_protocol_versions()
-            .map_err(|error| failed(error.to_string()))?;
-        let builder = if verified {
-            let mut roots = self.public_roots()?;
-            if !certs.authorities.is_empty() {
-                let own = Arc::make_mut(&mut roots);
-                for authority in certs.authorities {
-                    own.add(authority)
-                        .map_err(|error| failed(format!("an authority in certs.d is not usable: {error}")))?;
-                }
-            }
-            builder.with_root_certificates(roots)
-        } else {
-            let verifier = Arc::new(Unverified {
-                provider: self.provider.clone(),
-            });
-            builder.dangerous().with_custom_certificate_verifier(verifier)
-        };
+            .map_err(|error| failed(error.to_string()))?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier);
         let mut config = match certs.client {
             Some(client) => builder
                 .with_client_auth_cert(client.chain, client.key)
@@ -85,18 +78,6 @@ impl Tls {
         };
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(config)
-    }
-
-    /// The authorities that everybody trusts: those built in and the system's.
-    fn public_roots(&self) -> Result<Arc<RootCertStore>, RegistryError> {
-        if let Some(roots) = self.public.get() {
-            return Ok(roots.clone());
-        }
-        let mut roots = RootCertStore {
-            roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
-        };
-        roots.add_parsable_certificates(self.places.system()?);
-        Ok(self.public.get_or_init(|| Arc::new(roots)).clone())
     }
 }
 

@@ -476,7 +476,10 @@ async fn secure(
             Some(rustls::Error::InvalidMessage(_)) => Err(RegistryError::NotTls { host: host() }),
             Some(inner) => Err(RegistryError::Tls {
                 host: host(),
-                detail: inner.to_string(),
+                detail: match inner {
+                    rustls::Error::General(text) => text.clone(),
+                    other => other.to_string(),
+                },
             }),
             None if error.kind() == io::ErrorKind::UnexpectedEof => Err(RegistryError::NotTls { host: host() }),
             None => Err(RegistryError::Connect {

@@ -15,7 +15,9 @@ pub const IMAGE_CONFIG_BYTES: usize = 4 << 20;
 pub const LAYERS: usize = 127;
 /// Entries of one index.
 pub const INDEX_ENTRIES: usize = 256;
-/// Bytes of a file of the ecosystem: registries.conf, auth.json, a certificate bundle (Debian's has 220 KB).
+/// Bytes of the host's bundle of certificate authorities (Debian's has 220 KB).
+pub const AUTHORITIES_BYTES: u64 = 4 << 20;
+/// Bytes of a file of the ecosystem: registries.conf, auth.json, a certificate.
 pub const ECOSYSTEM_FILE_BYTES: u64 = 1 << 20;
 /// `[[registry]]` tables, mirrors of one of them, and aliases.
 pub const REGISTRY_TABLES: usize = 1024;
@@ -57,6 +59,8 @@ pub const APPS: usize = 64;
 pub const DOCUMENT_BYTES: usize = 64 << 10;
 /// Bytes of the inline `apps` of a desired state.
 pub const APPS_BYTES: usize = 32 << 10;
+/// Bytes of the apps that `apps_ref` names.
+pub const SET_BYTES: usize = 256 << 10;
 /// Bytes of an app document in TOML.
 pub const APP_FILE_BYTES: usize = 64 << 10;
 /// Bytes of a settings or board file.
@@ -99,6 +103,8 @@ pub const FLOORS: usize = 64;
 pub const FINAL_RECORDS: usize = 8;
 /// Seconds that a signed document may be ahead of a synchronised clock.
 pub const FUTURE_S: u64 = 24 * 3600;
+/// Bytes of the file of commands and their answers: above what so many of the longest need.
+pub const COMMAND_BYTES: u64 = 64 << 20;
 /// Command ids that are kept for one session.
 pub const COMMAND_IDS: usize = 256;
 /// Bytes of a seccomp profile (podman's own has 20 KiB).

@@ -64,6 +64,11 @@ impl State {
         )
     }
 
+    /// Whether work is done in it that leads on by itself, in the good case at once; an operator waits in the others.
+    pub const fn passes(self) -> bool {
+        !self.is_final() && !matches!(self, State::Waiting | State::Soaking)
+    }
+
     /// PROTOCOL's word.
     pub const fn as_str(self) -> &'static str {
         match self {

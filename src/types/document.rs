@@ -5,6 +5,7 @@ use super::deployment::{Cause, Reason, Record};
 use super::digest::Digest;
 use super::health::HealthStatus;
 use super::limits::NotEnforced;
+use super::reference::Reference;
 use super::text::parse_size;
 use std::num::NonZeroU64;
 
@@ -71,9 +72,24 @@ pub struct Desired {
     /// Apps whose quarantine is lifted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub retry: Vec<String>,
+    /// The artifact with the apps, by digest: `registry.example/fleet/sets@sha256:…`, in the place of `apps`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub apps_ref: Option<String>,
     /// The whole set of this source.
     #[serde(default)]
     pub apps: Vec<App>,
+}
+
+/// Media type of the one blob of an artifact that is a set: a JSON array of app documents.
+pub const SET_TYPE: &str = "application/vnd.dunlin.apps.v1+json";
+
+impl Desired {
+    /// Digest of its set, as `base` names it: that of the artifact, else of the apps as JSON.
+    pub fn set(&self) -> Digest {
+        let named = self.apps_ref.as_deref().and_then(|text| text.parse::<Reference>().ok());
+        let named = named.and_then(|reference| reference.digest());
+        named.unwrap_or_else(|| Digest::of(&serde_json::to_vec(&self.apps).unwrap_or_default()))
+    }
 }
 
 /// How a desired state rolls out.

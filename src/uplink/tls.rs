@@ -1,82 +1,51 @@
-//! TLS to the broker: TLS 1.3 and 1.2 with ring, a private CA or the public ones, a client certificate.
+//! TLS to the broker: TLS 1.3 and 1.2 with ring, a private CA or the host's, a client certificate.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
 
 use crate::config::agent::Mqtt;
-use crate::disk::durable;
-use crate::types::bounds::CONFIG_FILE_BYTES;
+use crate::config::authorities::{self, Authorities};
+use crate::config::certs::{CertsError, read_certificates, read_key};
 
 /// A certificate or key file that cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("`{path}`: {text}")]
-pub struct TlsError {
-    /// Which file.
-    pub path: PathBuf,
-    /// What is wrong.
-    pub text: String,
+pub enum TlsError {
+    /// It cannot be read.
+    #[error(transparent)]
+    File(#[from] CertsError),
+    /// It can, and does not serve.
+    #[error("`{path}`: {text}")]
+    Unfit {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        text: String,
+    },
 }
 
-fn pem(path: &Path) -> Result<Vec<u8>, TlsError> {
-    durable::read(path, CONFIG_FILE_BYTES as u64).map_err(|e| TlsError {
-        path: path.to_owned(),
-        text: e.to_string(),
-    })
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let bad = |text: String| TlsError {
-        path: path.to_owned(),
-        text,
-    };
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem(path)?).collect();
-    let found = found.map_err(|e| bad(format!("is not PEM: {e}")))?;
-    if found.is_empty() {
-        Err(bad("holds no certificate".into()))
-    } else {
-        Ok(found)
-    }
-}
-
-/// The client's TLS settings for a broker.
+/// The client's TLS settings for a broker. A private CA stands alone; the host's are read with each connection.
 pub fn client(mqtt: &Mqtt) -> Result<Arc<ClientConfig>, TlsError> {
-    let mut roots = RootCertStore::empty();
-    match &mqtt.ca {
-        Some(path) => {
-            for certificate in certificates(path)? {
-                roots.add(certificate).map_err(|e| TlsError {
-                    path: path.clone(),
-                    text: format!("is not a CA certificate: {e}"),
-                })?;
-            }
-        }
-        None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let nowhere = |text: String| TlsError {
-        path: PathBuf::from("(TLS)"),
+    let unfit = |path: &Option<PathBuf>, text: String| TlsError::Unfit {
+        path: path.clone().unwrap_or_else(|| PathBuf::from("(TLS)")),
         text,
     };
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = match &mqtt.ca {
+        Some(path) => Authorities::new(provider.clone(), read_certificates(path)?, Vec::new()),
+        None => Authorities::new(provider.clone(), Vec::new(), authorities::bundles()),
+    };
+    let verifier = verifier.map_err(|e| unfit(&mqtt.ca, format!("is not a CA certificate: {e}")))?;
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|e| nowhere(e.to_string()))?
-        .with_root_certificates(roots);
+        .map_err(|e| unfit(&None, e.to_string()))?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier);
     let mut config = match (&mqtt.cert, &mqtt.key) {
-        (Some(cert), Some(key)) => {
-            let chain = certificates(cert)?;
-            let private = PrivateKeyDer::from_pem_slice(&pem(key)?).map_err(|e| TlsError {
-                path: key.clone(),
-                text: format!("holds no private key: {e}"),
-            })?;
-            builder.with_client_auth_cert(chain, private).map_err(|e| TlsError {
-                path: cert.clone(),
-                text: format!("does not fit the key: {e}"),
-            })?
-        }
+        (Some(cert), Some(key)) => builder
+            .with_client_auth_cert(read_certificates(cert)?, read_key(key)?)
+            .map_err(|e| unfit(&mqtt.cert, format!("does not fit the key: {e}")))?,
         _ => builder.with_no_client_auth(),
     };
     config.alpn_protocols = mqtt.alpn.iter().map(|name| name.clone().into_bytes()).collect();

@@ -35,7 +35,7 @@ pub fn session(device: &mut Device) -> String {
     let presence = up
         .iter()
         .rev()
-        .find(|m| m.topic.ends_with("/presence"))
+        .find(|m| m.topic.ends_with("/presence") && !m.payload.is_empty())
         .expect("presence");
     let value: Value = serde_json::from_slice(&presence.payload).unwrap();
     value["session"].as_str().unwrap().to_owned()

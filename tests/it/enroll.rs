@@ -188,6 +188,17 @@ fn an_enrolled_device_connects_with_its_own_certificate_and_signs_what_it_says()
         true,
     );
     assert_eq!(status(), json!(["deploy"]));
+    // A broker without an authority of its own is believed with the host's.
+    let text = fs::read_to_string(&settings).unwrap().replace("\nca = ", "\n#ca = ");
+    let public = device.scratch.write("public.toml", text);
+    let asking = |bundle: &std::path::Path| {
+        let cmd = Cmd::operator().arg("--config").arg(&public).args(["fleet", "status"]);
+        cmd.env("SSL_CERT_FILE", bundle).run()
+    };
+    let (known, nobody) = (asking(&device.broker.ca()), asking(&device.scratch.join("nowhere")));
+    assert_eq!(known.code, 0, "{known:?}");
+    assert_ne!(nobody.code, 0, "{nobody:?}");
+    assert!(nobody.stderr.contains("`ca-certificates`"), "{nobody:?}");
     // Whatever was signed before it was enrolled is old.
     device.deploy(json!([]));
     let refused = device.hear("the refusal", "evt/document", |v| v["code"] == "stale");

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use dunlin::fleet::sign;
 use dunlin::uplink::dsse::{self, Kind, SigningKey, Trusted};
 
-use crate::device::{LONG, Setup, now};
+use crate::device::{Device, LONG, Setup, now};
 use crate::fixture::broker::Broker;
 use crate::fixture::cmd::{Cmd, Out};
 use crate::fixture::images::{Format, Index};
@@ -130,6 +130,86 @@ fn keys_are_made_once_and_documents_signed_by_several() {
         unsigned.code == 125 && unsigned.stderr.contains("--sign-key"),
         "{unsigned:?}"
     );
+}
+
+#[test]
+fn who_takes_no_part_runs_the_base_and_a_set_may_be_in_a_registry() {
+    let mut device = device!("fleet-base", Setup::default());
+    let operator = Operator::new(&device.broker, &[&device.key]);
+    let tag = |version: &str| device.registry.reference(&format!("web:{version}"));
+    let pinned: Vec<String> = ["v1", "v2", "v3"]
+        .iter()
+        .map(|version| {
+            operator
+                .scratch
+                .write(&format!("{version}.toml"), web(&tag(version), ""));
+            push(&device.registry, version)
+        })
+        .collect();
+    let sets = device.registry.reference("fleet/sets");
+    device.start();
+    operator.ok("assign --group line --label canary dev");
+    // What runs, and what the device has said last of its deployment.
+    let is = |device: &Device, version: usize, state: &str| {
+        crate::device::wait(&format!("{state} and version {}", version + 1), || {
+            let all = device.watch.messages();
+            let said = all.iter().rev().find(|m| m.topic.ends_with("/deploy"));
+            let said: Value = said
+                .and_then(|m| serde_json::from_slice(&m.payload).ok())
+                .unwrap_or_default();
+            let wave = said["reason"]["code"] == "wave";
+            said["state"] == state
+                && wave == (state == "WAITING")
+                && device.running() == [format!("web {}", pinned[version])]
+        });
+    };
+    let bases = |device: &Device| {
+        let all = device
+            .watch
+            .messages()
+            .into_iter()
+            .filter(|m| m.topic.ends_with("/deploy"));
+        let all = all.filter_map(|m| serde_json::from_slice::<Value>(&m.payload).ok());
+        let base = |v: &Value| v["activity"].as_str().is_some_and(|text| text.ends_with("+base"));
+        all.filter(|v| v["state"] == "COMMITTED" && base(v)).count()
+    };
+    operator.ok("deploy g/line v1.toml");
+    is(&device, 0, "COMMITTED");
+    // It takes part in one rollout by its label, and not in the next one: then it goes to what all others run.
+    operator.ok("deploy --percent 0 --wave canary g/line v2.toml");
+    is(&device, 1, "COMMITTED");
+    operator.ok("deploy --percent 0 g/line v3.toml");
+    is(&device, 0, "WAITING");
+    assert_eq!(bases(&device), 1);
+    operator.ok("promote g/line");
+    is(&device, 2, "COMMITTED");
+
+    // The same with sets that are in a registry, for a device that has never seen the base.
+    let deploy = |terms: &str| operator.ok(&format!("deploy --apps-ref {sets} {terms}"));
+    deploy("g/line v1.toml");
+    is(&device, 0, "COMMITTED");
+    deploy("--percent 0 --wave canary g/line v2.toml");
+    is(&device, 1, "COMMITTED");
+    std::fs::remove_dir_all(device.scratch.join("data/agent/sets")).unwrap();
+    deploy("--percent 0 g/line v3.toml");
+    is(&device, 0, "WAITING");
+    assert_eq!(bases(&device), 2);
+    let (document, id) = (device.scratch.join("data/agent/documents"), "apps_ref");
+    assert!(
+        std::fs::read(document)
+            .unwrap()
+            .windows(id.len())
+            .any(|part| part == id.as_bytes())
+    );
+    operator.ok("promote g/line");
+    is(&device, 2, "COMMITTED");
+
+    // A base that nobody has changes nothing.
+    deploy(&format!("--percent 0 --base sha256:{} g/line v1.toml", "0".repeat(64)));
+    let told = device.hear("what is missing", "evt/document", |v| v["code"] == "image_missing");
+    assert!(told["detail"].as_str().unwrap().contains("sets"), "{told}");
+    is(&device, 2, "WAITING");
+    device.clean();
 }
 
 #[test]

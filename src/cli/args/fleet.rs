@@ -133,6 +133,11 @@ const SHAPES: &[Shape] = &[
                 "The document is not newly accepted after this time [default: 90d]",
             ),
             word(
+                "apps-ref",
+                "REPOSITORY",
+                "Put the set there (also with --dry-run) and name it in the document: for sets above 32 KiB, and for devices that join later",
+            ),
+            word(
                 "base",
                 "DIGEST",
                 "Digest of the set that the other devices run [default: the one before]",

@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use dunlin::types::time::Unix;
+use dunlin::uplink::dsse::{self, Kind};
+
 use super::{connections, connects_again, first, kill, restarts_once, starts, web};
 use crate::command::{answers, command, ended, send, session, words};
-use crate::device::{Device, LONG, Setup, wait};
+use crate::device::{Device, LONG, Setup, now, wait};
 use crate::fixture::relay::Relay;
 
 fn relayed(mqtt: &'static str) -> Setup {
@@ -274,5 +277,36 @@ fn withheld_and_deleted_documents_change_nothing() {
         v["source"] == "d/dev" && v["apps"][0]["name"] == "web"
     });
     assert_eq!(device.pid("web"), pid, "it was adopted");
+    device.clean();
+}
+
+#[test]
+fn a_broker_that_withholds_news_is_seen_when_the_old_document_has_expired() {
+    let mut device = device!("expired", relayed(""));
+    device.start();
+    let mut old = device.document(web(&device, "v1", "1s"));
+    let life = now().seconds() + 600;
+    old["expires_at"] = Unix(life * 1000).rfc3339().into();
+    let activity = device.publish(old);
+    device.wait_state(&activity, "COMMITTED");
+    device.hear("what runs", "reported", |v| v["freshness"] == "fresh");
+    let pid = device.pid("web");
+    relay(&device).harm(|packet| {
+        let news = packet.from_broker && packet.kind() == 3 && packet.bytes.windows(8).any(|part| part == b"/desired");
+        if news { Vec::new() } else { vec![packet.bytes] }
+    });
+    let news = device.document(web(&device, "v2", "1s"));
+    let news = device.publish(news);
+    // What else the operator signs later says how late it is, whatever the device's own clock says.
+    let assign = json!({"audience": "d/dev", "generation": 1, "issued_at": Unix((life + 60) * 1000).rfc3339()});
+    let mut envelope = dsse::wrap(Kind::Assign, assign.to_string().as_bytes());
+    device.key.sign(&mut envelope).unwrap();
+    let assign = serde_json::to_vec(&envelope).unwrap();
+    device.broker.publish("dunlin/v1/d/dev/assign", assign, true);
+    device.hear("that it is late", "reported", |v| {
+        v["freshness"] == "expired" && v["apps"][0]["name"] == "web"
+    });
+    assert_eq!(device.pid("web"), pid, "what runs goes on");
+    assert!(device.states(&news).is_empty(), "{:?}", device.states(&news));
     device.clean();
 }

@@ -137,6 +137,20 @@ fn a_login_goes_to_the_named_file_or_the_users_own() {
         .arg(&host)
         .fails(125)
         .says(&["TLS failed", "certs.d"]);
+    // The host's authorities are those of one file; without it the message says what to do.
+    let login = || world.cmd("login -u device -p pass:word").arg(&host);
+    login().env("SSL_CERT_FILE", "/nonexistent").fails(125).says(&[
+        "`/nonexistent` is not there",
+        "`ca-certificates`",
+        &format!("certs.d/{host}/ca.crt"),
+    ]);
+    login().env("SSL_CERT_FILE", certs.join("ca.crt")).ok();
+    world
+        .cmd("pull -q")
+        .arg(registry.reference("team/app:1"))
+        .env("SSL_CERT_FILE", certs.join("ca.crt"))
+        .ok();
+    world.cmd("logout").arg(&host).ok();
     world
         .cmd("login -u device -p pass:word --tls-verify=false")
         .arg(&host)

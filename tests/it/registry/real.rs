@@ -129,6 +129,16 @@ fn a_private_authority_is_trusted_for_its_registry_alone() {
         assert!(matches!(error, RegistryError::Tls { .. }), "{error}");
         assert!(error.to_string().contains("certs.d"), "{error}");
 
+        let nowhere = CertPlaces {
+            bundles: vec![PathBuf::from("/nonexistent")],
+            ..trusting(&scratch, &registry)
+        };
+        let own_alone = Settings {
+            certs: nowhere,
+            ..settings()
+        };
+        Client::new(own_alone).resolve(&wanted).await.unwrap();
+
         let bundle = CertPlaces {
             folders: vec![],
             bundles: vec![PathBuf::from("/nonexistent"), registry.ca()],

@@ -35,6 +35,17 @@ pub fn deploy(call: &Call) -> Result<u8, Failure> {
     wish.retry.extend(call.args.many("retry").iter().cloned());
     let life = given_span(call.args, "expires")?;
     images::pin(&mut wish.apps, &operator.registry, unshare::caller())?;
+    if let Some(repository) = call.args.one("apps-ref") {
+        let (registry, pinned) = (&operator.registry, !operator.trusted.keys.is_empty());
+        wish.apps_ref = Some(images::publish(
+            &wish.apps,
+            repository,
+            pinned,
+            registry,
+            unshare::caller(),
+        )?);
+        wish.apps.clear();
+    }
     let make = |generation, seen: &Seen| -> Result<Desired, FleetError> {
         let now = numbers::now();
         let before = match seen.document(&target) {
