@@ -19,6 +19,7 @@ mod space;
 mod storage;
 mod technician;
 mod terminal;
+mod transcripts;
 mod transfer;
 mod trust;
 mod unshare;
