@@ -114,8 +114,8 @@ pub struct CreateArgs {
     /// USER[:GROUP] inside
     #[arg(short, long, help_heading = "Process")]
     pub user: Option<String>,
-    /// Further groups inside, by number
-    #[arg(long, value_name = "GID", help_heading = "Process")]
+    /// Further groups inside
+    #[arg(long, value_name = "GROUP", help_heading = "Process")]
     pub group_add: Vec<String>,
     /// Mode bits that new files do not get [default: 0022]
     #[arg(long, value_name = "OCTAL", help_heading = "Process")]
@@ -153,9 +153,13 @@ pub struct CreateArgs {
     /// Write the number of the first process to a file
     #[arg(long, value_name = "FILE", help_heading = "Process")]
     pub pidfile: Option<PathBuf>,
-    /// false, or true for what is not systemd itself
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "MODE", help_heading = "Process")]
+    /// Run it as systemd wants: true when the program is systemd or init, always, or false [default: true]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true,
+          value_parser = ["true", "false", "always"], value_name = "MODE", help_heading = "Process")]
     pub systemd: Option<String>,
+    /// Who tells the systemd of this host that it is ready: its program (container), dunlin at the start (conmon), or nobody (ignore)
+    #[arg(long, default_value = "container", value_parser = ["container", "conmon", "ignore"], value_name = "WHO", help_heading = "Process")]
+    pub sdnotify: String,
 
     /// Bind or named volume: [HOST|NAME:]TARGET[:OPTIONS]
     #[arg(short, long, value_name = "SPEC", help_heading = "Files")]
@@ -190,6 +194,9 @@ pub struct CreateArgs {
 
     #[command(flatten)]
     pub limits: LimitArgs,
+    /// Weight at block devices under contention, 10 to 1000
+    #[arg(long, value_name = "WEIGHT", value_parser = clap::value_parser!(u16).range(10..=1000), help_heading = "Limits")]
+    pub blkio_weight: Option<u16>,
     /// Limit of one process: NAME=SOFT[:HARD]
     #[arg(long, value_name = "SPEC", help_heading = "Limits")]
     pub ulimit: Vec<String>,
@@ -295,9 +302,6 @@ pub struct LimitArgs {
     /// Processes and threads; -1 or 0 without end
     #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, help_heading = "Limits")]
     pub pids_limit: Option<i64>,
-    /// Not offered: see --device-read-bps
-    #[arg(long, value_name = "WEIGHT", help_heading = "Limits")]
-    pub blkio_weight: Option<String>,
     /// Bytes read per second: DEVICE:SIZE
     #[arg(long, value_name = "DEVICE:SIZE", help_heading = "Limits")]
     pub device_read_bps: Vec<String>,

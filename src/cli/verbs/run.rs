@@ -7,6 +7,7 @@ use super::super::failure::Failure;
 use super::super::keys;
 use super::print;
 use super::pull::{Wish, provide};
+use crate::engine::handing::Handing;
 use crate::engine::options::CreateOptions;
 use crate::engine::{Engine, EngineError};
 use crate::monitor::client::{self, ClientError, Ended, Session};
@@ -28,10 +29,14 @@ pub struct Prepared {
     replace: bool,
     cidfile: Option<(PathBuf, File)>,
     pidfile: Option<(PathBuf, File)>,
+    handing: Handing,
 }
 
 /// Reads files and flags.
-pub fn prepare(args: &CreateArgs, global: &Global) -> Result<Prepared, Failure> {
+///
+/// `foreground` says that this process stays as long as the container runs, none that it starts nothing.
+pub fn prepare(args: &CreateArgs, foreground: Option<bool>, global: &Global) -> Result<Prepared, Failure> {
+    let handing = foreground.map(Handing::of_caller).transpose()?.unwrap_or_default();
     if global.runtime.is_some() {
         return Err(Failure::new(
             "--runtime: other OCI runtimes are not called yet; leave it out to use the built-in one",
@@ -57,6 +62,7 @@ pub fn prepare(args: &CreateArgs, global: &Global) -> Result<Prepared, Failure> 
         replace: args.replace,
         cidfile,
         pidfile,
+        handing,
     })
 }
 
@@ -144,7 +150,7 @@ fn start(
     prepared: &mut Prepared,
 ) -> Result<(), Failure> {
     let id = made.id.hex();
-    let error = match engine.start(&id, attach) {
+    let error = match engine.start_with(&id, attach, &prepared.handing) {
         Ok(pid) => {
             if let (Some((path, file)), Some(pid)) = (&mut prepared.pidfile, pid) {
                 let written = file.write_all(pid.to_string().as_bytes());

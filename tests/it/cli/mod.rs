@@ -17,6 +17,7 @@ mod push;
 mod registry;
 mod space;
 mod storage;
+mod systemd;
 mod technician;
 mod terminal;
 mod transcripts;
