@@ -28,7 +28,8 @@ pub struct Handing {
     /// Connected to where readiness is told.
     notify: Option<UnixDatagram>,
     sockets: Vec<OwnedFd>,
-    names: String,
+    /// How many of them are systemd's, and their names.
+    listen: (usize, String),
     /// This process stays as long as the container runs, and so passes on the container's messages itself: to systemd only
     /// what comes from a unit's own processes counts.
     pub stays: bool,
@@ -40,29 +41,33 @@ pub struct Ready {
     pub folder: Option<PathBuf>,
     /// What goes to the monitor after the session.
     pub fds: Vec<OwnedFd>,
-    /// How many of them are for the program, and their names.
+    /// How many of those for the program are systemd's, and their names.
     pub sockets: (usize, String),
     /// What this process relays.
     kept: Option<(UnixDatagram, UnixDatagram)>,
 }
 
 impl Handing {
-    /// To be called once, before this process opens anything that its children could inherit.
-    pub fn of_caller(stays: bool) -> io::Result<Handing> {
+    /// With so many further descriptors that the program gets. To be called once, before this process opens anything that its
+    /// children could inherit.
+    pub fn of_caller(stays: bool, further: u16) -> io::Result<Handing> {
         let number = |name| env::get(name).and_then(|text| text.to_str()?.parse::<usize>().ok());
         let own = number(env::LISTEN_PID) == Some(std::process::id() as usize);
-        let count = number(env::LISTEN_FDS).filter(|_| own).unwrap_or(0);
+        let listen = number(env::LISTEN_FDS).filter(|_| own).unwrap_or(0);
+        let count = listen.saturating_add(further.into());
         if count > SOCKETS {
             return Err(io::Error::other(format!(
-                "LISTEN_FDS: {count} sockets are more than the {SOCKETS} that a container can be given"
+                "LISTEN_FDS, --preserve-fds: {count} descriptors are more than the {SOCKETS} that a container can be given"
             )));
         }
         let sockets = (3..).take(count).map(process::inherited).collect::<io::Result<_>>();
         let names = env::get(env::LISTEN_FDNAMES).unwrap_or_default();
         Ok(Handing {
             notify: upstream(),
-            sockets: sockets.map_err(|error| io::Error::other(format!("LISTEN_FDS: {error}")))?,
-            names: names.to_string_lossy().into_owned(),
+            sockets: sockets.map_err(|error| {
+                io::Error::other(format!("LISTEN_FDS, --preserve-fds: descriptor not open: {error}"))
+            })?,
+            listen: (listen, names.to_string_lossy().into_owned()),
             stays,
         })
     }
@@ -92,7 +97,7 @@ impl Handing {
         let pair = pair.transpose()?;
         let folder = pair.is_some().then(|| folder.clone());
         let (kept, passed) = if self.stays { (pair, None) } else { (None, pair) };
-        let (sockets, names) = (&self.sockets, self.names.clone());
+        let sockets = &self.sockets;
         let fds = || -> io::Result<Vec<OwnedFd>> {
             let mut fds = match passed {
                 Some((from, to)) => vec![from.into(), to.into()],
@@ -106,7 +111,7 @@ impl Handing {
         Ok(Some(Ready {
             folder,
             fds: fds().map_err(failed)?,
-            sockets: (sockets.len(), names),
+            sockets: self.listen.clone(),
             kept,
         }))
     }

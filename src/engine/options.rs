@@ -60,6 +60,8 @@ pub struct CreateOptions {
     pub wiring: Wiring,
     /// All ports that the image says it serves are published.
     pub publish_all: bool,
+    /// Ports that it serves beside those: `80`, `53/udp`.
+    pub expose: Vec<String>,
     /// Container whose network is shared, as typed.
     pub joins: Option<String>,
     /// Pod that it becomes part of, as typed.
@@ -294,10 +296,11 @@ pub fn merge(options: &CreateOptions, image: &ImageDefaults, defaults: &Limits) 
 /// Whether a container with these arguments runs systemd, by podman's rule.
 pub fn is_systemd(options: &CreateOptions, args: &[String]) -> bool {
     options.systemd.unwrap_or_else(|| {
-        // What a build adds is left out: `/bin/sh -c`.
-        let program = if args.len() > 2 { &args[2] } else { &args[0] };
-        ["/sbin/init", "/usr/sbin/init", "/usr/local/sbin/init"].contains(&program.as_str())
-            || program.rsplit('/').next() == Some("systemd")
+        // A build puts `/bin/sh -c` before it.
+        [args.first(), args.get(2)].into_iter().flatten().any(|program| {
+            ["/sbin/init", "/usr/sbin/init", "/usr/local/sbin/init"].contains(&program.as_str())
+                || program.rsplit('/').next() == Some("systemd")
+        })
     })
 }
 

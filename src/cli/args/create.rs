@@ -153,9 +153,14 @@ pub struct CreateArgs {
     /// Write the number of the first process to a file
     #[arg(long, value_name = "FILE", help_heading = "Process")]
     pub pidfile: Option<PathBuf>,
+    /// Write the number of its monitor to a file
+    #[arg(long, value_name = "FILE", help_heading = "Process")]
+    pub conmon_pidfile: Option<PathBuf>,
+    /// Open files of the caller that its program gets, from number 3 on
+    #[arg(long, value_name = "NUMBER", default_value_t = 0, help_heading = "Process")]
+    pub preserve_fds: u16,
     /// Run it as systemd wants: true when the program is systemd or init, always, or false [default: true]
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true,
-          value_parser = ["true", "false", "always"], value_name = "MODE", help_heading = "Process")]
+    #[arg(long, value_parser = ["true", "false", "always"], value_name = "MODE", help_heading = "Process")]
     pub systemd: Option<String>,
     /// Who tells the systemd of this host that it is ready: its program (container), dunlin at the start (conmon), or nobody (ignore)
     #[arg(long, default_value = "container", value_parser = ["container", "conmon", "ignore"], value_name = "WHO", help_heading = "Process")]
@@ -167,6 +172,9 @@ pub struct CreateArgs {
     /// type=bind|volume|tmpfs,source=…,target=…,…
     #[arg(long, value_name = "SPEC", help_heading = "Files")]
     pub mount: Vec<String>,
+    /// Binds and volumes of another container, too: NAME[:ro]
+    #[arg(long, value_name = "CONTAINER", help_heading = "Files")]
+    pub volumes_from: Vec<String>,
     /// Memory file system: TARGET[:OPTIONS]
     #[arg(long, value_name = "SPEC", help_heading = "Files")]
     pub tmpfs: Vec<String>,
@@ -188,6 +196,9 @@ pub struct CreateArgs {
     /// Publish all ports that the image says it serves, each at a free port of the host
     #[arg(short = 'P', long, help_heading = "Network")]
     pub publish_all: bool,
+    /// Ports that it serves beside those that the image says: PORT[/udp]
+    #[arg(long, value_name = "PORT", help_heading = "Network")]
+    pub expose: Vec<String>,
     /// Become part of a pod
     #[arg(long, value_name = "POD", help_heading = "Network")]
     pub pod: Option<String>,
@@ -222,6 +233,18 @@ pub struct CreateArgs {
     /// host or private: every container has one of its own, with the store's ids
     #[arg(long, value_name = "MODE", help_heading = "Security")]
     pub userns: Option<String>,
+    /// private, as always: these namespaces are its own
+    #[arg(long, value_name = "MODE", value_parser = ["private"], help_heading = "Security")]
+    pub cgroupns: Option<String>,
+    /// private, as always
+    #[arg(long, value_name = "MODE", value_parser = ["private", "shareable"], help_heading = "Security")]
+    pub ipc: Option<String>,
+    /// private, as always
+    #[arg(long, value_name = "MODE", value_parser = ["private"], help_heading = "Security")]
+    pub pid: Option<String>,
+    /// private, as always
+    #[arg(long, value_name = "MODE", value_parser = ["private"], help_heading = "Security")]
+    pub uts: Option<String>,
     /// Not offered: a container is never given the host
     #[arg(long, help_heading = "Security")]
     pub privileged: bool,

@@ -91,6 +91,7 @@ pub fn compose(args: &CreateArgs) -> Result<CreateOptions, FlagError> {
         network: net.network,
         wiring: net.wiring,
         publish_all: args.publish_all,
+        expose: args.expose.clone(),
         joins: net.joins,
         pod: args.pod.clone(),
         read_only: args.read_only,
@@ -162,7 +163,8 @@ fn refuse(args: &CreateArgs) -> Result<(), FlagError> {
         return Err(wrong("--privileged", "true", reason));
     }
     match args.userns.as_deref() {
-        None | Some("" | "host" | "private" | "auto") => {}
+        // The last one is what it always is.
+        None | Some("" | "host" | "private" | "auto" | "keep-id:uid=0,gid=0") => {}
         Some(mode) => {
             let reason = "every container has a user namespace of its own with the store's ids; use `--user` for another user in it";
             return Err(wrong("--userns", mode, reason));

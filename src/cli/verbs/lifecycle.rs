@@ -50,7 +50,7 @@ pub(super) fn own_stdio(
 }
 
 pub fn start(engine: &Engine, args: &StartArgs) -> Result<u8, Failure> {
-    let handing = Handing::of_caller(args.attach || args.interactive)?;
+    let handing = Handing::of_caller(args.attach || args.interactive, 0)?;
     let names = Choice::of(&args.pick, args.all).names(engine, |view| !view.status.is_live())?;
     if !args.attach && !args.interactive {
         return each(&names, false, |name| {

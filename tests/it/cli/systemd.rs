@@ -162,6 +162,10 @@ fn sockets_of_systemd_reach_a_containers_program() {
             out.stdout.starts_with('\n') && !out.stdout.contains("three"),
             "{who:?}: {out:?}"
         );
+        let kept = "exec 3<<E\nthree\nE\nexec $DUNLIN run --rm --preserve-fds 1 $IMAGE sh -c 'cat <&3; echo ${LISTEN_FDS-none}'";
+        assert_eq!(shell(&world, kept).ok(), "three\nnone", "{who:?}");
+        let closed = shell(&world, "exec $DUNLIN run --rm --preserve-fds 3 $IMAGE true");
+        closed.fails(125).says(&["--preserve-fds"]);
         let many = shell(&world, "LISTEN_FDS=99 LISTEN_PID=$$ exec $DUNLIN run --rm $IMAGE true");
         many.fails(125).says(&["LISTEN_FDS", "99", "13"]);
     }
