@@ -42,7 +42,6 @@ impl Failure {
             EngineError::NoVolume(_) => 1,
             error if error.is_no_container() || error.is_no_image() => 1,
             EngineError::State { .. } | EngineError::VolumeInUse { .. } | EngineError::ImageInUse { .. } => 2,
-            EngineError::ImageNames { .. } => 2,
             error => error.exit_code(),
         };
         Failure {

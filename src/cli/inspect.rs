@@ -290,7 +290,6 @@ fn host_config(view: &ContainerView, layout: &Layout) -> Value {
         "PortBindings": bindings(&view.record.wiring.ports),
         "RestartPolicy": {"Name": policy, "MaximumRetryCount": retries},
         "AutoRemove": spec.auto_remove,
-        "GroupAdd": view.record.extras.groups,
         "OomScoreAdj": view.record.extras.oom_score_adj.unwrap_or(0),
         "CapAdd": [],
         "CapDrop": [],
@@ -325,8 +324,12 @@ fn host_config(view: &ContainerView, layout: &Layout) -> Value {
         "Sysctls": spec.sysctls,
         "Ulimits": spec.rlimits.iter().map(|(name, soft, hard)| json!({"Name": name, "Soft": soft, "Hard": hard})).collect::<Vec<_>>(),
     });
+    let extras = &view.record.extras;
+    let groups = extras.groups.iter().map(ToString::to_string);
+    all["BlkioWeight"] = extras.io_weight.unwrap_or(0).into();
     let wiring = &view.record.wiring;
     for (key, list) in [
+        ("GroupAdd", groups.chain(extras.group_names.iter().cloned()).collect()),
         ("Dns", wiring.dns.iter().map(ToString::to_string).collect()),
         ("DnsSearch", wiring.dns_search.clone()),
         ("DnsOptions", wiring.dns_options.clone()),

@@ -62,8 +62,8 @@ fn execute(cli: Cli) -> Result<u8, Failure> {
         Verb::Fleet(args) => return verbs::fleet(global.config.as_deref(), args),
         Verb::AgentEnroll(args) => return verbs::agent_enroll(&global, args),
         Verb::ContainerCleanup(args) => return cleanup(&global, &args.id),
-        Verb::Run(args) => Some(verbs::prepare(&args.create, &global)?),
-        Verb::Create(args) => Some(verbs::prepare(args, &global)?),
+        Verb::Run(args) => Some(verbs::prepare(&args.create, Some(!args.detach), &global)?),
+        Verb::Create(args) => Some(verbs::prepare(args, None, &global)?),
         _ => None,
     };
     let env = match &verb {

@@ -145,90 +145,67 @@ fn size((writable, image): (u64, u64)) -> String {
     )
 }
 
-fn row(one: &Row, shape: Shape) -> Value {
-    let Row {
-        view,
-        size: sizes,
-        ports: published,
-        pod,
-    } = one;
-    let record = &view.record;
-    let id = if shape.no_trunc {
-        record.id.hex()
-    } else {
-        record.id.short()
-    };
-    let labels: Vec<String> = record
-        .spec
-        .labels
-        .iter()
-        .map(|(key, value)| format!("{key}={value}"))
-        .collect();
-    let age = time::ago(record.created, shape.now);
-    json!({
-        "ID": id,
+/// What the table's rows and the JSON document have in common, with what is different.
+fn shown(one: &Row, shape: Shape, different: Value) -> Value {
+    let (view, record) = (&one.view, &one.view.record);
+    let mut all = json!({
+        "AutoRemove": record.spec.auto_remove,
+        "ExitCode": view.exit_code(),
+        "Exited": matches!(view.status, Status::Exited | Status::Dead),
+        "ExitedAt": view.finished.map_or(ZERO_TIME, |at| at.seconds() as i64),
+        "Health": view.health.as_str(),
         "Image": record.image_name,
+        "IsInfra": record.wiring.infra.is_some(),
+        "Pid": view.pid.unwrap_or(0),
+        "Pod": record.wiring.pod.map(|pod| pod.hex()).unwrap_or_default(),
+        "PodName": one.pod,
+        "Restarts": view.restarts,
+        "StartedAt": view.started.map_or(ZERO_TIME, |at| at.seconds() as i64),
+        "State": view.status.as_str(),
+        "Status": status(view, shape.now),
+    });
+    if let (Value::Object(all), Value::Object(mut different)) = (&mut all, different) {
+        all.append(&mut different);
+    }
+    all
+}
+
+fn row(one: &Row, shape: Shape) -> Value {
+    let (view, record) = (&one.view, &one.view.record);
+    let pair = |(key, value): (&String, &String)| format!("{key}={value}");
+    let age = time::ago(record.created, shape.now);
+    let different = json!({
+        "ID": if shape.no_trunc { record.id.hex() } else { record.id.short() },
         "ImageID": if shape.no_trunc { record.image.hex() } else { record.image.short() },
         "Command": command(view, shape.no_trunc),
         "Created": age,
         "CreatedHuman": age,
         "RunningFor": age,
         "CreatedAt": time::long(record.created),
-        "StartedAt": view.started.map_or(ZERO_TIME, |at| at.seconds() as i64),
-        "ExitedAt": view.finished.map_or(ZERO_TIME, |at| at.seconds() as i64),
-        "Exited": matches!(view.status, Status::Exited | Status::Dead),
-        "ExitCode": view.exit_code(),
-        "Status": status(view, shape.now),
-        "State": view.status.as_str(),
-        "Ports": ports(published),
+        "Ports": ports(&one.ports),
         "Names": record.name,
-        "Labels": labels.join(","),
+        "Labels": record.spec.labels.iter().map(pair).collect::<Vec<_>>().join(","),
         "Mounts": mounts(view).join(","),
         "Networks": record.network_mode(),
-        "Pid": view.pid.unwrap_or(0),
-        "Restarts": view.restarts,
-        "AutoRemove": record.spec.auto_remove,
-        "Health": view.health.as_str(),
-        "Size": sizes.map(size).unwrap_or_default(),
-        "Pod": record.wiring.pod.map(|pod| pod.hex()).unwrap_or_default(),
-        "PodName": pod,
-        "IsInfra": record.wiring.infra.is_some(),
-    })
+        "Size": one.size.map(size).unwrap_or_default(),
+    });
+    shown(one, shape, different)
 }
 
 fn full(one: &Row, shape: Shape) -> Value {
-    let Row {
-        view,
-        size: sizes,
-        ports: published,
-        pod,
-    } = one;
-    let record = &view.record;
-    json!({
-        "AutoRemove": record.spec.auto_remove,
+    let record = &one.view.record;
+    let different = json!({
         "Command": record.spec.args,
         "Created": record.created.seconds(),
         "CreatedAt": time::ago(record.created, shape.now),
-        "ExitCode": view.exit_code(),
-        "Exited": matches!(view.status, Status::Exited | Status::Dead),
-        "ExitedAt": view.finished.map_or(ZERO_TIME, |at| at.seconds() as i64),
-        "Health": view.health.as_str(),
         "Id": record.id.hex(),
-        "Image": record.image_name,
         "ImageID": record.image.hex(),
-        "IsInfra": record.wiring.infra.is_some(),
         "Labels": record.spec.labels,
         "Mounts": record.spec.mounts.iter().map(|mount| mount.target.as_str()).collect::<Vec<_>>(),
         "Names": [record.name.as_str()],
         "Networks": [record.network_mode()],
-        "Pid": view.pid.unwrap_or(0),
-        "Pod": record.wiring.pod.map(|pod| pod.hex()).unwrap_or_default(),
-        "PodName": pod,
-        "Ports": ports_json(published),
-        "Restarts": view.restarts,
-        "Size": sizes.map(|(writable, image)| json!({"rwSize": writable, "rootFsSize": writable + image})),
-        "StartedAt": view.started.map_or(ZERO_TIME, |at| at.seconds() as i64),
-        "State": view.status.as_str(),
-        "Status": status(view, shape.now),
-    })
+        "Ports": ports_json(&one.ports),
+        "Size": one.size.map(|(writable, image)| json!({"rwSize": writable, "rootFsSize": writable + image})),
+    });
+    shown(one, shape, different)
 }

@@ -46,6 +46,7 @@ variables! {
     NOTIFY_SOCKET = "NOTIFY_SOCKET": "set by systemd: where readiness is told";
     WATCHDOG_USEC = "WATCHDOG_USEC": "set by systemd: how often the watchdog is fed";
     LISTEN_FDS = "LISTEN_FDS": "set by systemd: sockets that it opened";
+    LISTEN_FDNAMES = "LISTEN_FDNAMES": "set by systemd: names of the sockets";
     LISTEN_PID = "LISTEN_PID": "set by systemd: whom the sockets are for";
     PATH = "PATH": "passed on to helpers";
     DBUS_SESSION_BUS_ADDRESS = "DBUS_SESSION_BUS_ADDRESS": "passed on to `systemd-run` of the user's own systemd";

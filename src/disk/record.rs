@@ -214,26 +214,27 @@ pub mod kinds {
 
 impl Record for crate::types::container::ContainerRecord {
     const KIND: u16 = kinds::CONTAINER;
-    const FORMAT: u16 = 2;
+    const FORMAT: u16 = 3;
 
-    /// The first format ended before the wiring and the extras.
+    /// The first format ended before the wiring and the extras, the second before the later ones of the extras.
     fn from_older(format: u16, body: &[u8]) -> Result<Self, String> {
         let none = (Wiring::default(), Extras::default());
         let none = postcard::to_allocvec(&none).map_err(|e| e.to_string())?;
-        match format {
-            1 => postcard::from_bytes(&[body, &none].concat()).map_err(|e| e.to_string()),
-            _ => Err(format!("format {format} is not known")),
-        }
+        let missing = match format {
+            1 => &none[..],
+            2 => &none[none.len() - Extras::LATER..],
+            _ => return Err(format!("format {format} is not known")),
+        };
+        postcard::from_bytes(&[body, missing].concat()).map_err(|e| e.to_string())
     }
 
-    /// What the first format cannot say is not left out in silence.
+    /// What the second format cannot say is not left out in silence.
     fn to_older(&self) -> Option<Vec<u8>> {
-        if self.wiring != Wiring::default() || self.extras != Extras::default() {
+        if self.extras.says_later() {
             return None;
         }
-        let more = postcard::to_allocvec(&(&self.wiring, &self.extras)).ok()?.len();
         let mut body = postcard::to_allocvec(self).ok()?;
-        body.truncate(body.len() - more);
+        body.truncate(body.len() - Extras::LATER);
         Some(body)
     }
 }

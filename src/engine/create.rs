@@ -1,13 +1,13 @@
 //! Making a container: wishes, image and board defaults become a record; the record's folder appears with one rename.
 
 use super::index::{self, IndexLock};
-use super::options::{CreateOptions, ImageDefaults, merge};
+use super::options::{CreateOptions, ImageDefaults, is_systemd, merge};
 use super::remove::NEW;
 use super::{Engine, EngineError, names, now, volume};
 use crate::disk::{durable, record};
 use crate::runtime::{cgroup, first};
 use crate::store::ImageRecord;
-use crate::types::container::{ContainerRecord, Mount, MountSource};
+use crate::types::container::{ContainerRecord, Extras, Mount, MountSource};
 use crate::types::ids::ContainerId;
 use crate::types::limits::{LimitKind, Limits, NotEnforced};
 use ring::rand::{SecureRandom as _, SystemRandom};
@@ -52,6 +52,7 @@ impl Engine {
                 MountSource::Tmpfs => {}
             }
         }
+        let systemd = is_systemd(options, &spec.args);
         let mut made = ContainerRecord {
             id,
             name: String::new(),
@@ -62,7 +63,10 @@ impl Engine {
             spec,
             not_enforced,
             wiring,
-            extras: options.extras.clone(),
+            extras: Extras {
+                systemd,
+                ..options.extras.clone()
+            },
         };
         self.put(&mut made, options.name.as_deref())?;
         self.tell_of(&made, "create");

@@ -167,9 +167,9 @@ pub enum EngineError {
     #[error("`{0}`: an image cannot be named by a digest: write NAME:TAG")]
     TagDigest(String),
     /// An image has several names.
-    #[error("unable to delete image `{image}` by id with more than one tag ({names}): please force removal")]
+    #[error("unable to delete image `{image}` by ID with more than one tag ([{names}]): please force removal")]
     ImageNames {
-        /// Its short id.
+        /// Its id.
         image: String,
         /// The names.
         names: String,

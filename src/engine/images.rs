@@ -111,9 +111,9 @@ impl Engine {
                     .iter()
                     .map(ToString::to_string)
                     .collect::<Vec<_>>()
-                    .join(", ");
+                    .join(" ");
                 return Err(EngineError::ImageNames {
-                    image: image.id.short(),
+                    image: image.id.hex(),
                     names,
                 });
             }

@@ -13,6 +13,7 @@ pub mod doctor;
 pub mod error;
 pub mod events;
 pub mod filter;
+pub mod handing;
 pub mod images;
 pub mod index;
 pub mod keeping;

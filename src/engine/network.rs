@@ -70,7 +70,7 @@ impl Engine {
         let mut wiring = options.wiring.clone();
         let wrong = |what: &'static str, value: String, reason: String| OptionsError::Value { what, value, reason };
         if options.publish_all {
-            for port in image.exposed_ports() {
+            for port in image.exposed_ports().chain(options.expose.iter().map(String::as_str)) {
                 let port = port.parse::<PortMapping>();
                 let port = port.map_err(|error| wrong("exposed port", error.to_string(), "see the image".into()))?;
                 if !wiring

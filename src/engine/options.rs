@@ -50,6 +50,8 @@ pub struct CreateOptions {
     pub init: bool,
     /// Groups, umask, score.
     pub extras: Extras,
+    /// Whether its program is systemd; by its name where nothing is said.
+    pub systemd: Option<bool>,
     /// Mounts besides the image's volumes. A volume with an empty name is a new unnamed one.
     pub mounts: Vec<Mount>,
     /// Private where nothing is said, if the host has what that needs.
@@ -58,6 +60,8 @@ pub struct CreateOptions {
     pub wiring: Wiring,
     /// All ports that the image says it serves are published.
     pub publish_all: bool,
+    /// Ports that it serves beside those: `80`, `53/udp`.
+    pub expose: Vec<String>,
     /// Container whose network is shared, as typed.
     pub joins: Option<String>,
     /// Pod that it becomes part of, as typed.
@@ -216,6 +220,7 @@ pub fn shell(line: &str) -> Vec<String> {
 pub fn merge(options: &CreateOptions, image: &ImageDefaults, defaults: &Limits) -> Result<ContainerSpec, OptionsError> {
     let config = &image.config;
     let args = arguments(options, config)?;
+    let systemd = is_systemd(options, &args);
     let env = environment(options, config);
     let workdir = workdir(options, config)?;
     let mounts = mounts(options, image)?;
@@ -277,7 +282,7 @@ pub fn merge(options: &CreateOptions, image: &ImageDefaults, defaults: &Limits) 
         stop_signal: options
             .stop_signal
             .or_else(|| signal::parse(config.stop_signal.as_deref()?))
-            .unwrap_or(signal::TERM),
+            .unwrap_or(if systemd { signal::SYSTEMD } else { signal::TERM }),
         stop_timeout: options.stop_timeout.unwrap_or(bounds::STOP_TIMEOUT_S),
         restart: options.restart,
         auto_remove: options.auto_remove,
@@ -285,6 +290,17 @@ pub fn merge(options: &CreateOptions, image: &ImageDefaults, defaults: &Limits) 
         labels,
         annotations: options.annotations.clone(),
         log: options.log.unwrap_or_default(),
+    })
+}
+
+/// Whether a container with these arguments runs systemd, by podman's rule.
+pub fn is_systemd(options: &CreateOptions, args: &[String]) -> bool {
+    options.systemd.unwrap_or_else(|| {
+        // A build puts `/bin/sh -c` before it.
+        [args.first(), args.get(2)].into_iter().flatten().any(|program| {
+            ["/sbin/init", "/usr/sbin/init", "/usr/local/sbin/init"].contains(&program.as_str())
+                || program.rsplit('/').next() == Some("systemd")
+        })
     })
 }
 

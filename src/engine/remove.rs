@@ -240,10 +240,20 @@ fn remove_run_dir(dir: &Path) {
     crate::debug!("remove `{}`: it is being written to", dir.display());
 }
 
+/// Whether a container that is there has it mounted too.
+fn is_shared(layout: &Layout, source: &MountSource) -> Result<bool, EngineError> {
+    let all = index::all(layout)?;
+    Ok(all
+        .iter()
+        .flat_map(|other| &other.spec.mounts)
+        .any(|mount| mount.source == *source))
+}
+
 fn remove_unnamed(layout: &Layout, record: &ContainerRecord, trees: RemoveTree) -> Result<(), EngineError> {
     for mount in &record.spec.mounts {
         if let MountSource::Volume(name) = &mount.source
             && volume::load(layout, name)?.is_some_and(|volume| volume.unnamed)
+            && !is_shared(layout, &mount.source)?
             && let Some(gone) = volume::take_away(layout, name)?
         {
             trees(&gone)?;

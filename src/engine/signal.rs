@@ -42,6 +42,8 @@ const RTMIN: i32 = 34;
 /// Last signal.
 const RTMAX: i32 = 64;
 
+/// `SIGRTMIN+3`, which tells systemd to halt.
+pub const SYSTEMD: i32 = 37;
 /// `SIGTERM`.
 pub const TERM: i32 = 15;
 /// `SIGKILL`.

@@ -1,6 +1,7 @@
 //! Starting: root file system and OCI bundle are made ready, the keeper starts the monitor, the monitor the container.
 
 use super::doctor::at_least;
+use super::handing::{self, Handing};
 use super::index;
 use super::view::{self, ContainerView};
 use super::{Engine, EngineError, now, volume};
@@ -29,6 +30,16 @@ impl Engine {
     /// Starts a container that does not run; returns its first process. `attach` is the monitor's end of a session whose
     /// other end has asked to attach already. One that runs is left alone.
     pub fn start(&self, typed: &str, attach: Option<OwnedFd>) -> Result<Option<i32>, EngineError> {
+        self.start_with(typed, attach, &Handing::default())
+    }
+
+    /// The same with what systemd gave for it.
+    pub fn start_with(
+        &self,
+        typed: &str,
+        attach: Option<OwnedFd>,
+        handing: &Handing,
+    ) -> Result<Option<i32>, EngineError> {
         self.sweep()?;
         let found = index::find(self.layout(), typed)?;
         let run_dir = self.layout().monitor(&found.id);
@@ -60,7 +71,10 @@ impl Engine {
             Status::Created | Status::Exited | Status::Dead => {}
         }
         self.kill_leftover(&view)?;
-        self.launch(&view, attach).map(Some)
+        let pid = self.launch(&view, attach, handing)?;
+        let monitor = || view::look(self.layout(), view.record.clone()).ok()?.monitor_pid;
+        handing.runs(&view.record, monitor());
+        Ok(Some(pid))
     }
 
     /// Stops it if it runs, and starts it.
@@ -79,7 +93,7 @@ impl Engine {
         self.start(&id, None).map(drop)
     }
 
-    fn launch(&self, view: &ContainerView, attach: Option<OwnedFd>) -> Result<i32, EngineError> {
+    fn launch(&self, view: &ContainerView, attach: Option<OwnedFd>, handing: &Handing) -> Result<i32, EngineError> {
         let mut record = view.record.clone();
         let layout = self.layout();
         let info = self.keeper_info()?;
@@ -96,7 +110,11 @@ impl Engine {
         let root = self.root(record, &image)?;
         let config = self.store().config(&image)?;
         let fresh = self.fresh_volumes(record)?;
-        let bundle = spec::build(&filled(record, &fresh), Some(&config), &host, layout)?;
+        let mut bundle = spec::build(&filled(record, &fresh), Some(&config), &host, layout)?;
+        let ready = handing.ready(record, &layout.monitor(&record.id), |path| self.own(path))?;
+        if let Some(ready) = &ready {
+            spec::hand(&mut bundle, ready.folder.as_deref(), &ready.sockets);
+        }
         for dir in ["", "rootfs"] {
             let dir = layout.bundle(&record.id).join(dir);
             make_dir(&dir)?;
@@ -110,10 +128,21 @@ impl Engine {
             reason: error.to_string(),
         })?;
         self.put_file(&layout.bundle(&record.id).join("config.json"), &bytes, 0o600)?;
-        let config = self.monitor_config(record, network.as_ref(), root)?;
-        let pid = self
-            .keeper()?
-            .start_monitor(config, attach.as_ref().map(|fd| fd.as_fd()))?;
+        let mut config = self.monitor_config(record, network.as_ref(), root)?;
+        let pid = match ready {
+            None => self
+                .keeper()?
+                .start_monitor(config, attach.as_ref().map(|fd| fd.as_fd()).as_slice())?,
+            Some(ready) => {
+                config.version = monitor::HANDED_VERSION;
+                let nobody = handing::nothing().map_err(EngineError::io("prepare", &layout.monitor(&record.id)))?;
+                let pid = self
+                    .keeper()?
+                    .start_monitor(config, &ready.with(attach.as_ref().unwrap_or(&nobody).as_fd()))?;
+                ready.relay();
+                pid
+            }
+        };
         for volume in fresh {
             volume::settle(layout, &volume, record.spec.auto_remove)?;
             self.own(&volume::record_path(layout, &volume))?;
@@ -127,7 +156,7 @@ impl Engine {
         make_dir(&bundle)?;
         self.own(&bundle)?;
         let config = self.monitor_config(record, network.as_ref(), Root::Flat(bundle))?;
-        Ok(self.keeper()?.start_monitor(config, None)?)
+        Ok(self.keeper()?.start_monitor(config, &[])?)
     }
 
     /// What the monitor must know; its network's plan goes into the bundle.
@@ -158,7 +187,7 @@ impl Engine {
         ];
         let info = self.keeper_info()?;
         Ok(MonitorConfig {
-            version: network.map_or(monitor::VERSION, |_| monitor::NETWORK_VERSION),
+            version: version(record, network),
             id: record.id,
             name: record.name.clone(),
             bundle: layout.bundle(&record.id),
@@ -166,7 +195,11 @@ impl Engine {
             run_dir: layout.monitor(&record.id),
             root,
             id_map: info.ids.map.nested(),
-            user: spec.user.clone(),
+            user: std::iter::once(&spec.user)
+                .chain(&record.extras.group_names)
+                .cloned()
+                .collect::<Vec<_>>()
+                .join("\n"),
             tree: info.cgroup.clone(),
             limits: spec.limits.clone(),
             asked: spec.asked.clone(),
@@ -267,6 +300,14 @@ impl Engine {
     }
 }
 
+/// The oldest version of monitors that do all that this start needs.
+fn version(record: &ContainerRecord, network: Option<&Plan>) -> u16 {
+    if !record.extras.group_names.is_empty() || record.extras.io_weight.is_some() {
+        return monitor::HANDED_VERSION;
+    }
+    network.map_or(monitor::VERSION, |_| monitor::NETWORK_VERSION)
+}
+
 /// The record with the runtime's word for filling these volumes.
 fn filled(record: &ContainerRecord, fresh: &[String]) -> ContainerRecord {
     let mut record = record.clone();
@@ -283,7 +324,7 @@ fn open(path: &Path) -> Result<OwnedFd, EngineError> {
     path::open_root(path).map_err(EngineError::io("open", path))
 }
 
-fn make_dir(path: &Path) -> Result<(), EngineError> {
+pub(super) fn make_dir(path: &Path) -> Result<(), EngineError> {
     match fs::DirBuilder::new().mode(0o700).create(path) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
             Err(EngineError::io("create folder", path)(error))

@@ -9,12 +9,12 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
+use super::tar::{self, BLOCK};
 use super::unpack::{OPAQUE_XATTR, OWNER_XATTR};
 use crate::sys::fs::{self, Kind, Meta};
 use crate::sys::path::{self as paths, FsKind, Resolve};
 use crate::types::bounds;
 
-const BLOCK: usize = 512;
 /// Files and folders that every container gets to have something mounted on, where they are empty.
 pub const STUBS: [&[u8]; 7] = [
     b"dev",
@@ -336,24 +336,14 @@ fn record(records: &mut Vec<u8>, key: &[u8], value: &[u8]) {
 }
 
 fn block(header: &Header) -> [u8; BLOCK] {
-    let mut block = [0; BLOCK];
-    let mut put = |at: usize, bytes: &[u8], max: usize| {
-        let bytes = &bytes[..bytes.len().min(max)];
-        block[at..at + bytes.len()].copy_from_slice(bytes);
-    };
-    let octal = |number: u64, digits: usize| format!("{:0digits$o}", number & ((1 << (3 * digits)) - 1));
-    put(0, header.path, 100);
-    put(100, octal(header.meta.mode.into(), 7).as_bytes(), 7);
-    put(108, octal(header.owner.0.into(), 7).as_bytes(), 7);
-    put(116, octal(header.owner.1.into(), 7).as_bytes(), 7);
-    put(124, octal(header.size, 11).as_bytes(), 11);
-    let seconds = u64::try_from(header.meta.mtime.seconds).unwrap_or(0);
-    put(136, octal(seconds, 11).as_bytes(), 11);
-    put(148, b"        ", 8);
-    put(156, &[header.flag], 1);
-    put(157, header.link, 100);
-    put(257, b"ustar\x0000", 8);
-    let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
-    block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-    block
+    let Header {
+        path,
+        link,
+        flag,
+        size,
+        meta,
+        owner,
+    } = header;
+    let seconds = u64::try_from(meta.mtime.seconds).unwrap_or(0);
+    tar::written(path, link, *flag, meta.mode, *owner, *size, seconds)
 }

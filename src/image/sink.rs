@@ -10,12 +10,12 @@ use flate2::write::GzEncoder;
 use flate2::{Compression, GzBuilder};
 use sha2::{Digest as _, Sha256};
 
+use super::tar::{self, BLOCK};
 use crate::types::bounds;
 use crate::types::digest::Digest;
 
 /// How hard layers are compressed: gzip's usual.
 pub const LEVEL: u32 = 6;
-const BLOCK: usize = 512;
 const CHUNK: usize = 64 << 10;
 
 /// A folder or an archive being filled. Names are written once: what is there already stays.
@@ -294,28 +294,9 @@ pub fn member<'a>(name: &str, content: &'a [u8]) -> [Cow<'a, [u8]>; 3] {
     ]
 }
 
-/// A header in ustar form, of a file without an owner and a time.
+/// A header of a file without an owner and a time.
 fn header(name: &str, length: u64) -> [u8; BLOCK] {
-    let mut block = [0; BLOCK];
-    let mut put = |at: usize, bytes: &[u8]| block[at..at + bytes.len()].copy_from_slice(bytes);
-    put(0, &name.as_bytes()[..name.len().min(100)]);
-    put(100, b"0000644\0");
-    put(108, b"0000000\0");
-    put(116, b"0000000\0");
-    if length < 1 << 33 {
-        put(124, format!("{length:011o}\0").as_bytes());
-    } else {
-        // Base 256.
-        put(124, &[0x80]);
-        put(128, &length.to_be_bytes());
-    }
-    put(136, b"00000000000\0");
-    put(148, b"        ");
-    put(156, b"0");
-    put(257, b"ustar\x0000");
-    let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
-    block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-    block
+    tar::written(name.as_bytes(), b"", b'0', 0o644, (0, 0), length, 0)
 }
 
 fn padding(length: u64) -> Vec<u8> {

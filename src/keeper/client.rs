@@ -137,13 +137,12 @@ impl Keeper {
         &self.info
     }
 
-    /// Starts a container by its monitor; returns its first process when it runs. `attach` is the monitor's end of a
-    /// session whose other end has already sent its attach request. The control groups in `config` are set by the keeper.
-    pub fn start_monitor(&mut self, config: MonitorConfig, attach: Option<BorrowedFd<'_>>) -> Result<i32, KeeperError> {
-        let fds: Vec<BorrowedFd<'_>> = attach.into_iter().collect();
+    /// Starts a container by its monitor; returns its first process when it runs. `fds` may be the monitor's end of a
+    /// session whose other end has already sent its attach request, and what `monitor::handed` says. The control groups in `config` are set by the keeper.
+    pub fn start_monitor(&mut self, config: MonitorConfig, fds: &[BorrowedFd<'_>]) -> Result<i32, KeeperError> {
         self.started(
             &Request::Monitor(Box::new(config)),
-            &fds,
+            fds,
             KEEPER_MONITOR_MS + KEEPER_ANSWER_MS,
         )
     }

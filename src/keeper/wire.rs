@@ -21,8 +21,8 @@ pub const VERSION: u16 = 1;
 pub enum Request {
     /// Who are you? Answered with [`Reply::Info`].
     Hello,
-    /// Start a monitor and with it its container; at most one descriptor comes along: a connected packet socket that is
-    /// already an attach session (see `monitor::wire`). Answered with [`Reply::Started`] when the program runs.
+    /// Start a monitor and with it its container; descriptors may come along: a connected packet socket that is
+    /// already an attach session (see `monitor::wire`), and what `monitor::handed` says. Answered with [`Reply::Started`] when the program runs.
     Monitor(Box<MonitorConfig>),
     /// Start a worker in the store's user namespace; one descriptor comes along: its control socket. Answered with
     /// [`Reply::Started`], later with [`Reply::Ended`].

@@ -21,7 +21,7 @@ use crate::runtime::seccomp::Program;
 use crate::sys::creds::Caps;
 use crate::sys::tty::WindowSize;
 use crate::types::bounds::{BUNDLE_BYTES, RUN_START_MS};
-use crate::types::oci::runtime::{Linux, LinuxCapabilities, LinuxSeccomp, Process, Spec};
+use crate::types::oci::runtime::{Linux, LinuxCapabilities, LinuxResources, LinuxSeccomp, Process, Spec};
 use crate::types::read;
 
 /// Which pipes a process gets; none is `/dev/null`, or a terminal.
@@ -88,7 +88,13 @@ impl From<RuntimeError> for Refusal {
 }
 
 /// Makes the container, reports, waits for the monitor's word, and lets the program run.
-pub fn create(config: &MonitorConfig, group: &Handle, theirs: Theirs, talk: &Talk) -> Result<(), Refusal> {
+pub fn create(
+    config: &MonitorConfig,
+    group: &Handle,
+    theirs: Theirs,
+    sockets: &[OwnedFd],
+    talk: &Talk,
+) -> Result<(), Refusal> {
     let plan = network::read(&config.bundle)?;
     plan.check()?;
     if let Some(host_name) = &plan.infra {
@@ -101,6 +107,8 @@ pub fn create(config: &MonitorConfig, group: &Handle, theirs: Theirs, talk: &Tal
     let spec = read_spec(&config.bundle.join("config.json"))?;
     let filter = crate::runtime::filter(&spec, None)?;
     remember(&config.run_dir, &spec, filter.as_ref());
+    weigh(group, &spec)?;
+    let sockets = sockets.iter().map(OwnedFd::try_clone).collect::<io::Result<_>>();
     let rootfs = match config.root.clone() {
         Root::Overlay {
             lowers,
@@ -130,6 +138,7 @@ pub fn create(config: &MonitorConfig, group: &Handle, theirs: Theirs, talk: &Tal
         sibling: true,
         extra: Extra {
             hooks: listener_state(&spec, config),
+            sockets: sockets.map_err(|error| Refusal::new(format!("copy a socket for the container: {error}")))?,
             ..Extra::default()
         },
     })?;
@@ -144,6 +153,22 @@ pub fn create(config: &MonitorConfig, group: &Handle, theirs: Theirs, talk: &Tal
     created.start()?;
     talk.say(&Report::Ran { pid: created.pid }, &[]);
     Ok(())
+}
+
+/// Sets the weight at block devices, the only limit that the group does not have from the monitor's configuration.
+fn weigh(group: &Handle, spec: &Spec) -> Result<(), Refusal> {
+    let resources = spec.linux.as_ref().and_then(|linux| linux.resources.as_ref());
+    let Some(block_io) = resources.and_then(|resources| resources.block_io.clone()) else {
+        return Ok(());
+    };
+    let alone = LinuxResources {
+        block_io: Some(block_io),
+        ..LinuxResources::default()
+    };
+    group.apply(&alone).map(drop).map_err(|error| {
+        let fix = "this kernel weighs no block devices here: it needs the scheduler bfq or `io.cost.qos`, and control group `io` handed down";
+        Refusal::new(format!("--blkio-weight: {error}; {fix}"))
+    })
 }
 
 /// Begins the network of what was made, reports it all, and waits for the monitor's word.

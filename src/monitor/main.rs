@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::children::Children;
 use super::clients::{Clients, Role};
 use super::exec::Execs;
+use super::handed::Handed;
 use super::life::{Input, Life};
 use super::log::{Stream, Writer};
 use super::memory::MemoryEvents;
@@ -85,6 +86,7 @@ pub(super) struct Monitor {
     pub(super) trim_at: Option<Mono>,
     /// No other monitor has this container.
     _lock: Lock,
+    pub(super) handed: Handed,
     signals: SignalFd,
     listener: OwnedFd,
     report: Option<OwnedFd>,
@@ -128,7 +130,7 @@ fn say_start(start: &OwnedFd, report: &StartReport) {
 }
 
 impl Monitor {
-    fn new(config: MonitorConfig, fds: Vec<OwnedFd>) -> Result<Monitor, Refusal> {
+    fn new(config: MonitorConfig, mut fds: Vec<OwnedFd>) -> Result<Monitor, Refusal> {
         let name = config.name.clone();
         let failed =
             move |what: &str, error: io::Error| Refusal::new(format!("monitor of container `{name}`: {what}: {error}"));
@@ -147,6 +149,8 @@ impl Monitor {
                 .add(fd, token.into(), Interest::READ)
                 .map_err(|error| failed("epoll", error))?;
         }
+        let handed =
+            Handed::take(&config, &mut fds, &epoll).map_err(|error| failed("take what was handed over", error))?;
         let pid = std::process::id().cast_signed();
         let start = process::start_time(pid).map_err(|error| failed("read its own start time", error))?;
         let now = Mono(event::mono_ms());
@@ -169,6 +173,7 @@ impl Monitor {
             over: false,
             trim_at: None,
             _lock: lock,
+            handed,
             signals,
             listener,
             report: None,
@@ -238,6 +243,7 @@ impl Monitor {
             Token::Starter(MAIN_STARTER) => self.run_report(now),
             Token::Starter(index) => self.exec_report(index, now),
             Token::Probe => self.probe_ready(now),
+            Token::Notify => self.notified(),
         }
     }
 

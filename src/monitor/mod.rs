@@ -5,6 +5,7 @@ mod children;
 pub mod client;
 mod clients;
 mod exec;
+pub mod handed;
 mod http;
 mod launch;
 mod life;

@@ -129,9 +129,9 @@ impl Monitor {
             output: !terminal,
         };
         let (ends, theirs) = launch::pipes(wants).map_err(|error| failed("make pipes", error))?;
-        let (config, group) = (&self.config, &self.group);
+        let (config, group, sockets) = (&self.config, &self.group, &self.handed.sockets);
         let starter = Starter::begin(&self.epoll, MAIN_STARTER, now.plus(RUN_START_MS), |talk| {
-            launch::create(config, group, theirs, talk)
+            launch::create(config, group, theirs, sockets, talk)
         })
         .map_err(|error| failed("prepare a run", error))?;
         self.children.starter(starter.pid);

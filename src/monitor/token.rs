@@ -30,6 +30,8 @@ pub enum Token {
     Starter(usize),
     /// The socket of a health probe.
     Probe,
+    /// What the container's program says of itself.
+    Notify,
 }
 
 impl From<Token> for u64 {
@@ -44,6 +46,7 @@ impl From<Token> for u64 {
             Token::Exec(index, part) => number(6 + part as u64, index),
             Token::Starter(index) => number(9, index),
             Token::Probe => number(10, 0),
+            Token::Notify => number(11, 0),
         }
     }
 }
@@ -67,6 +70,7 @@ impl Token {
             kind @ 6..=8 => Token::Exec(index, part(kind - 6)?),
             9 => Token::Starter(index),
             10 => Token::Probe,
+            11 => Token::Notify,
             _ => return None,
         })
     }
@@ -90,10 +94,11 @@ mod tests {
             Token::Exec(7, Part::Error),
             Token::Starter(3),
             Token::Probe,
+            Token::Notify,
         ] {
             assert_eq!(Token::from_number(token.into()), Some(token));
         }
-        for number in [0, 5 << 32 | 3, 11 << 32, u64::MAX] {
+        for number in [0, 5 << 32 | 3, 12 << 32, u64::MAX] {
             assert_eq!(Token::from_number(number), None);
         }
     }

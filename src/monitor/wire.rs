@@ -48,7 +48,7 @@ pub const PACKET_BYTES: usize = crate::types::bounds::PACKET_BYTES;
 /// All that a monitor must know. Paths are absolute, in the keeper's mount namespace.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct MonitorConfig {
-    /// [`VERSION`], or [`NETWORK_VERSION`].
+    /// [`VERSION`], [`NETWORK_VERSION`] or [`HANDED_VERSION`].
     pub version: u16,
     /// The container.
     pub id: ContainerId,
@@ -435,10 +435,14 @@ pub fn decode<'a, T: serde::Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, WireE
 /// [`VERSION`] of a start whose bundle holds a network's plan, which monitors before did not read.
 pub const NETWORK_VERSION: u16 = 2;
 
+/// [`VERSION`] of a start that more than a session comes along with (`monitor::handed`), or whose bundle says what monitors
+/// before did not do: `USER` with names of further groups, weights of block devices.
+pub const HANDED_VERSION: u16 = 3;
+
 /// Decodes a [`MonitorConfig`]: with or without a network's plan.
 pub fn decode_config(bytes: &[u8]) -> Result<MonitorConfig, WireError> {
     match postcard::take_from_bytes::<u16>(bytes) {
-        Ok((NETWORK_VERSION, _)) => decode(bytes),
+        Ok((NETWORK_VERSION | HANDED_VERSION, _)) => decode(bytes),
         _ => decode_versioned(bytes),
     }
 }

@@ -75,5 +75,14 @@ pub const SYSFS: [&str; 4] = ["nosuid", "noexec", "nodev", "ro"];
 /// The host's sysfs, with everything mounted below it.
 pub const SYSFS_BOUND: [&str; 6] = ["rbind", "nosuid", "noexec", "nodev", "rro", "rprivate"];
 
+/// The container's own control groups, for one whose first process is systemd: it makes groups of its own.
+pub const CGROUP_WRITABLE: [&str; 6] = ["nosuid", "noexec", "nodev", "relatime", "rw", "rprivate"];
+
+/// Where systemd wants memory.
+pub const SYSTEMD: [&str; 4] = ["/run", "/run/lock", "/tmp", "/var/log/journal"];
+
+/// Options of that.
+pub const SYSTEMD_TMPFS: [&str; 5] = ["rw", "rprivate", "nosuid", "nodev", "tmpcopyup"];
+
 /// The container's own control group (v2).
 pub const CGROUP: [&str; 6] = ["nosuid", "noexec", "nodev", "relatime", "ro", "rprivate"];

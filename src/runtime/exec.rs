@@ -140,7 +140,7 @@ fn set_up(
         Ok(joined) => joined,
         Err(error) => return Err((error, Some(parent))),
     };
-    let parent = close_all_but(parent, None, kept)?.0;
+    let parent = close_all_but(parent, None, kept, Vec::new())?.0;
     let prepare = || {
         own_streams(has_terminal, &identity)?;
         let prepared = runtime_process::prepare(process, linux, &identity, filter)?;

@@ -143,12 +143,13 @@ pub fn own_streams(has_terminal: bool, identity: &Identity) -> Result<(), Runtim
 fn set_up(mut launch: Launch<'_>, inherited: Inherited, parent: ChildEnd) -> Result<Ready, Failed> {
     let spec = launch.spec;
     let (listener, kept) = (launch.extra.start.take(), launch.extra.kept_fds);
+    let sockets = std::mem::take(&mut launch.extra.sockets);
     let inside = match enter_root(launch, inherited, &parent) {
         Ok(inside) => inside,
         Err(error) => return Err((error, Some(parent))),
     };
     // From here on nothing of the host is open any more, when paths that the image has made are walked.
-    let (parent, listener) = close_all_but(parent, listener, kept)?;
+    let (parent, listener) = close_all_but(parent, listener, kept, sockets)?;
     let hooks = inside.hooks.clone();
     match inside.prepare(spec) {
         Ok(prepared) => Ok(Ready {
@@ -166,11 +167,16 @@ pub fn close_all_but(
     parent: ChildEnd,
     listener: Option<OwnedFd>,
     kept: u16,
+    sockets: Vec<OwnedFd>,
 ) -> Result<(ChildEnd, Option<OwnedFd>), Failed> {
-    let own = std::iter::once(parent.into_fd()).chain(listener).collect();
+    let count = sockets.len();
+    let own = sockets.into_iter().chain([parent.into_fd()]).chain(listener).collect();
     let fail = || RuntimeError::process("close inherited descriptors");
     let placed = crate::sys::process::close_all_but(3 + i32::from(kept), own).map_err(|e| (fail()(e), None))?;
     let mut placed = placed.into_iter();
+    for socket in placed.by_ref().take(count) {
+        crate::sys::process::keep_on_exec(socket).map_err(|e| (fail()(e), None))?;
+    }
     match placed.next() {
         Some(parent) => Ok((ChildEnd::new(parent), placed.next())),
         None => Err((fail()(std::io::Error::from_raw_os_error(errno::EBADF)), None)),
@@ -333,6 +339,7 @@ pub fn identify(root: BorrowedFd<'_>, user: Option<&str>, process: &Process) -> 
         uid,
         gid,
         groups: Vec::new(),
+        further: Vec::new(),
         home,
     })
 }

@@ -50,6 +50,8 @@ pub struct Extra {
     pub start: Option<OwnedFd>,
     /// How many descriptors from number 3 on the program gets.
     pub kept_fds: u16,
+    /// Further descriptors that the program gets, from the number after those on.
+    pub sockets: Vec<OwnedFd>,
     /// The root is moved to `/` instead of pivoted to, for callers on an initramfs.
     pub no_pivot: bool,
     /// Name of a new session keyring; none: the caller's stays.

@@ -41,10 +41,13 @@ pub fn filter(spec: &Spec, ready: Option<&seccomp::Program>) -> Result<Option<se
 
 /// Whether the ids exist in the container's namespace; takes the supplementary groups away that do not.
 pub fn check_ids(identity: &mut Identity, added: &[u32], map: Option<&IdMap>) -> Result<(), RuntimeError> {
+    let further = std::mem::take(&mut identity.further);
+    identity.groups.retain(|group| !further.contains(group));
+    identity.groups.extend(&further);
     // Without a map of its own the kernel says what is not there.
     let Some(map) = map else { return Ok(()) };
     let (uid, gid) = (identity.uid, identity.gid);
-    let strange = added.iter().find(|&&group| !map.has_gid(group));
+    let strange = added.iter().chain(&further).find(|&&group| !map.has_gid(group));
     if map.has_uid(uid) && map.has_gid(gid) && strange.is_none() {
         identity.groups.retain(|&group| map.has_gid(group));
         return Ok(());
@@ -280,7 +283,7 @@ mod tests {
             uid,
             gid,
             groups: vec![0, 10, 70_000],
-            home: None,
+            ..Identity::default()
         };
         let mut known = user(1000, 100);
         check_ids(&mut known, &[44], Some(&map(65_536))).expect("in range");

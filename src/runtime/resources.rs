@@ -4,13 +4,13 @@
 use std::collections::BTreeMap;
 
 use crate::types::limits::Limits;
-use crate::types::oci::runtime::{LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
+use crate::types::oci::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
 
 /// Period of processor shares, in microseconds (the kernel's default).
 const PERIOD_US: u64 = 100_000;
 
 /// The limits that are set; none where nothing is. Rates of block devices are not among them: they go by device number.
-pub fn of(limits: &Limits, v2: bool) -> Option<LinuxResources> {
+pub fn of(limits: &Limits, io_weight: Option<u16>, v2: bool) -> Option<LinuxResources> {
     let signed = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
     let mut resources = LinuxResources::default();
     if let Some(limit) = limits.memory {
@@ -33,6 +33,10 @@ pub fn of(limits: &Limits, v2: bool) -> Option<LinuxResources> {
     resources.pids = limits.pids.map(|limit| LinuxPids {
         limit: Some(i64::from(limit)),
     });
+    resources.block_io = io_weight.map(|weight| LinuxBlockIo {
+        weight: Some(weight),
+        ..LinuxBlockIo::default()
+    });
     if let Some(high) = limits.memory_high.filter(|_| v2) {
         resources.unified = Some(BTreeMap::from([("memory.high".to_owned(), high.0.to_string())]));
     }
@@ -52,7 +56,7 @@ mod tests {
 
     #[test]
     fn limits_become_resources() {
-        assert_eq!(of(&Limits::default(), true), None);
+        assert_eq!(of(&Limits::default(), None, true), None);
         let limits = Limits {
             memory: Some(Bytes(64 << 20)),
             memory_high: Some(Bytes(48 << 20)),
@@ -63,17 +67,18 @@ mod tests {
             cpuset: Some("0-1".to_owned()),
             ..Limits::default()
         };
-        let json = serde_json::to_value(of(&limits, true)).expect("serialises");
+        let json = serde_json::to_value(of(&limits, Some(300), true)).expect("serialises");
         assert_eq!(
             json,
             serde_json::json!({
                 "memory": {"limit": 64 << 20, "swap": 80 << 20},
                 "cpu": {"shares": 2598, "quota": 50_000, "period": 100_000, "cpus": "0-1"},
                 "pids": {"limit": 64},
+                "blockIO": {"weight": 300},
                 "unified": {"memory.high": "50331648"},
             })
         );
-        assert!(of(&limits, false).is_some_and(|resources| resources.unified.is_none()));
+        assert!(of(&limits, None, false).is_some_and(|resources| resources.unified.is_none()));
     }
 
     #[test]

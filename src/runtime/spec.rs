@@ -128,9 +128,29 @@ pub fn build(
         // A shared name is not this container's to set.
         hostname: Some(etc::host_name(record, host)).filter(|_| !host.joins.as_ref().is_some_and(|joins| joins.pod)),
         annotations: Some(annotations(asked, image)),
-        linux: Some(linux(asked, host)?),
+        linux: Some(linux(record, host)?),
         ..Spec::default()
     })
+}
+
+/// Adds what systemd gives the program: the folder with a socket that it tells how it is, sockets to serve and their names.
+pub fn hand(spec: &mut Spec, notify: Option<&Path>, (sockets, names): &(usize, String)) {
+    let mut new = Vec::new();
+    if let Some(folder) = notify {
+        let options = ["bind", "rprivate", "nosuid", "nodev", "noexec", "ro"];
+        let mounts = spec.mounts.get_or_insert_default();
+        mounts.push(mount("/run/notify", "bind", &folder.to_string_lossy(), &options));
+        new.push("NOTIFY_SOCKET=/run/notify/notify.sock".to_owned());
+    }
+    if *sockets > 0 {
+        new.extend([format!("LISTEN_FDS={sockets}"), "LISTEN_PID=1".to_owned()]);
+        new.extend((!names.is_empty()).then(|| format!("LISTEN_FDNAMES={names}")));
+    }
+    let name = |var: &str| var.split('=').next().unwrap_or_default().to_owned();
+    if let Some(env) = spec.process.as_mut().map(|process| process.env.get_or_insert_default()) {
+        env.retain(|old| !new.iter().any(|var| name(var) == name(old)));
+        env.extend(new);
+    }
 }
 
 /// A process that `exec` runs in a container: the container's own, with other arguments and, where they are given, other
@@ -222,6 +242,9 @@ fn environment(record: &ContainerRecord, host: &HostFacts) -> Vec<String> {
     }
     default("HOSTNAME", &etc::host_name(record, host));
     default("container", "oci");
+    if record.extras.systemd {
+        default("container_uuid", &record.id.hex()[..32]);
+    }
     env
 }
 
@@ -284,7 +307,8 @@ fn annotations(asked: &ContainerSpec, image: Option<&ImageConfiguration>) -> BTr
     all
 }
 
-fn linux(asked: &ContainerSpec, host: &HostFacts) -> Result<Linux, SpecError> {
+fn linux(record: &ContainerRecord, host: &HostFacts) -> Result<Linux, SpecError> {
+    let asked = &record.spec;
     let mut kinds = vec![
         LinuxNamespaceType::User,
         LinuxNamespaceType::Mount,
@@ -309,7 +333,7 @@ fn linux(asked: &ContainerSpec, host: &HostFacts) -> Result<Linux, SpecError> {
         uid_mappings: mappings(&host.id_map.uids),
         gid_mappings: mappings(&host.id_map.gids),
         sysctl: Some(sysctls(asked, host)),
-        resources: resources::of(&asked.limits, host.cgroup_v2),
+        resources: resources::of(&asked.limits, record.extras.io_weight, host.cgroup_v2),
         seccomp: filter(asked, host)?,
         masked_paths: owned(&defaults::MASKED),
         readonly_paths: owned(&defaults::READ_ONLY),
@@ -387,7 +411,11 @@ fn mounts(record: &ContainerRecord, host: &HostFacts, bundle: &Path, volumes: &P
         Network::Host => mount("/sys", "bind", "/sys", &defaults::SYSFS_BOUND),
         Network::None | Network::Private => mount("/sys", "sysfs", "sysfs", &defaults::SYSFS),
     });
-    if host.cgroup_v2 {
+    if record.extras.systemd {
+        all.push(mount("/sys/fs/cgroup", "cgroup", "cgroup", &defaults::CGROUP_WRITABLE));
+        let memory = defaults::SYSTEMD.map(|target| mount(target, "tmpfs", "tmpfs", &defaults::SYSTEMD_TMPFS));
+        all.extend(memory);
+    } else if host.cgroup_v2 {
         all.push(mount("/sys/fs/cgroup", "cgroup", "cgroup", &defaults::CGROUP));
     }
     for (name, _) in etc::files(record, host) {

@@ -388,13 +388,73 @@ fn kernels_have_versions() {
 }
 
 #[test]
-fn records_from_before_the_wiring_are_read() {
+fn records_of_older_formats_are_read() {
     use crate::disk::record::Record as _;
+    let plain = record();
+    let mut later = plain.clone();
+    later.wiring.ports = vec!["8080:80".parse().expect("a port")];
+    later.extras.umask = Some(0o77);
+    for (record, format) in [(&plain, 1), (&plain, 2), (&later, 2)] {
+        let mut body = record.to_older().expect("the second format says it all");
+        if format == 1 {
+            let more = postcard::to_allocvec(&(Wiring::default(), Extras::default())).expect("short");
+            body.truncate(body.len() + Extras::LATER - more.len());
+        }
+        assert_eq!(
+            ContainerRecord::from_older(format, &body),
+            Ok(record.clone()),
+            "{format}"
+        );
+        assert!(ContainerRecord::from_older(format, &body[..body.len() - 1]).is_err());
+        assert!(ContainerRecord::from_older(7, &body).is_err());
+    }
+    later.extras.systemd = true;
+    assert_eq!(later.to_older(), None, "systemd would be lost");
+}
+
+#[test]
+fn what_systemd_gives_is_added() {
+    let layout = Layout::new("/store", "/run/store");
+    let mut spec = build(&record(), None, &facts(), &layout).expect("builds");
+    hand(
+        &mut spec,
+        Some(Path::new("/run/store/c/x/notify")),
+        &(2, "web:admin".to_owned()),
+    );
+    // Twice is once.
+    hand(&mut spec, None, &(2, "web:admin".to_owned()));
+    let json = serde_json::to_value(spec).expect("serialises");
+    let (kind, source, options) = mount_at(&json, "/run/notify").expect("is there");
+    assert_eq!((kind.as_str(), source.as_str()), ("bind", "/run/store/c/x/notify"));
+    assert!(options.split(',').any(|option| option == "ro"), "{options}");
+    let env = sorted(&json["process"]["env"]);
+    for var in [
+        "LISTEN_FDNAMES=web:admin",
+        "LISTEN_FDS=2",
+        "LISTEN_PID=1",
+        "NOTIFY_SOCKET=/run/notify/notify.sock",
+    ] {
+        assert_eq!(env.iter().filter(|have| *have == var).count(), 1, "{env:?}");
+    }
+}
+
+#[test]
+fn systemd_gets_memory_its_groups_and_a_number() {
     let mut record = record();
-    let body = record.to_older().expect("the first format says it all");
-    assert_eq!(ContainerRecord::from_older(1, &body), Ok(record.clone()));
-    assert!(ContainerRecord::from_older(1, &body[..body.len() - 1]).is_err());
-    assert!(ContainerRecord::from_older(7, &body).is_err());
-    record.wiring.ports = vec!["8080:80".parse().expect("a port")];
-    assert_eq!(record.to_older(), None, "ports would be lost");
+    record.extras.systemd = true;
+    record.spec.mounts.push(container::Mount {
+        source: MountSource::Bind("/host/tmp".to_owned()),
+        target: "/tmp".to_owned(),
+        read_only: false,
+        options: Vec::new(),
+    });
+    let json = build_json(&record, &facts());
+    for place in ["/run", "/run/lock", "/var/log/journal"] {
+        assert_eq!(mount_at(&json, place).expect(place).0, "tmpfs");
+    }
+    assert_eq!(mount_at(&json, "/tmp").expect("is there").1, "/host/tmp");
+    let groups = mount_at(&json, "/sys/fs/cgroup").expect("is there").2;
+    assert!(groups.split(',').any(|option| option == "rw"), "{groups}");
+    let number = format!("container_uuid={}", &record.id.hex()[..32]);
+    assert!(sorted(&json["process"]["env"]).contains(&number));
 }

@@ -1,5 +1,5 @@
 //! Who a program runs as: `USER[:GROUP]` looked up in the container's own `/etc/passwd` and `/etc/group`, by the rules that
-//! Docker and podman share.
+//! Docker and podman share. Names of further groups may follow, a line each.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -18,6 +18,8 @@ pub struct Identity {
     pub gid: u32,
     /// Supplementary groups of the user's own; those the specification adds come on top.
     pub groups: Vec<u32>,
+    /// Groups that were named further: they must be mapped.
+    pub further: Vec<u32>,
     /// Home directory, where passwd says one.
     pub home: Option<String>,
 }
@@ -62,6 +64,23 @@ impl Files {
 }
 
 fn resolve(text: &str, files: &Files) -> Result<Identity, RuntimeError> {
+    let (user, further) = text.split_once('\n').unwrap_or((text, ""));
+    let mut found = resolve_user(user, files)?;
+    for name in further.lines() {
+        let group = groups(&files.group).find(|group| group.name == name);
+        found.further.push(group.ok_or_else(|| no_group(name))?.gid);
+    }
+    Ok(found)
+}
+
+fn no_group(name: &str) -> RuntimeError {
+    RuntimeError::Group {
+        group: name.to_owned(),
+        problem: "no matching entries in group file".to_owned(),
+    }
+}
+
+fn resolve_user(text: &str, files: &Files) -> Result<Identity, RuntimeError> {
     let (user, group) = text.split_once(':').unwrap_or((text, ""));
     let number = number(user);
     let entry = users(&files.passwd).find(|entry| match (user, number) {
@@ -73,8 +92,8 @@ fn resolve(text: &str, files: &Files) -> Result<Identity, RuntimeError> {
         (Some(entry), _) => Identity {
             uid: entry.uid,
             gid: entry.gid,
-            groups: Vec::new(),
             home: (!entry.home.is_empty()).then(|| entry.home.to_owned()),
+            ..Identity::default()
         },
         (None, Some(uid)) => Identity {
             uid,
@@ -104,13 +123,7 @@ fn resolve(text: &str, files: &Files) -> Result<Identity, RuntimeError> {
     found.gid = match (entry, number) {
         (Some(entry), _) => entry.gid,
         (None, Some(gid)) => gid,
-        (None, None) => {
-            let problem = "no matching entries in group file".to_owned();
-            return Err(RuntimeError::Group {
-                group: group.to_owned(),
-                problem,
-            });
-        }
+        (None, None) => return Err(no_group(group)),
     };
     Ok(found)
 }
@@ -186,6 +199,7 @@ mod tests {
                 gid,
                 groups: groups.to_vec(),
                 home,
+                ..Identity::default()
             }
         };
         let cases = [
@@ -206,6 +220,11 @@ mod tests {
         for (text, expected) in cases {
             assert_eq!(resolve(text, &files()), Ok(expected), "{text}");
         }
+        let further = Identity {
+            further: vec![100, 10],
+            ..id(1000, 44, &[], "/home/kim")
+        };
+        assert_eq!(resolve("kim:44\nusers\nwheel", &files()), Ok(further));
     }
 
     #[test]
@@ -213,6 +232,7 @@ mod tests {
         for (text, part) in [
             ("lee", "unable to find user lee"),
             ("kim:staff", "unable to find group staff"),
+            ("kim\nstaff", "unable to find group staff"),
             ("big", "unable to find user big"),
             ("4294967295", "unable to find user 4294967295"),
             ("-1", "unable to find user -1"),

@@ -43,6 +43,36 @@ pub struct Extras {
     pub umask: Option<u32>,
     /// How readily the kernel kills it when memory runs out, 0 to 1000.
     pub oom_score_adj: Option<i32>,
+    /// Further groups, by name in the container. This and what follows is there since the third format.
+    pub group_names: Vec<String>,
+    /// Who tells systemd that it is ready.
+    pub notify: Notify,
+    /// Its first process is systemd, or one that wants the same.
+    pub systemd: bool,
+    /// Weight at block devices under contention, 10 to 1000.
+    pub io_weight: Option<u16>,
+}
+
+impl Extras {
+    /// Fields that came with the third format of records. In a record each of them is one byte when nothing is said.
+    pub const LATER: usize = 4;
+
+    /// Whether one of those says something.
+    pub fn says_later(&self) -> bool {
+        !self.group_names.is_empty() || self.notify != Notify::Container || self.systemd || self.io_weight.is_some()
+    }
+}
+
+/// Who tells the systemd that started a container that it is ready (sd_notify(3)).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Notify {
+    /// Its program.
+    #[default]
+    Container,
+    /// Whoever starts it, as soon as its program runs.
+    Started,
+    /// Nobody.
+    Nobody,
 }
 
 /// What a container runs and how.

@@ -1,5 +1,6 @@
 //! Arguments of the verbs about apps.
 
+use super::ShowArgs;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -9,15 +10,8 @@ use std::path::PathBuf;
     after_help = "Examples:\n  dunlin app ls\n  dunlin app ls --format '{{.Name}} {{.Status}}'\n  dunlin app ls --format json"
 )]
 pub struct AppLsArgs {
-    /// json, or a Go template
-    #[arg(long, value_name = "FORMAT")]
-    pub format: Option<String>,
-    /// Without the heading
-    #[arg(short, long)]
-    pub noheading: bool,
-    /// Only names
-    #[arg(short, long)]
-    pub quiet: bool,
+    #[command(flatten)]
+    pub show: ShowArgs,
 }
 
 /// How long a change is followed.

@@ -114,8 +114,8 @@ pub struct CreateArgs {
     /// USER[:GROUP] inside
     #[arg(short, long, help_heading = "Process")]
     pub user: Option<String>,
-    /// Further groups inside, by number
-    #[arg(long, value_name = "GID", help_heading = "Process")]
+    /// Further groups inside
+    #[arg(long, value_name = "GROUP", help_heading = "Process")]
     pub group_add: Vec<String>,
     /// Mode bits that new files do not get [default: 0022]
     #[arg(long, value_name = "OCTAL", help_heading = "Process")]
@@ -153,9 +153,18 @@ pub struct CreateArgs {
     /// Write the number of the first process to a file
     #[arg(long, value_name = "FILE", help_heading = "Process")]
     pub pidfile: Option<PathBuf>,
-    /// false, or true for what is not systemd itself
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "MODE", help_heading = "Process")]
+    /// Write the number of its monitor to a file
+    #[arg(long, value_name = "FILE", help_heading = "Process")]
+    pub conmon_pidfile: Option<PathBuf>,
+    /// Open files of the caller that its program gets, from number 3 on
+    #[arg(long, value_name = "NUMBER", default_value_t = 0, help_heading = "Process")]
+    pub preserve_fds: u16,
+    /// Run it as systemd wants: true when the program is systemd or init, always, or false [default: true]
+    #[arg(long, value_parser = ["true", "false", "always"], value_name = "MODE", help_heading = "Process")]
     pub systemd: Option<String>,
+    /// Who tells the systemd of this host that it is ready: its program (container), dunlin at the start (conmon), or nobody (ignore)
+    #[arg(long, default_value = "container", value_parser = ["container", "conmon", "ignore"], value_name = "WHO", help_heading = "Process")]
+    pub sdnotify: String,
 
     /// Bind or named volume: [HOST|NAME:]TARGET[:OPTIONS]
     #[arg(short, long, value_name = "SPEC", help_heading = "Files")]
@@ -163,6 +172,9 @@ pub struct CreateArgs {
     /// type=bind|volume|tmpfs,source=…,target=…,…
     #[arg(long, value_name = "SPEC", help_heading = "Files")]
     pub mount: Vec<String>,
+    /// Binds and volumes of another container, too: NAME[:ro]
+    #[arg(long, value_name = "CONTAINER", help_heading = "Files")]
+    pub volumes_from: Vec<String>,
     /// Memory file system: TARGET[:OPTIONS]
     #[arg(long, value_name = "SPEC", help_heading = "Files")]
     pub tmpfs: Vec<String>,
@@ -184,12 +196,18 @@ pub struct CreateArgs {
     /// Publish all ports that the image says it serves, each at a free port of the host
     #[arg(short = 'P', long, help_heading = "Network")]
     pub publish_all: bool,
+    /// Ports that it serves beside those that the image says: PORT[/udp]
+    #[arg(long, value_name = "PORT", help_heading = "Network")]
+    pub expose: Vec<String>,
     /// Become part of a pod
     #[arg(long, value_name = "POD", help_heading = "Network")]
     pub pod: Option<String>,
 
     #[command(flatten)]
     pub limits: LimitArgs,
+    /// Weight at block devices under contention, 10 to 1000
+    #[arg(long, value_name = "WEIGHT", value_parser = clap::value_parser!(u16).range(10..=1000), help_heading = "Limits")]
+    pub blkio_weight: Option<u16>,
     /// Limit of one process: NAME=SOFT[:HARD]
     #[arg(long, value_name = "SPEC", help_heading = "Limits")]
     pub ulimit: Vec<String>,
@@ -215,6 +233,18 @@ pub struct CreateArgs {
     /// host or private: every container has one of its own, with the store's ids
     #[arg(long, value_name = "MODE", help_heading = "Security")]
     pub userns: Option<String>,
+    /// private, as always: these namespaces are its own
+    #[arg(long, value_name = "MODE", value_parser = ["private"], help_heading = "Security")]
+    pub cgroupns: Option<String>,
+    /// private, as always
+    #[arg(long, value_name = "MODE", value_parser = ["private", "shareable"], help_heading = "Security")]
+    pub ipc: Option<String>,
+    /// private, as always
+    #[arg(long, value_name = "MODE", value_parser = ["private"], help_heading = "Security")]
+    pub pid: Option<String>,
+    /// private, as always
+    #[arg(long, value_name = "MODE", value_parser = ["private"], help_heading = "Security")]
+    pub uts: Option<String>,
     /// Not offered: a container is never given the host
     #[arg(long, help_heading = "Security")]
     pub privileged: bool,
@@ -295,9 +325,6 @@ pub struct LimitArgs {
     /// Processes and threads; -1 or 0 without end
     #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, help_heading = "Limits")]
     pub pids_limit: Option<i64>,
-    /// Not offered: see --device-read-bps
-    #[arg(long, value_name = "WEIGHT", help_heading = "Limits")]
-    pub blkio_weight: Option<String>,
     /// Bytes read per second: DEVICE:SIZE
     #[arg(long, value_name = "DEVICE:SIZE", help_heading = "Limits")]
     pub device_read_bps: Vec<String>,

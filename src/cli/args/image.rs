@@ -20,6 +20,20 @@ pub struct PlatformArgs {
     pub variant: Option<String>,
 }
 
+/// How a list is shown.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ShowArgs {
+    /// json, or a Go template
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<String>,
+    /// No header line
+    #[arg(short, long)]
+    pub noheading: bool,
+    /// Only names, or ids
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
 /// How a registry is reached.
 #[derive(Debug, Clone, Default, Args)]
 pub struct RegistryArgs {
@@ -73,18 +87,11 @@ pub struct ImagesArgs {
     /// Only images with: reference=, dangling=, label=, id=, before=, since=, readonly=
     #[arg(short, long, value_name = "KEY=VALUE")]
     pub filter: Vec<String>,
-    /// json, or a Go template
-    #[arg(long, value_name = "FORMAT")]
-    pub format: Option<String>,
     /// Full ids
     #[arg(long)]
     pub no_trunc: bool,
-    /// No header line
-    #[arg(short, long)]
-    pub noheading: bool,
-    /// Only ids
-    #[arg(short, long)]
-    pub quiet: bool,
+    #[command(flatten)]
+    pub show: ShowArgs,
     /// Sort by: created, id, repository, size, tag
     #[arg(long, default_value = "created", value_parser = ["created", "id", "repository", "size", "tag"])]
     pub sort: String,

@@ -27,7 +27,7 @@ pub use create::{CreateArgs, LimitArgs, NetworkArgs, RunArgs, UpdateArgs};
 pub use fleet::FleetArgs;
 pub use image::{
     DiffArgs, ExistsArgs, FormatArgs, HistoryArgs, ImageMountArgs, ImagePruneArgs, ImageUnmountArgs, ImagesArgs,
-    PlatformArgs, PullArgs, RegistryArgs, RmiArgs, TagArgs, TreeArgs, UntagArgs,
+    PlatformArgs, PullArgs, RegistryArgs, RmiArgs, ShowArgs, TagArgs, TreeArgs, UntagArgs,
 };
 pub use network::{ListArgs, NetworkLsArgs, PodCreateArgs, PodInspectArgs, PodNamesArgs, PodPsArgs, PodRmArgs};
 #[cfg(feature = "operator")]

@@ -1,6 +1,6 @@
 //! Arguments of the verbs about networks and pods.
 
-use super::NetworkArgs;
+use super::{NetworkArgs, ShowArgs};
 use clap::Args;
 
 /// `network ls`.
@@ -17,18 +17,11 @@ pub struct ListArgs {
     /// Only those with: name=, id=, and of pods status=, of networks driver=
     #[arg(short, long, value_name = "KEY=VALUE")]
     pub filter: Vec<String>,
-    /// json, or a Go template
-    #[arg(long, value_name = "FORMAT")]
-    pub format: Option<String>,
     /// Full ids
     #[arg(long)]
     pub no_trunc: bool,
-    /// No header line
-    #[arg(short = 'n', long)]
-    pub noheading: bool,
-    /// Only names, of pods ids
-    #[arg(short, long)]
-    pub quiet: bool,
+    #[command(flatten)]
+    pub show: ShowArgs,
 }
 
 /// `pod create`.

@@ -1,5 +1,6 @@
 //! Arguments of the verbs about volumes.
 
+use super::ShowArgs;
 use clap::Args;
 
 /// `volume create`.
@@ -30,15 +31,8 @@ pub struct VolumeLsArgs {
     /// Volumes with: name=, label=, dangling=, driver=, scope=, until=
     #[arg(short, long, value_name = "KEY=VALUE")]
     pub filter: Vec<String>,
-    /// json, or a Go template
-    #[arg(long, value_name = "FORMAT")]
-    pub format: Option<String>,
-    /// No line above the columns
-    #[arg(short, long)]
-    pub noheading: bool,
-    /// Names alone
-    #[arg(short, long)]
-    pub quiet: bool,
+    #[command(flatten)]
+    pub show: ShowArgs,
 }
 
 /// `volume inspect`.

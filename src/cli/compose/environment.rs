@@ -21,7 +21,8 @@ pub fn environment(files: &[PathBuf], flags: &[String]) -> Result<Vec<String>, F
             None if entry.is_empty() => return Err(wrong("--env", entry, "the name is missing")),
             None => match entry.strip_suffix('*') {
                 Some(prefix) => out.extend(
-                    std::env::vars()
+                    std::env::vars_os()
+                        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
                         .filter(|(name, _)| name.starts_with(prefix))
                         .map(|(name, value)| format!("{name}={value}")),
                 ),

@@ -13,10 +13,6 @@ pub const SWAP_UNLIMITED: Bytes = Bytes(i64::MAX as u64);
 
 /// The limits that the flags ask for.
 pub fn limits(args: &LimitArgs) -> Result<Limits, FlagError> {
-    if let Some(weight) = &args.blkio_weight {
-        let reason = "weights of block devices are not enforced; limit the rates with --device-read-bps, --device-write-bps and the like";
-        return Err(wrong("--blkio-weight", weight, reason));
-    }
     let memory = optional_size("--memory", &args.memory)?;
     Ok(Limits {
         memory,

@@ -18,7 +18,7 @@ use super::args::CreateArgs;
 use super::args::PlatformArgs;
 use crate::engine::options::CreateOptions;
 use crate::engine::signal;
-use crate::types::container::{Extras, LogLimits, RestartPolicy};
+use crate::types::container::{Extras, LogLimits, Notify, RestartPolicy};
 use crate::types::platform::Platform;
 use crate::types::read;
 use crate::types::text::parse_size;
@@ -83,9 +83,15 @@ pub fn compose(args: &CreateArgs) -> Result<CreateOptions, FlagError> {
         mounts: mounts::mounts(args)?,
         init: args.init,
         extras: extras(args)?,
+        systemd: match args.systemd.as_deref() {
+            Some("always") => Some(true),
+            Some("false") => Some(false),
+            _ => None,
+        },
         network: net.network,
         wiring: net.wiring,
         publish_all: args.publish_all,
+        expose: args.expose.clone(),
         joins: net.joins,
         pod: args.pod.clone(),
         read_only: args.read_only,
@@ -115,10 +121,17 @@ pub fn compose(args: &CreateArgs) -> Result<CreateOptions, FlagError> {
 }
 
 fn extras(args: &CreateArgs) -> Result<Extras, FlagError> {
-    let group = |text: &String| {
-        let number = text.parse().ok().filter(|gid| *gid != u32::MAX);
-        number.ok_or_else(|| wrong("--group-add", text, "a group is named by its number here"))
-    };
+    let (mut groups, mut group_names) = (Vec::new(), Vec::new());
+    for text in &args.group_add {
+        match text.parse() {
+            Ok(u32::MAX) => return Err(wrong("--group-add", text, "no group has this number")),
+            Ok(gid) => groups.push(gid),
+            Err(_) if text.is_empty() || text.contains([':', '\n', '\0']) => {
+                return Err(wrong("--group-add", text, "neither a number nor a name"));
+            }
+            Err(_) => group_names.push(text.clone()),
+        }
+    }
     let umask = |text: &String| {
         let bits = u32::from_str_radix(text, 8).ok().filter(|bits| *bits <= 0o777);
         bits.ok_or_else(|| wrong("--umask", text, "not an octal number up to 0777"))
@@ -128,9 +141,17 @@ fn extras(args: &CreateArgs) -> Result<Extras, FlagError> {
         return Err(wrong("--oom-score-adj", score.to_string(), reason));
     }
     Ok(Extras {
-        groups: args.group_add.iter().map(group).collect::<Result<_, _>>()?,
+        groups,
         umask: args.umask.as_ref().map(umask).transpose()?,
         oom_score_adj: args.oom_score_adj,
+        group_names,
+        notify: match args.sdnotify.as_str() {
+            "conmon" => Notify::Started,
+            "ignore" => Notify::Nobody,
+            _ => Notify::Container,
+        },
+        systemd: false,
+        io_weight: args.blkio_weight,
     })
 }
 
@@ -142,15 +163,12 @@ fn refuse(args: &CreateArgs) -> Result<(), FlagError> {
         return Err(wrong("--privileged", "true", reason));
     }
     match args.userns.as_deref() {
-        None | Some("" | "host" | "private" | "auto") => {}
+        // The last one is what it always is.
+        None | Some("" | "host" | "private" | "auto" | "keep-id:uid=0,gid=0") => {}
         Some(mode) => {
             let reason = "every container has a user namespace of its own with the store's ids; use `--user` for another user in it";
             return Err(wrong("--userns", mode, reason));
         }
-    }
-    match args.systemd.as_deref() {
-        None | Some("false" | "true") => {}
-        Some(mode) => return Err(wrong("--systemd", mode, "systemd as the first process is not offered")),
     }
     if let (Some(pod), Some(mode)) = (&args.pod, args.net.network.first()) {
         return Err(wrong("--network", mode, format!("pod `{pod}` has a network already")));

@@ -60,7 +60,7 @@ fn own(error: impl std::fmt::Display) -> Failure {
 /// `app ls`.
 pub fn ls(engine: &Engine, args: &AppLsArgs) -> Result<u8, Failure> {
     let Known { stories, .. } = known(engine)?;
-    if args.quiet {
+    if args.show.quiet {
         let names: String = stories.iter().map(|story| story.name.clone() + "\n").collect();
         print(&names)?;
         return Ok(0);
@@ -79,7 +79,7 @@ pub fn ls(engine: &Engine, args: &AppLsArgs) -> Result<u8, Failure> {
         json: rows.clone(),
         rows,
     };
-    print(&listing.render(args.format.as_deref(), args.noheading)?)?;
+    print(&listing.render(args.show.format.as_deref(), args.show.noheading)?)?;
     Ok(0)
 }
 

@@ -36,7 +36,7 @@ pub fn images(engine: &Engine, args: &ImagesArgs) -> Result<u8, Failure> {
         "tag" => rows.sort_by(|a, b| a.tag.cmp(&b.tag)),
         _ => {}
     }
-    if args.quiet {
+    if args.show.quiet {
         let mut ids: Vec<String> = Vec::new();
         for row in &rows {
             let id = if args.no_trunc {
@@ -71,7 +71,7 @@ pub fn images(engine: &Engine, args: &ImagesArgs) -> Result<u8, Failure> {
             .map(|(image, labels)| full(image, labels, &users))
             .collect(),
     };
-    print(&listing.render(args.format.as_deref(), args.noheading)?)?;
+    print(&listing.render(args.show.format.as_deref(), args.show.noheading)?)?;
     Ok(0)
 }
 

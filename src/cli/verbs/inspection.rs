@@ -37,12 +37,29 @@ pub fn inspect(engine: &Engine, args: &InspectArgs) -> Result<u8, Failure> {
     match args.format.as_deref() {
         None | Some("json" | "") => print(&json(&Value::Array(found)))?,
         Some(format) => {
-            for value in &found {
+            for value in &mut found {
+                value.get_mut("Config").map(settle);
                 print(&render_object(value, format)?)?;
             }
         }
     }
     Ok(code)
+}
+
+/// An image's settings say nothing of what is not set; a template may ask for it nevertheless.
+fn settle(config: &mut Value) {
+    let Value::Object(config) = config else { return };
+    for name in ["User", "WorkingDir", "StopSignal"] {
+        config.entry(name).or_insert_with(|| "".into());
+    }
+    for (names, none) in [
+        (["Env", "Cmd", "Entrypoint"], json!([])),
+        (["ExposedPorts", "Volumes", "Labels"], json!({})),
+    ] {
+        for name in names {
+            config.entry(name).or_insert_with(|| none.clone());
+        }
+    }
 }
 
 fn one(engine: &Engine, name: &str, args: &InspectArgs) -> Result<Value, Failure> {

@@ -11,6 +11,7 @@ use super::pick::{Choice, each, latest};
 use super::print;
 use super::run::finish;
 use crate::engine::control::Condition;
+use crate::engine::handing::Handing;
 use crate::engine::view::ContainerView;
 use crate::engine::{Engine, signal};
 use crate::monitor::client;
@@ -49,10 +50,11 @@ pub(super) fn own_stdio(
 }
 
 pub fn start(engine: &Engine, args: &StartArgs) -> Result<u8, Failure> {
+    let handing = Handing::of_caller(args.attach || args.interactive, 0)?;
     let names = Choice::of(&args.pick, args.all).names(engine, |view| !view.status.is_live())?;
     if !args.attach && !args.interactive {
         return each(&names, false, |name| {
-            engine.start(name, None)?;
+            engine.start_with(name, None, &handing)?;
             print(&format!("{name}\n"))
         });
     }
@@ -69,7 +71,7 @@ pub fn start(engine: &Engine, args: &StartArgs) -> Result<u8, Failure> {
     }
     let (mut session, theirs) = client::prepare_attach(request, &engine.layout().monitor(&view.record.id))?;
     let ready = attach::prepare(attachment)?;
-    engine.start(name, Some(theirs))?;
+    engine.start_with(name, Some(theirs), &handing)?;
     let ended = ready.relay(&mut session);
     finish(engine, &view.record, session, ended)
 }

@@ -67,9 +67,9 @@ fn conditions<'a>(list: &'a ListArgs, keys: &[&str]) -> Result<Vec<(&'a str, &'a
 }
 
 fn show(list: &ListArgs, listing: &Listing, quiet: &str) -> Result<u8, Failure> {
-    match list.quiet {
+    match list.show.quiet {
         true => print(quiet)?,
-        false => print(&listing.render(list.format.as_deref(), list.noheading)?)?,
+        false => print(&listing.render(list.show.format.as_deref(), list.show.noheading)?)?,
     }
     Ok(0)
 }

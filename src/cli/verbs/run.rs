@@ -7,11 +7,12 @@ use super::super::failure::Failure;
 use super::super::keys;
 use super::print;
 use super::pull::{Wish, provide};
+use crate::engine::handing::Handing;
 use crate::engine::options::CreateOptions;
 use crate::engine::{Engine, EngineError};
 use crate::monitor::client::{self, ClientError, Ended, Session};
 use crate::monitor::wire::AttachRequest;
-use crate::types::container::ContainerRecord;
+use crate::types::container::{ContainerRecord, Mount, MountSource};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
@@ -28,10 +29,17 @@ pub struct Prepared {
     replace: bool,
     cidfile: Option<(PathBuf, File)>,
     pidfile: Option<(PathBuf, File)>,
+    monitor_pidfile: Option<(PathBuf, File)>,
+    volumes_from: Vec<String>,
+    handing: Handing,
 }
 
 /// Reads files and flags.
-pub fn prepare(args: &CreateArgs, global: &Global) -> Result<Prepared, Failure> {
+///
+/// `foreground` says that this process stays as long as the container runs, none that it starts nothing.
+pub fn prepare(args: &CreateArgs, foreground: Option<bool>, global: &Global) -> Result<Prepared, Failure> {
+    let handing = foreground.map(|stays| Handing::of_caller(stays, args.preserve_fds));
+    let handing = handing.transpose()?.unwrap_or_default();
     if global.runtime.is_some() {
         return Err(Failure::new(
             "--runtime: other OCI runtimes are not called yet; leave it out to use the built-in one",
@@ -42,22 +50,33 @@ pub fn prepare(args: &CreateArgs, global: &Global) -> Result<Prepared, Failure> 
         Some(path) => Some((path.clone(), open_cidfile(path.clone())?)),
         None => None,
     };
-    let pidfile = match &args.pidfile {
-        Some(path) => {
-            let made =
-                File::create(path).map_err(|error| Failure::new(format!("--pidfile `{}`: {error}", path.display())));
-            Some((path.clone(), made?))
-        }
-        None => None,
-    };
     let wish = Wish::new(&args.pull, args.quiet, options.platform.clone(), &args.registry)?;
     Ok(Prepared {
         options,
         wish,
         replace: args.replace,
         cidfile,
-        pidfile,
+        pidfile: make_pidfile(args.pidfile.as_ref())?,
+        monitor_pidfile: make_pidfile(args.conmon_pidfile.as_ref())?,
+        volumes_from: args.volumes_from.clone(),
+        handing,
     })
+}
+
+fn make_pidfile(path: Option<&PathBuf>) -> Result<Option<(PathBuf, File)>, Failure> {
+    let make = |path: &PathBuf| match File::create(path) {
+        Ok(file) => Ok((path.clone(), file)),
+        Err(error) => Err(Failure::new(format!("pid file `{}`: {error}", path.display()))),
+    };
+    path.map(make).transpose()
+}
+
+fn write_pid(to: &mut Option<(PathBuf, File)>, pid: Option<i32>) -> Result<(), Failure> {
+    let (Some((path, file)), Some(pid)) = (to, pid) else {
+        return Ok(());
+    };
+    let written = file.write_all(pid.to_string().as_bytes());
+    written.map_err(|error| Failure::new(format!("pid file `{}`: {error}", path.display())))
 }
 
 fn open_cidfile(path: PathBuf) -> Result<File, Failure> {
@@ -84,6 +103,25 @@ impl Prepared {
         made
     }
 
+    /// What other containers have mounted, at places where nothing else is asked for.
+    fn add_volumes(&mut self, engine: &Engine) -> Result<(), Failure> {
+        for text in &self.volumes_from {
+            let (name, how) = text.split_once(':').unwrap_or((text, ""));
+            if how.split(',').any(|word| !matches!(word, "" | "ro" | "rw" | "z" | "Z")) {
+                return Err(Failure::new(format!("--volumes-from `{text}`: write CONTAINER[:ro]")));
+            }
+            let read_only = how.split(',').any(|word| word == "ro");
+            for mount in engine.inspect(name)?.record.spec.mounts {
+                let is_there = self.options.mounts.iter().any(|own| own.target == mount.target);
+                if !is_there && mount.source != MountSource::Tmpfs {
+                    let read_only = mount.read_only || read_only;
+                    self.options.mounts.push(Mount { read_only, ..mount });
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn try_make(&mut self, engine: &Engine) -> Result<ContainerRecord, Failure> {
         // A name that is taken is told before anything is pulled.
         if let Some(name) = &self.options.name {
@@ -101,6 +139,7 @@ impl Prepared {
                 None => {}
             }
         }
+        self.add_volumes(engine)?;
         self.options.image = provide(engine, &self.options.image, &self.wish)?;
         let made = engine.create(&self.options)?;
         engine.warn_not_enforced(&made);
@@ -144,11 +183,11 @@ fn start(
     prepared: &mut Prepared,
 ) -> Result<(), Failure> {
     let id = made.id.hex();
-    let error = match engine.start(&id, attach) {
+    let error = match engine.start_with(&id, attach, &prepared.handing) {
         Ok(pid) => {
-            if let (Some((path, file)), Some(pid)) = (&mut prepared.pidfile, pid) {
-                let written = file.write_all(pid.to_string().as_bytes());
-                written.map_err(|error| Failure::new(format!("--pidfile `{}`: {error}", path.display())))?;
+            write_pid(&mut prepared.pidfile, pid)?;
+            if prepared.monitor_pidfile.is_some() {
+                write_pid(&mut prepared.monitor_pidfile, engine.inspect(&id)?.monitor_pid)?;
             }
             return Ok(());
         }

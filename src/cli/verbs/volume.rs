@@ -63,12 +63,12 @@ pub fn ls(engine: &Engine, args: &VolumeLsArgs) -> Result<u8, Failure> {
             rows.push(shown(engine, &found)?);
         }
     }
-    if args.quiet {
+    if args.show.quiet {
         let names = rows.iter().filter_map(|row| row["Name"].as_str());
         print(&names.map(|name| format!("{name}\n")).collect::<String>())?;
         return Ok(0);
     }
-    if rows.is_empty() && args.format.is_none() {
+    if rows.is_empty() && args.show.format.is_none() {
         return Ok(0);
     }
     let listing = Listing {
@@ -77,7 +77,7 @@ pub fn ls(engine: &Engine, args: &VolumeLsArgs) -> Result<u8, Failure> {
         json: rows.clone(),
         rows,
     };
-    print(&listing.render(args.format.as_deref(), args.noheading)?)?;
+    print(&listing.render(args.show.format.as_deref(), args.show.noheading)?)?;
     Ok(0)
 }
 

@@ -4,7 +4,45 @@ use super::TarError;
 use crate::sys::fs::Time;
 
 /// Bytes of a block.
-pub(super) const BLOCK: usize = 512;
+pub const BLOCK: usize = 512;
+
+/// The block of a member in ustar form. Texts that are too long are cut, numbers lose their upper digits, but for the size:
+/// what needs more says it in a PAX header too.
+pub fn written(
+    path: &[u8],
+    link: &[u8],
+    flag: u8,
+    mode: u32,
+    owner: (u32, u32),
+    size: u64,
+    seconds: u64,
+) -> [u8; BLOCK] {
+    let mut block = [0; BLOCK];
+    let mut put = |at: usize, bytes: &[u8], max: usize| {
+        let bytes = &bytes[..bytes.len().min(max)];
+        block[at..at + bytes.len()].copy_from_slice(bytes);
+    };
+    let octal = |number: u64, digits: usize| format!("{:0digits$o}", number & ((1 << (3 * digits)) - 1));
+    put(0, path, 100);
+    put(100, octal(mode.into(), 7).as_bytes(), 7);
+    put(108, octal(owner.0.into(), 7).as_bytes(), 7);
+    put(116, octal(owner.1.into(), 7).as_bytes(), 7);
+    if size < 1 << 33 {
+        put(124, octal(size, 11).as_bytes(), 11);
+    } else {
+        // Base 256.
+        put(124, &[0x80], 1);
+        put(128, &size.to_be_bytes(), 8);
+    }
+    put(136, octal(seconds, 11).as_bytes(), 11);
+    put(148, b"        ", 8);
+    put(156, &[flag], 1);
+    put(157, link, 100);
+    put(257, b"ustar\x0000", 8);
+    let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+    block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    block
+}
 
 /// The dialect, by its magic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

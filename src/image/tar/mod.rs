@@ -17,7 +17,8 @@ use serde::{Deserialize, Serialize};
 use crate::image::recipe::Recipe;
 use crate::sys::fs::Time;
 use crate::types::bounds;
-use header::{BLOCK, Header};
+use header::Header;
+pub use header::{BLOCK, written};
 pub use sparse::Segment;
 
 /// What an entry asks for.

@@ -264,6 +264,7 @@ fn launch(
             hooks,
             start,
             kept_fds: make.kept_fds,
+            sockets: Vec::new(),
             no_pivot: make.no_pivot,
             keyring: (!make.no_new_keyring).then(|| format!("_ses.{}", make.id)),
         },

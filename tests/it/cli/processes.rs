@@ -293,3 +293,66 @@ fn what_cannot_be_limited_is_an_error_with_the_fix() {
     }
     world.sh("run --rm --pids-limit 0.5", "true").fails(125);
 }
+
+#[test]
+fn groups_are_added_by_name_and_number() {
+    for who in EVERYBODY {
+        let world = match World::new(who) {
+            Ok(world) => world,
+            Err(reason) => skip!("{reason}"),
+        };
+        if who == Who::Single {
+            // It has one group.
+            let cmd = world.cmd("run --rm --group-add extra").arg(&world.image).arg("true");
+            cmd.fails(125).says(&["2000", "/etc/subgid"]);
+            continue;
+        }
+        world
+            .cmd("run -d --name web --user app --group-add extra --group-add 51")
+            .arg(&world.image)
+            .args(["sleep", "1000"])
+            .ok();
+        let groups = |words: &str| {
+            let mut ids: Vec<u32> = world
+                .cmd(words)
+                .ok()
+                .split_whitespace()
+                .map(|id| id.parse().unwrap())
+                .collect();
+            ids.sort_unstable();
+            ids.dedup();
+            ids
+        };
+        assert_eq!(groups("exec web id -G"), [51, 1000, 2000], "{who:?}");
+        let own = world.cmd("exec web grep Groups /proc/1/status").ok();
+        assert!(own.contains("2000") && own.contains("51"), "{who:?}: {own}");
+        assert_eq!(world.field("web", "{{.HostConfig.GroupAdd}}"), "[51 extra]", "{who:?}");
+        let nobody = world
+            .cmd("run --rm --group-add nobody-here")
+            .arg(&world.image)
+            .arg("true");
+        nobody.fails(126).says(&["nobody-here"]);
+    }
+}
+
+#[test]
+fn weights_of_block_devices_are_set_or_refused() {
+    let world = match World::new(Who::Root) {
+        Ok(world) => world,
+        Err(reason) => skip!("{reason}"),
+    };
+    let out = world.sh("run --rm --blkio-weight 300", "echo up").run();
+    let known = std::path::Path::new("/sys/fs/cgroup/blkio/blkio.weight").exists();
+    if known {
+        assert_eq!(out.expect(0).stdout, "up\n");
+    } else {
+        out.expect(125).says(&["--blkio-weight", "blockIO.weight", "bfq"]);
+    }
+    assert_eq!(world.cmd("ps -aq").ok(), "");
+    world.cmd("create --name web --blkio-weight 300").arg(&world.image).ok();
+    assert_eq!(world.field("web", "{{.HostConfig.BlkioWeight}}"), "300");
+    world
+        .sh("run --rm --blkio-weight 5", "true")
+        .fails(125)
+        .says(&["--blkio-weight"]);
+}

@@ -207,3 +207,44 @@ fn an_interrupted_removal_is_finished_later() {
         .collect();
     assert!(left.is_empty(), "{left:?}");
 }
+
+#[test]
+fn volumes_of_another_container_are_mounted_too() {
+    for who in EVERYBODY {
+        let world = match World::new(who) {
+            Ok(world) => world,
+            Err(reason) => skip!("{reason}"),
+        };
+        world
+            .sh(
+                "run --name first -v data:/data -v /srv/unnamed --tmpfs /fast",
+                "echo kept >/data/f; echo too >/srv/unnamed/f",
+            )
+            .ok();
+        let said = world
+            .sh(
+                "run --rm --volumes-from first",
+                "cat /data/f /srv/unnamed/f; ls -d /fast 2>&1 | grep -c No",
+            )
+            .ok();
+        assert_eq!(said, "kept\ntoo\n1", "{who:?}");
+        world.sh("run --rm --volumes-from first:ro", "touch /data/x").fails(1);
+        let own = world
+            .sh(
+                "run --rm --volumes-from first -v other:/data",
+                "ls /data; cat /srv/unnamed/f",
+            )
+            .ok();
+        assert_eq!(own, "too", "{who:?}");
+        world
+            .sh("run --rm --volumes-from first:no", "true")
+            .fails(125)
+            .says(&["--volumes-from"]);
+        world
+            .sh("run --rm --volumes-from nobody", "true")
+            .fails(125)
+            .says(&["nobody"]);
+        world.cmd("rm -v first").ok();
+        assert_eq!(world.cmd("volume ls -q").ok(), "data\nother", "{who:?}");
+    }
+}

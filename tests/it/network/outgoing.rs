@@ -1,7 +1,7 @@
 //! Ways out of containers, names, and what is said where there are none.
 
 use super::*;
-use crate::fixture::site::{FAR, FAR_V6, HERE, name_server};
+use crate::fixture::site::{FAR, FAR_V6, HERE, Site, name_server};
 use crate::skip;
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -29,6 +29,18 @@ fn web(at: &'static str, page: &'static str) -> impl FnOnce() + Send + 'static {
             let _ = stream.write_all(head.as_bytes());
         }
     }
+}
+
+/// Port 8080 of the host leads to who sends back what it gets.
+fn assert_echo(site: &Site) {
+    let answer = site.here(|| {
+        let mut stream = std::net::TcpStream::connect("127.0.0.1:8080").expect("published");
+        stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a time");
+        stream.write_all(b"hello").expect("it reads");
+        let mut answer = [0; 5];
+        stream.read_exact(&mut answer).map(|()| answer)
+    });
+    assert_eq!(answer.join().unwrap().unwrap(), *b"hello");
 }
 
 #[test]
@@ -92,14 +104,7 @@ fn slirp4netns_does_the_same_where_it_is_asked_for() {
         )
         .ok();
     assert!(helpers(&world).iter().any(|(_, line)| line.contains("slirp4netns")));
-    let answer = site.here(|| {
-        let mut stream = std::net::TcpStream::connect("127.0.0.1:8080").expect("published");
-        stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a time");
-        stream.write_all(b"hello").expect("it reads");
-        let mut answer = [0; 5];
-        stream.read_exact(&mut answer).map(|()| answer)
-    });
-    assert_eq!(answer.join().unwrap().unwrap(), *b"hello");
+    assert_echo(site);
     world.cmd("rm -f -t 0 web").ok();
     assert_eq!(helpers(&world), []);
     world
@@ -159,14 +164,7 @@ fn without_a_way_out_containers_start_nevertheless() {
     world
         .sh("run -d --name early -p 8080:80", "while :; do nc -l -p 80 -e cat; done")
         .ok();
-    let answer = site.here(|| {
-        let mut stream = std::net::TcpStream::connect("127.0.0.1:8080").expect("published");
-        stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a time");
-        stream.write_all(b"hello").expect("it reads");
-        let mut answer = [0; 5];
-        stream.read_exact(&mut answer).map(|()| answer)
-    });
-    assert_eq!(answer.join().unwrap().unwrap(), *b"hello");
+    assert_echo(site);
     // The way out comes later, as on a device that boots faster than its modem.
     site.far(web("0.0.0.0:80", "late"));
     site.host(&format!("ip link set up0 up; ip route add default via {FAR}"));
