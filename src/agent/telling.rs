@@ -15,7 +15,7 @@ use crate::uplink::json;
 /// Shortest time between two `reported`, milliseconds.
 pub(super) const REPORTED_MS: u64 = 5_000;
 /// A state that a deployment passes through is told when one lasts so long, milliseconds; else the one that follows is.
-const PASSING_MS: u64 = 5_000;
+const PASSING_MS: u64 = 2_000;
 
 impl Daemon {
     /// Says that it is there, what it can do and what it runs.

@@ -129,7 +129,9 @@ pub fn gather(layout: &Layout, settings: &Settings, board: &Board, starter: Opti
         seccomp: Path::new("/proc/sys/kernel/seccomp").exists() || text("/proc/self/status").contains("\nSeccomp:"),
         namespaces: text("/proc/sys/user/max_user_namespaces").trim() != "0"
             && text("/proc/sys/kernel/unprivileged_userns_clone").trim() != "0",
-        restricted: text("/proc/sys/kernel/apparmor_restrict_unprivileged_userns").trim() == "1",
+        // A program with a profile may, and is called by it.
+        restricted: text("/proc/sys/kernel/apparmor_restrict_unprivileged_userns").trim() == "1"
+            && text("/proc/self/attr/current").trim_end_matches(['\0', '\n']) == "unconfined",
         synchronised: clock::is_synchronised(),
         year: now.civil().0,
         disk: (free_at(layout.data()), reserve),
