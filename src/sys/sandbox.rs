@@ -86,6 +86,10 @@ fn drop_caps(profile: Profile) -> io::Result<()> {
         permitted: had.permitted.and(keep),
         inheritable: Caps::NONE,
     };
+    // The agent's unit has nothing to drop, and forbids the call.
+    if had == state {
+        return Ok(());
+    }
     creds::set_caps(&state)
 }
 

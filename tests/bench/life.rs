@@ -1,5 +1,5 @@
-//! Rows N7 and N8, as whole command lines: `run --rm IMAGE true` against crun alone on a bundle, and `exec CONTAINER true`
-//! against podman, as root and as a user; and what stays beside a container of podman's.
+//! Rows N7, N8 and N24, as whole command lines: `run --rm IMAGE true` against crun alone on a bundle, `exec CONTAINER true` and
+//! `ps` with ten containers against podman, as root and as a user; and what stays beside a container of podman's.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,11 +13,15 @@ use super::fixture::user::User;
 use super::start::Bundle;
 use super::{Table, median, ms, timed};
 
+/// Containers that `ps` lists.
+const LISTED: usize = 10;
+
 /// Measures as root and as a user.
 pub fn rows(table: &mut Table, count: usize) {
     for (who, rootless) in [("root", false), ("rootless", true)] {
         let what_run = format!("`run --rm --network none IMAGE true`, {who}, whole command line");
         let what_exec = format!("`exec CONTAINER true`, {who}, whole command line");
+        let what_ps = format!("`ps` with {LISTED} containers, {who}, whole command line");
         match Side::new(rootless) {
             Ok(side) => {
                 table.row("N7", &what_run, "≤ 1.0 × crun on a bundle", side.runs(count));
@@ -25,10 +29,12 @@ pub fn rows(table: &mut Table, count: usize) {
                 table.row("N8", &what_exec, "≤ 1/20 podman, ≤ 6 ms", exec);
                 let what = format!("podman's conmon beside a container, {who}, PSS / private dirty");
                 table.row("N4", &what, "the peer", conmon);
+                table.row("N24", &what_ps, "≤ 1/10 podman", side.lists(count));
             }
             Err(reason) => {
                 table.row("N7", &what_run, "", format!("not measured: {reason}"));
                 table.row("N8", &what_exec, "", format!("not measured: {reason}"));
+                table.row("N24", &what_ps, "", format!("not measured: {reason}"));
             }
         }
     }
@@ -166,6 +172,37 @@ impl Side {
         }
     }
 
+    /// The row of lists; one container of each runs already.
+    fn lists(&self, count: usize) -> String {
+        let mut podman = self.podman;
+        for number in 1..LISTED {
+            let name = format!("sleeps{number}");
+            let start = |image| {
+                [
+                    "run",
+                    "-d",
+                    "--name",
+                    &name,
+                    "--network",
+                    "none",
+                    image,
+                    "sleep",
+                    "1000",
+                ]
+            };
+            self.dunlin(&start(&self.image)).ok();
+            podman &= self.podman(&start("busybox")).run().code == 0;
+        }
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        for number in 0..count {
+            ours.extend(timed(self.dunlin(&["ps"])));
+            if podman && number < count.min(10) {
+                theirs.extend(timed(self.podman(&["ps"])));
+            }
+        }
+        against(&mut ours, &mut theirs)
+    }
+
     /// The row of execs, and what podman keeps beside the container.
     fn execs(&self, count: usize) -> (String, String) {
         let limits = ["--ulimit", "nofile=512:512", "--ulimit", "nproc=4096:4096"];
@@ -183,16 +220,7 @@ impl Side {
                 theirs.extend(timed(self.podman(&["exec", "sleeps", "true"])));
             }
         }
-        let (ours, theirs) = (median(&mut ours).expect("dunlin's own must run"), median(&mut theirs));
-        let exec = match theirs {
-            Some(theirs) => format!(
-                "{:.1} ms; podman {:.1} ms; 1/{:.0}",
-                ms(ours),
-                ms(theirs),
-                theirs.as_secs_f64() / ours.as_secs_f64()
-            ),
-            None => format!("{:.1} ms; podman does not run here", ms(ours)),
-        };
+        let exec = against(&mut ours, &mut theirs);
         let conmon = match podman {
             true => self
                 .podman(&["inspect", "--format", "{{.ConmonPidFile}}", "sleeps"])
@@ -212,7 +240,7 @@ impl Side {
 
 impl Drop for Side {
     fn drop(&mut self) {
-        self.dunlin(&["rm", "-f", "-t", "0", "sleeps"]).run();
+        self.dunlin(&["rm", "-a", "-f", "-t", "0"]).run();
         if self.podman {
             self.podman(&["rm", "--all", "--force", "--time", "0"]).run();
             if self.user.is_some() {
@@ -220,5 +248,19 @@ impl Drop for Side {
                 self.podman(&["system", "migrate"]).run();
             }
         }
+    }
+}
+
+/// Medians, and what part of podman's ours is.
+fn against(ours: &mut [Duration], theirs: &mut [Duration]) -> String {
+    let ours = median(ours).expect("dunlin's own must run");
+    match median(theirs) {
+        Some(theirs) => format!(
+            "{:.1} ms; podman {:.1} ms; 1/{:.0}",
+            ms(ours),
+            ms(theirs),
+            theirs.as_secs_f64() / ours.as_secs_f64()
+        ),
+        None => format!("{:.1} ms; podman does not run here", ms(ours)),
     }
 }

@@ -1,4 +1,4 @@
-//! Measures rows N1 to N11, N13 to N16, N18 to N21, N23 and N26 of the budgets against the static binaries and prints them as a table.
+//! Measures rows N1 to N11, N13 to N16, N18 to N21, N23, N24 and N26 of the budgets against the static binaries and prints them as a table.
 //!
 //! Memory is PSS and private dirty from `smaps_rollup`, after a sync; CPU is user + system of a process and its reaped
 //! children; times are wall-clock medians of whole processes. Numbers that are short of their budget stand as they are.

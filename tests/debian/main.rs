@@ -20,7 +20,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use serde_json::{Value, json};
 
 use fixture::arch::Arch;
-use fixture::broker::{Broker, Watch};
+use fixture::broker::{Broker, Message, Watch};
 use fixture::cmd::as_version;
 use fixture::images::{Format, Index};
 use fixture::registry::Registry;
@@ -28,7 +28,7 @@ use fixture::scratch::Scratch;
 use fixture::vm::{HOST, Running, Vm};
 
 /// One step on a busy host without hardware help.
-const LONG: Duration = Duration::from_secs(300);
+const LONG: Duration = Duration::from_secs(240);
 
 const NEXT: &str = "0.1.1";
 
@@ -237,10 +237,19 @@ impl Device {
     }
 
     fn committed(&mut self, activity: &str) -> Done {
-        self.watch
-            .wait_for_json(&format!("{activity} to be committed"), LONG, |v: &Value| {
-                v["activity"] == activity && v["state"] == "COMMITTED"
-            });
+        let end = Instant::now() + LONG;
+        let committed = |message: &Message| {
+            let value: Value = serde_json::from_slice(&message.payload).unwrap_or_default();
+            value["activity"] == activity && value["state"] == "COMMITTED"
+        };
+        while !self.watch.messages().iter().any(committed) {
+            if Instant::now() > end {
+                let (said, _) =
+                    self.ask("ip addr; journalctl -b -u dunlin -u dunlin-keeper -o cat --no-pager | tail -n 40")?;
+                return Err(format!("{activity} was not committed: {said}"));
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
         Ok(())
     }
 
