@@ -68,6 +68,16 @@ fn the_keeper_gets_its_tree_and_the_agent_gets_nothing() {
         assert_eq!(values(&agent, key), [value], "{key}");
     }
     assert!(!values(&agent, "WatchdogSec").is_empty());
+    // What its decoders need to shut themselves in is in no group of calls that systemd 252 knows.
+    let filters = values(&agent, "SystemCallFilter").join(" ");
+    for call in [
+        "seccomp",
+        "landlock_create_ruleset",
+        "landlock_add_rule",
+        "landlock_restrict_self",
+    ] {
+        assert!(filters.split(' ').any(|word| word == call), "{call}");
+    }
     let after: Vec<&str> = ["After", "Wants", "Requires"]
         .iter()
         .flat_map(|key| values(&agent, key))
