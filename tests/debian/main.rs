@@ -331,8 +331,20 @@ fn boot_offline(device: &mut Device) -> Done {
 
 fn update(device: &mut Device) -> Done {
     device.ok("sync")?;
-    device.ask("systemctl reboot")?;
-    device.wait("the machine's end", |_| None::<()>).ok();
+    let before = device.machine.as_ref().map_or(0, |machine| machine.output().len());
+    // Its answer may be cut off.
+    let _ = device.ask("systemctl reboot");
+    let end = Instant::now() + LONG;
+    while device.machine.as_ref().is_some_and(|machine| !machine.ended()) {
+        if Instant::now() > end {
+            let said = device
+                .machine
+                .as_ref()
+                .map(|machine| machine.output()[before..].to_owned());
+            return Err(format!("the machine did not end: {said:?}"));
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
     device.power_cut();
     device.boot(true)?;
     device.apps_run(0)?;
@@ -347,7 +359,7 @@ fn power_cut(device: &mut Device) -> Done {
     device.power_cut();
     device.boot(true)?;
     device.apps_run(0)?;
-    device.is("dunlin system check >/dev/null; echo $?", "0")
+    device.is("dunlin system check >/dev/null 2>&1; echo $?", "0")
 }
 
 fn kill_agent(device: &mut Device) -> Done {

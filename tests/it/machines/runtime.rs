@@ -208,7 +208,7 @@ const SCRIPT: &str = r#"
         pids=$(cat $cg/family/cgroup.procs $cg/family/sub/cgroup.procs)
         if [ $way = kill ]; then r kill --all family KILL; await family stopped; fi
         down family
-        for pid in $pids; do [ ! -e /proc/$pid ] || grep -q '^State:.Z' /proc/$pid/status || fail "$pid lives"; done
+        for pid in $pids; do ! grep -q '^State:.[^Z]' /proc/$pid/status 2>/dev/null || fail "$pid lives"; done
     done
     up family
     until_has /tmp/family.out ready
@@ -228,7 +228,7 @@ const SCRIPT: &str = r#"
     r kill family KILL
     await family stopped
     r delete family
-    for pid in $pids; do [ ! -e /proc/$pid ] || grep -q '^State:.Z' /proc/$pid/status || fail "$pid lives"; done
+    for pid in $pids; do ! grep -q '^State:.[^Z]' /proc/$pid/status 2>/dev/null || fail "$pid lives"; done
 
     section events
     up memory
