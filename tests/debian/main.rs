@@ -140,6 +140,28 @@ impl Device {
     }
 
     fn boot(&mut self, network: bool) -> Done {
+        for _ in 0..2 {
+            let began = Instant::now();
+            self.power_on(network)?;
+            while began.elapsed() < LONG / 2 {
+                if self
+                    .machine
+                    .as_ref()
+                    .is_some_and(|machine| machine.output().contains("vm: ready"))
+                {
+                    return Ok(());
+                }
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            // Seen once, before any service had started.
+            println!("        the machine hung in its boot and is started again");
+            self.power_cut();
+        }
+        self.power_on(network)?;
+        self.wait("the console", |said| said.contains("vm: ready").then_some(()))
+    }
+
+    fn power_on(&mut self, network: bool) -> Done {
         let vm = Vm::new(Arch::X86_64)?.whole().lean().cpus(2).memory(1024);
         let vm = vm
             .disk(&self.disk)
@@ -147,7 +169,7 @@ impl Device {
             .timeout(Duration::from_secs(3600));
         let vm = if network { vm.net() } else { vm };
         self.machine = Some(vm.start(""));
-        self.wait("the console", |said| said.contains("vm: ready").then_some(()))
+        Ok(())
     }
 
     fn power_cut(&mut self) {
