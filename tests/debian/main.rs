@@ -356,17 +356,14 @@ fn update(device: &mut Device) -> Done {
     let before = device.machine.as_ref().map_or(0, |machine| machine.output().len());
     // Its answer may be cut off.
     let _ = device.ask("systemctl reboot");
-    let end = Instant::now() + LONG;
-    while device.machine.as_ref().is_some_and(|machine| !machine.ended()) {
-        if Instant::now() > end {
-            let said = device
-                .machine
-                .as_ref()
-                .map(|machine| machine.output()[before..].to_owned());
-            return Err(format!("the machine did not end: {said:?}"));
-        }
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    device.wait("the end of the shutdown", |said| {
+        said.get(before..)?.contains("reboot: Restarting system").then_some(())
+    })?;
+    device.wait("the console", |said| {
+        said.get(before..)?.contains("vm: ready").then_some(())
+    })?;
+    device.apps_run(0)?;
+    device.ok("sync")?;
     device.power_cut();
     device.boot(true)?;
     device.apps_run(0)?;
