@@ -58,11 +58,8 @@ fn the_keeper_gets_its_tree_and_the_agent_gets_nothing() {
     for controller in ["cpu", "memory", "pids", "io", "cpuset"] {
         assert!(delegated.split(' ').any(|c| c == controller), "{controller}");
     }
-    assert_eq!(
-        values(&keeper, "KillMode"),
-        ["process"],
-        "a keeper's death is not its containers'"
-    );
+    // Only the keeper is asked to end, and ends its containers itself.
+    assert_eq!(values(&keeper, "KillMode"), ["mixed"]);
     let agent = read("dunlin.service");
     for (key, value) in [
         ("CapabilityBoundingSet", ""),
