@@ -424,7 +424,7 @@ fn upgrade(device: &mut Device) -> Done {
 fn hardening(device: &mut Device) -> Done {
     device.is("systemctl --failed --no-legend --plain | grep -c dunlin", "0")?;
     // Nothing of the host can be written by the agent, and it may not become anybody else.
-    device.is("grep -E '^(NoNewPrivs|Seccomp|CapBnd)' /proc/$(systemctl show -p MainPID --value dunlin)/status | tr -s '\\t' ' '",
+    device.is("grep -E '^(NoNewPrivs|Seccomp|CapBnd):' /proc/$(systemctl show -p MainPID --value dunlin)/status | tr -s '\\t' ' '",
         "CapBnd: 0000000000000000\nNoNewPrivs: 1\nSeccomp: 2")?;
     let (said, _) = device.ask("systemd-analyze security --no-pager dunlin dunlin-keeper | grep -i overall")?;
     println!("        {}", said.replace('\n', "\n        "));
