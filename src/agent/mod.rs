@@ -176,6 +176,8 @@ pub fn run(start: Start) -> Result<Ended, AgentError> {
         sink,
     )
     .map_err(|e| AgentError::Deploy(e.to_string()))?;
+    // What it says was heard.
+    let _ = std::fs::remove_file(layout.stopped());
     intake.doubt(crate::deploy::files::lost(&layout.agent()));
     let root = settings
         .mqtt

@@ -30,6 +30,7 @@
 //!   c/ID/{monitor.sock,state,…}   one folder per started container
 //!   c/ID/bundle/                  its OCI bundle, made at every start; `rootfs` is the mount point
 //!   full                          the disk is at its reserve: no log grows
+//!   stopped                       a unit's keeper stopped its containers
 //!   mounts/HEX/merged             where an image is mounted
 //! ```
 
@@ -161,6 +162,11 @@ impl Layout {
     /// Credentials of registries that came from the fleet.
     pub fn fleet_auth(&self) -> PathBuf {
         self.data.join("secrets/auth.json")
+    }
+
+    /// Made when a unit's keeper begins to stop its containers; the next agent removes it.
+    pub fn stopped(&self) -> PathBuf {
+        self.run.join("stopped")
     }
 
     /// The keeper's socket.

@@ -15,6 +15,10 @@ const LAST_WAIT_MS: u64 = 2000;
 
 /// Asks all monitors to stop their containers, waits, and kills what is left.
 pub(super) fn stop(server: &mut Server) {
+    let mark = server.options.layout.stopped();
+    if let Err(error) = std::fs::write(&mark, "") {
+        crate::warn!("keeper: write `{}`: {error}", mark.display());
+    }
     let mut asked = Vec::new();
     for process in &server.processes {
         let Kind::Monitor { id, .. } = &process.kind else {
