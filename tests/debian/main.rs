@@ -452,7 +452,7 @@ fn stop(device: &mut Device) -> Done {
 
 fn purge(device: &mut Device) -> Done {
     device.ok("dpkg --purge dunlin")?;
-    device.is("pgrep -c -u dunlin", "0")?;
+    device.is("ps -eo args | grep -c '[d]unlin'", "0")?;
     let left = "getent passwd dunlin; grep dunlin /etc/subuid /etc/subgid; ls -d /var/lib/dunlin /run/dunlin /usr/bin/dunlin /etc/dunlin \
         /usr/lib/systemd/system/dunlin* /sys/fs/cgroup/system.slice/dunlin* 2>/dev/null; systemctl list-unit-files --no-legend 'dunlin*'";
     device.is(left, "")
