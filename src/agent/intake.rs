@@ -280,9 +280,7 @@ impl Intake {
         record::write(&self.path, &Documents::default())?;
         self.doubled.set_aside()?;
         self.ring.reset()?;
-        if let Some(dir) = self.path.parent() {
-            files::forget_lost(dir)?;
-        }
+        files::forget_lost(&self.dir)?;
         self.doubled.write(&ledger)?;
         self.ledger = ledger;
         self.stored = Documents::default();
