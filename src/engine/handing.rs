@@ -117,12 +117,16 @@ impl Handing {
     }
 
     /// It runs: who counts as the main process from now on, and that it is ready where its program does not say so itself.
-    pub(super) fn runs(&self, record: &ContainerRecord, monitor: Option<i32>) {
-        let Some(to) = &self.notify else { return };
-        let main = monitor.filter(|_| !self.stays).map(|pid| format!("MAINPID={pid}"));
+    /// `monitor` is looked for where its number is told.
+    pub(super) fn runs(&self, record: &ContainerRecord, monitor: impl FnOnce() -> Option<i32>) {
+        let Some(to) = self.notify.as_ref().filter(|_| record.extras.notify != Notify::Nobody) else {
+            return;
+        };
+        let main = if self.stays { None } else { monitor() };
+        let main = main.map(|pid| format!("MAINPID={pid}"));
         let ready = (record.extras.notify == Notify::Started).then(|| "READY=1".to_owned());
         let message: Vec<String> = main.into_iter().chain(ready).collect();
-        if record.extras.notify != Notify::Nobody && !message.is_empty() {
+        if !message.is_empty() {
             // Whoever does not listen any more need not know.
             let _ = to.send(message.join("\n").as_bytes());
         }

@@ -72,8 +72,9 @@ impl Engine {
         }
         self.kill_leftover(&view)?;
         let pid = self.launch(&view, attach, handing)?;
-        let monitor = || view::look(self.layout(), view.record.clone()).ok()?.monitor_pid;
-        handing.runs(&view.record, monitor());
+        handing.runs(&view.record, || {
+            view::look(self.layout(), view.record.clone()).ok()?.monitor_pid
+        });
         Ok(Some(pid))
     }
 
