@@ -41,6 +41,7 @@ use crate::deploy::hands::Hands;
 use crate::disk::layout::Layout;
 use crate::disk::lock::{Lock, Mode};
 use crate::disk::{DiskError, durable, record};
+use crate::types::time::Unix;
 use crate::uplink::dsse::Trusted;
 use crate::uplink::session::SessionError;
 use daemon::{Event, Place};
@@ -157,6 +158,7 @@ pub fn run(start: Start) -> Result<Ended, AgentError> {
         pinned: !trusted.keys.is_empty(),
         probe_timeout: settings.apps.probe_timeout.ms(),
         pull_attempts: settings.apps.pull_attempts,
+        stopped: stopped(&layout.stopped()),
     };
     let sink = Box::new(move |report| {
         // The loop takes reports at once; when it has ended, nobody is left to tell.
@@ -176,7 +178,7 @@ pub fn run(start: Start) -> Result<Ended, AgentError> {
         sink,
     )
     .map_err(|e| AgentError::Deploy(e.to_string()))?;
-    // What it says was heard.
+    // It was heard; one that cannot be removed is heard again.
     let _ = std::fs::remove_file(layout.stopped());
     intake.doubt(crate::deploy::files::lost(&layout.agent()));
     let root = settings
@@ -221,6 +223,13 @@ pub fn run(start: Start) -> Result<Ended, AgentError> {
     agent.answer_again(finals);
     agent.gauges = gauges;
     runtime.block_on(agent.run(events))
+}
+
+/// When a keeper made its mark.
+fn stopped(mark: &Path) -> Option<Unix> {
+    let made = std::fs::metadata(mark).and_then(|meta| meta.modified()).ok()?;
+    let since = made.duration_since(std::time::UNIX_EPOCH).ok()?;
+    Some(Unix(since.as_millis() as u64))
 }
 
 /// Removes what writes that a power cut ended have left in this folder and in those directly below it.

@@ -13,7 +13,7 @@ use crate::types::sorted::Sorted;
 use super::alone::left;
 use super::core::{Conditions, Core, Flight, Now, Out, Settings, Start};
 use super::files::{self, Files, SEQ_AHEAD, Source};
-use super::hands::{Container, Phase};
+use super::hands::{Container, Ended, Phase};
 use super::work::Job;
 
 impl Core {
@@ -53,7 +53,11 @@ impl Core {
             out: Vec::new(),
         };
         core.forget_finished();
-        for container in found {
+        for mut container in found {
+            let by_keeper = |ended: Ended| ended.asked && core.settings.stopped.is_some_and(|since| ended.at >= since);
+            if matches!(container.phase, Phase::Ended(ended) if by_keeper(ended)) {
+                container.phase = Phase::Lost;
+            }
             core.take_in(container, now);
         }
         for source in Source::ALL {

@@ -41,6 +41,9 @@ pub struct Settings {
     pub probe_timeout: u64,
     /// Tries of a fetch that the network broke, before the deployment fails with `net`.
     pub pull_attempts: u32,
+    /// When a keeper began to stop its containers because its unit was stopped, where that was since the last agent's start: they
+    /// run again, as after a reboot.
+    pub stopped: Option<Unix>,
 }
 
 /// What may hold an update back, and changes.

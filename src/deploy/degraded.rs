@@ -1,8 +1,10 @@
 //! What becomes of deployments and apps on a device that is short of something or loses a part.
 
 use crate::types::deployment::{Reason, State};
+use crate::types::time::Unix;
 
 use super::core::{Command, Conditions};
+use super::hands::{Hands as _, Phase};
 use super::world::{Death, app, app_unchecked, soaking, wish, world};
 
 #[test]
@@ -67,6 +69,27 @@ fn a_new_version_that_finds_no_room_is_not_to_blame() {
     world.settle().unwrap();
     assert_eq!(world.end(), (State::RolledBack, Some(Reason::Disk)));
     assert!(world.core.as_ref().unwrap().quarantine().entries().is_empty());
+}
+
+#[test]
+fn what_a_keeper_stopped_with_its_unit_runs_again_and_what_somebody_stopped_does_not() {
+    for (name, mark, runs) in [
+        ("none", None, false),
+        ("mark", Some(0), true),
+        ("later", Some(1), false),
+    ] {
+        let mut world = world(&format!("unit-{name}"), vec![app("web", "good-1")]);
+        let id = world.fake.containers().unwrap()[0].id;
+        world.fake.stop(&id).unwrap();
+        let Phase::Ended(ended) = world.fake.containers().unwrap()[0].phase else {
+            panic!("it was stopped")
+        };
+        world.die(Death::Killed);
+        world.settings.stopped = mark.map(|after| Unix(ended.at.0 + after));
+        world.boot().unwrap();
+        world.pass(10_000).unwrap();
+        assert_eq!(world.fake.listing() == ["web good-1 running"], runs, "{name}");
+    }
 }
 
 #[test]

@@ -90,21 +90,7 @@ impl Hands for EngineHands {
     }
 
     fn containers(&self) -> Result<Vec<Container>, Failure> {
-        let mut found = app_containers(&self.engine)?;
-        // What a keeper stopped because its unit was stopped runs again, as after a reboot.
-        let mark = std::fs::metadata(self.engine.layout().stopped()).and_then(|meta| meta.modified());
-        let mark = mark
-            .ok()
-            .and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
-        if let Some(mark) = mark {
-            for one in &mut found {
-                if matches!(one.phase, Phase::Ended(ended) if ended.asked && u128::from(ended.at.0) >= mark.as_millis())
-                {
-                    one.phase = Phase::Lost;
-                }
-            }
-        }
-        Ok(found)
+        app_containers(&self.engine)
     }
 
     fn fetch(

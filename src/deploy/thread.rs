@@ -250,6 +250,7 @@ mod tests {
             pinned: false,
             probe_timeout: 300_000,
             pull_attempts: 10,
+            stopped: None,
         };
         let (sender, states) = channel();
         let reports: Reports = Box::new(move |report| {

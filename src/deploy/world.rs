@@ -59,6 +59,7 @@ impl World {
             pinned: false,
             probe_timeout: 300_000,
             pull_attempts: 10,
+            stopped: None,
         };
         World {
             fake: Arc::default(),
