@@ -42,6 +42,14 @@ impl Daemon {
                     record.state
                 );
                 let (passing, record) = (record.state.passes(), record.clone());
+                if self
+                    .deploy
+                    .as_ref()
+                    .is_some_and(|told| told.record.source != record.source)
+                {
+                    // It may stay as it is for long, and this one's does not tell of it.
+                    self.publish_deploy();
+                }
                 self.deploy = Some(deploy);
                 if passing {
                     self.deploy_at.get_or_insert_with(|| now().plus(PASSING_MS));
