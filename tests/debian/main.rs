@@ -25,7 +25,7 @@ use fixture::cmd::as_version;
 use fixture::images::{Format, Index};
 use fixture::registry::Registry;
 use fixture::scratch::Scratch;
-use fixture::vm::{HOST, Running, Vm};
+use fixture::vm::{HOST, Running, Vm, answer_to};
 
 /// One step on a busy host without hardware help.
 const LONG: Duration = Duration::from_secs(240);
@@ -140,36 +140,30 @@ impl Device {
     }
 
     fn boot(&mut self, network: bool) -> Done {
+        let ready = |said: &str| said.contains("vm: ready").then_some(());
         for _ in 0..2 {
-            let began = Instant::now();
-            self.power_on(network)?;
-            while began.elapsed() < LONG / 2 {
-                if self
-                    .machine
-                    .as_ref()
-                    .is_some_and(|machine| machine.output().contains("vm: ready"))
-                {
-                    return Ok(());
-                }
-                std::thread::sleep(Duration::from_millis(50));
+            if self
+                .power_on(network)?
+                .wait_until("the console", LONG / 2, ready)
+                .is_ok()
+            {
+                return Ok(());
             }
             // Seen once, before any service had started.
             println!("        the machine hung in its boot and is started again");
             self.power_cut();
         }
-        self.power_on(network)?;
-        self.wait("the console", |said| said.contains("vm: ready").then_some(()))
+        self.power_on(network)?.wait_until("the console", LONG, ready)
     }
 
-    fn power_on(&mut self, network: bool) -> Done {
+    fn power_on(&mut self, network: bool) -> Done<&Running> {
         let vm = Vm::new(Arch::X86_64)?.whole().lean().cpus(2).memory(1024);
         let vm = vm
             .disk(&self.disk)
             .more_disk(&self.packages)
             .timeout(Duration::from_secs(3600));
         let vm = if network { vm.net() } else { vm };
-        self.machine = Some(vm.start(""));
-        Ok(())
+        Ok(self.machine.insert(vm.start("")))
     }
 
     fn power_cut(&mut self) {
@@ -180,19 +174,7 @@ impl Device {
 
     fn wait<T>(&self, what: &str, found: impl Fn(&str) -> Option<T>) -> Done<T> {
         let machine = self.machine.as_ref().ok_or("no machine runs")?;
-        let end = Instant::now() + LONG;
-        loop {
-            if let Some(value) = found(&machine.output()) {
-                return Ok(value);
-            }
-            if machine.ended() {
-                return Err(format!("waiting for {what}: the machine ended"));
-            }
-            if Instant::now() > end {
-                return Err(format!("waiting for {what}: not within {} s", LONG.as_secs()));
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        machine.wait_until(what, LONG, found)
     }
 
     /// Runs a command in the guest; what it said, and its exit code.
@@ -202,12 +184,8 @@ impl Device {
         let machine = self.machine.as_mut().ok_or("no machine runs")?;
         let before = machine.output().len();
         machine.say(&format!("{number} {command}"));
-        let end = format!("vm: done {number} ");
-        self.wait(&format!("`{command}`"), |said| {
-            let (text, rest) = said.get(before..)?.split_once(&end)?;
-            let code = rest.split_once('\n')?.0.trim().parse().ok()?;
-            Some((text.trim().to_owned(), code))
-        })
+        let said = self.wait(&format!("`{command}`"), |said| answer_to(number, said, before));
+        said.map(|(text, code)| (text.trim().to_owned(), code))
     }
 
     /// The same; an error unless it ends with 0.

@@ -183,10 +183,8 @@ fn a_disk_that_becomes_full_is_said_and_everything_given_back() {
     registry.push_image("app", "1", &app);
     let place = Place::new();
     let (image, disk) = (place.scratch.join("disk.img"), place.scratch.folder("disk"));
-    fs::File::create(&image).unwrap().set_len(DISK).unwrap();
-    let made = Command::new("mkfs.ext4").args(["-q", "-m", "0"]).arg(&image).status();
-    if !made.is_ok_and(|status| status.success()) {
-        skip!("no mkfs.ext4");
+    if let Err(reason) = crate::fixture::disk::make(&image, DISK) {
+        skip!("{reason}");
     }
     let mount = "mount -o loop \"$0\" \"$1\" || exit 77; shift; exec \"$@\"";
     let mut command = Command::new("unshare");

@@ -2,17 +2,15 @@
 //! with everything around it changed.
 
 use std::io::Write as _;
-use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::device::{Device, Setup, now, wait};
-use crate::fixture::child;
 use crate::fixture::images::{Compression, Format, Index};
 use crate::fixture::registry::Registry;
-use crate::fixture::scratch::Scratch;
 use crate::fixture::tree::Tree;
+use crate::fixture::{child, disk};
 use crate::pull::noise;
 use crate::skip;
 
@@ -174,23 +172,18 @@ fn a_boot_after_everything_around_has_changed_runs_what_was_committed() {
 /// Not a test of its own: works in the mount namespace that the next one makes.
 #[test]
 fn makes_room_on_the_disk_that_it_is_given() {
-    let Ok(image_file) = std::env::var("DUNLIN_TEST_RESERVE") else {
+    if !disk::is_given() {
         return;
-    };
+    }
     let setup = Setup {
         settings: "[store]\nreserve='24M'\n".to_owned(),
         ..Setup::default()
     };
     let mut device = device!("together-reserve", setup);
     let data = device.scratch.folder("data");
-    let mounted = Command::new("mount")
-        .args(["-o", "loop", &image_file])
-        .arg(&data)
-        .status();
-    if !mounted.is_ok_and(|status| status.success()) {
-        skip!("no loop mounts here");
+    if let Err(reason) = disk::mount(&data) {
+        skip!("{reason}");
     }
-    std::fs::remove_dir(data.join("lost+found")).unwrap();
     device.user.give(&data);
     let v1 = image(&device, "v1");
     let with_layer = |name: &str, bytes: usize| {
@@ -266,28 +259,8 @@ fn makes_room_on_the_disk_that_it_is_given() {
 
 #[test]
 fn a_disk_at_its_reserve_is_relieved_and_left_alone_until_it_has_room() {
-    let scratch = Scratch::new("together-reserve-disk");
-    let file = scratch.join("disk.img");
-    std::fs::File::create(&file).unwrap().set_len(112 << 20).unwrap();
-    let made = Command::new("mkfs.ext4").args(["-q", "-m", "0"]).arg(&file).status();
-    if !made.is_ok_and(|status| status.success()) {
-        skip!("no mkfs.ext4");
+    let test = "together::makes_room_on_the_disk_that_it_is_given";
+    if let Err(reason) = disk::run("together-reserve-disk", 112 << 20, test, "made room") {
+        skip!("{reason}");
     }
-    let mut command = Command::new("unshare");
-    command.arg("--mount").arg(std::env::current_exe().unwrap());
-    command.args([
-        "--exact",
-        "together::makes_room_on_the_disk_that_it_is_given",
-        "--nocapture",
-    ]);
-    command.env("DUNLIN_TEST_RESERVE", &file);
-    command.env("DUNLIN_BIN", crate::fixture::cmd::dunlin());
-    let out = command.output().unwrap();
-    let text = [&out.stdout, &out.stderr]
-        .map(|stream| String::from_utf8_lossy(stream).into_owned())
-        .concat();
-    if out.status.success() && text.contains("SKIP") {
-        skip!("{text}");
-    }
-    assert!(out.status.success() && text.contains("made room"), "{text}");
 }

@@ -1,14 +1,13 @@
 //! What an app's `[update]` says, on real parts: its lock, its volumes.
 
 use std::io::Write as _;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::device::{Device, Setup};
+use crate::fixture::disk;
 use crate::fixture::images::{Format, Index};
-use crate::fixture::scratch::Scratch;
 use crate::skip;
 
 fn image(device: &Device, version: &str) -> String {
@@ -152,23 +151,18 @@ fn a_container_that_ignores_term_and_a_probe_that_hangs_hold_nothing_up() {
 /// Not a test of its own: works in the mount namespace that the next one makes.
 #[test]
 fn goes_back_on_the_disk_that_it_is_given() {
-    let Ok(image_file) = std::env::var("DUNLIN_TEST_BACK") else {
+    if !disk::is_given() {
         return;
-    };
+    }
     let setup = Setup {
         settings: "[store]\nreserve='1M'\n".to_owned(),
         ..Setup::default()
     };
     let mut device = device!("update-full", setup);
     let data = device.scratch.folder("data");
-    let mounted = Command::new("mount")
-        .args(["-o", "loop", &image_file])
-        .arg(&data)
-        .status();
-    if !mounted.is_ok_and(|status| status.success()) {
-        skip!("no loop mounts here");
+    if let Err(reason) = disk::mount(&data) {
+        skip!("{reason}");
     }
-    std::fs::remove_dir(data.join("lost+found")).unwrap();
     device.user.give(&data);
     let (v1, v2) = (image(&device, "v1"), image(&device, "v2"));
     device.start();
@@ -200,30 +194,8 @@ fn goes_back_on_the_disk_that_it_is_given() {
 
 #[test]
 fn the_old_version_comes_back_and_says_so_on_a_full_disk() {
-    let scratch = Scratch::new("update-full-disk");
-    let file = scratch.join("disk.img");
-    std::fs::File::create(&file).unwrap().set_len(48 << 20).unwrap();
-    let made = Command::new("mkfs.ext4").args(["-q", "-m", "0"]).arg(&file).status();
-    if !made.is_ok_and(|status| status.success()) {
-        skip!("no mkfs.ext4");
+    let test = "update::goes_back_on_the_disk_that_it_is_given";
+    if let Err(reason) = disk::run("update-full-disk", 48 << 20, test, "went back on a full disk") {
+        skip!("{reason}");
     }
-    let mut command = Command::new("unshare");
-    command.arg("--mount").arg(std::env::current_exe().unwrap());
-    command.args([
-        "--exact",
-        "update::goes_back_on_the_disk_that_it_is_given",
-        "--nocapture",
-    ]);
-    command.env("DUNLIN_TEST_BACK", &file);
-    command.env("DUNLIN_BIN", crate::fixture::cmd::dunlin());
-    let out = command.output().unwrap();
-    let streams = [&out.stdout, &out.stderr].map(|stream| String::from_utf8_lossy(stream).into_owned());
-    let text = streams.concat();
-    if out.status.success() && text.contains("SKIP") {
-        skip!("{text}");
-    }
-    assert!(
-        out.status.success() && text.contains("went back on a full disk"),
-        "{text}"
-    );
 }

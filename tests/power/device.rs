@@ -17,7 +17,7 @@ use super::fixture::images::{Blob, Compression, Format, Index};
 use super::fixture::registry::Registry;
 use super::fixture::scratch::Scratch;
 use super::fixture::tree::Tree;
-use super::fixture::vm::{HOST, Running, Vm, make_disk};
+use super::fixture::vm::{HOST, Running, Vm, answer_to, make_disk};
 use super::judge::{is_final, last_state, seqs, states};
 use super::plan::{Clock, Cut, Moment, Phase};
 
@@ -462,30 +462,14 @@ impl<'a> Device<'a> {
     /// Waits for what the machine says on its console or over the broker.
     pub(super) fn wait<T>(&self, what: &str, found: impl Fn(&str, &Watch) -> Option<T>) -> Result<T, String> {
         let (machine, watch) = self.machine.as_ref().ok_or("no machine runs")?;
-        let end = Instant::now() + LONG;
-        loop {
-            if let Some(value) = found(&machine.output(), watch) {
-                return Ok(value);
-            }
-            if machine.ended() {
-                return Err(format!("waiting for {what}: the machine ended"));
-            }
-            if Instant::now() > end {
-                return Err(format!("waiting for {what}: not within {} s", LONG.as_secs()));
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        machine.wait_until(what, LONG, |said| found(said, watch))
     }
 
     /// Runs a command in the guest; what it said, and its exit code.
     pub(super) fn ask(&mut self, command: &str) -> Result<(String, i32), String> {
         let (machine, _) = self.machine.as_ref().ok_or("no machine runs")?;
         let before = machine.output().len();
-        let end = format!("vm: done {} ", self.say(command));
-        self.wait(&format!("`{command}`"), |said, _| {
-            let (text, rest) = said.get(before..)?.split_once(&end)?;
-            let code = rest.split_once('\n')?.0.trim().parse().ok()?;
-            Some((text.to_owned(), code))
-        })
+        let number = self.say(command);
+        self.wait(&format!("`{command}`"), |said, _| answer_to(number, said, before))
     }
 }
