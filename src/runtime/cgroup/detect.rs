@@ -1,10 +1,13 @@
 //! Finding the tree of a store on this host and making it ready.
 
 use std::fs;
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 
 use super::{CgroupError, Controller, Gap, Host, Leaf, Tree, file, handle};
+use crate::sys::mount::{self, NewFs, attr};
+use crate::sys::path;
 use crate::types::limits::LimitKind;
 
 const OTHER_PROCESSES: &str = "it holds other processes";
@@ -75,11 +78,40 @@ fn vacate(root: &Path) {
     let _ = fs::remove_dir(root);
 }
 
+/// Mounts version 2 where nobody has mounted control groups: a bare initramfs. True when it has; whoever may not mount finds things as
+/// they were.
+fn mount_where_none(host: &Host) -> bool {
+    const PLACE: &str = "/sys/fs/cgroup";
+    if host.v2().is_some() || !host.every_v1().is_empty() || !host.prefix.as_os_str().is_empty() {
+        return false;
+    }
+    let mounted = NewFs::open("cgroup2").and_then(|new| {
+        new.set_flag("nsdelegate")?;
+        let made = new.mount(attr::NOSUID | attr::NODEV | attr::NOEXEC)?;
+        let place = path::open_root(Path::new(PLACE))?;
+        mount::attach(made.as_fd(), place.as_fd())
+    });
+    match mounted {
+        Ok(()) => crate::warn!("control groups of version 2 are mounted at `{PLACE}`, where none were"),
+        Err(ref error) => crate::debug!("mount control groups: {error}"),
+    }
+    mounted.is_ok()
+}
+
 /// Makes a group `name` at the top of every hierarchy for `owner` (user and group id) and moves the caller into its
-/// `keeper` leaf. For root on a host without systemd; a keeper that the caller becomes then finds itself there.
+/// `keeper` leaf, after mounting version 2 where nothing was. For root on a host without systemd; a keeper that the caller becomes then
+/// finds itself there.
 ///
 /// Errors on a single v1 hierarchy are passed over: that controller will be a gap.
 pub fn found_as_root(host: &Host, name: &str, owner: (u32, u32)) -> Result<(), CgroupError> {
+    if mount_where_none(host) {
+        let host = Host::read(owner.0).unwrap_or_default();
+        return found_in(&host, name, owner);
+    }
+    found_in(host, name, owner)
+}
+
+fn found_in(host: &Host, name: &str, owner: (u32, u32)) -> Result<(), CgroupError> {
     let unified = host.v2().filter(|unified| offers(&unified.mount));
     if let Some(unified) = unified {
         hand_down(&unified.mount);
