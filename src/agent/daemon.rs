@@ -12,6 +12,7 @@ use super::commands::Commands;
 use super::control::Asked;
 use super::follow::{Following, Looked};
 use super::gauges::{Gauges, conditions};
+use super::guard::Guard;
 use super::identity::{Identity, VERSION};
 use super::intake::{Intake, Outcome, Refusal};
 use super::orders::{Ordered, Running};
@@ -71,7 +72,7 @@ pub(super) enum Event {
     Reread,
     /// SIGTERM or SIGINT.
     Stop,
-    /// The watchdog wants food.
+    /// The watchdogs want food.
     Watchdog,
     /// Something was to be done at this time.
     Due,
@@ -136,6 +137,7 @@ pub(super) struct Daemon {
     /// Sets of apps that are fetched.
     pub(super) bringing: Bringing,
     pub(super) gauges: Gauges,
+    pub(super) guard: Guard,
     repeat_at: Option<Mono>,
     pub(super) place: Place,
     /// Tags that apps follow.
@@ -188,6 +190,7 @@ impl Daemon {
             conditions: None,
             bringing: Bringing::default(),
             gauges: Gauges::default(),
+            guard: Guard::default(),
             repeat_at: None,
             late_folder: !place.folders[0].exists(),
             following: Following::open(&place.layout),
@@ -213,7 +216,7 @@ impl Daemon {
             listen(SignalKind::hangup())?,
         );
         local::watch(&self.place.folders, &self.place.events);
-        let mut feed = feed_interval().map(tokio::time::interval);
+        let mut feed = self.guard.interval().map(tokio::time::interval);
         self.begin()?;
         let mut trim_at = Some(tokio::time::Instant::now() + QUIET);
         loop {
@@ -282,7 +285,7 @@ impl Daemon {
             Event::Ordered(ordered) => self.ordered(ordered),
             Event::Set(activity, fetched) => self.set_came(activity, fetched),
             Event::Reread => self.reread(),
-            Event::Watchdog => notify(sd_notify::NotifyState::Watchdog),
+            Event::Watchdog => self.feed(),
             Event::Due => {
                 self.repeat();
                 self.look();
@@ -513,6 +516,10 @@ impl Daemon {
             crate::warn!("{text}");
             self.tell("oom", Reason::Oom, None, text);
         }
+        if let Some(text) = self.gauges.wear(now()) {
+            crate::warn!("{text}");
+            self.tell("disk", Reason::Disk, None, text);
+        }
         if words != self.gauges.words() {
             self.publish_reported();
         }
@@ -523,6 +530,14 @@ impl Daemon {
         if self.conditions.as_ref() != Some(&conditions) {
             self.conditions = Some(conditions.clone());
             self.command(Command::Conditions(conditions));
+        }
+    }
+
+    fn feed(&mut self) {
+        self.guard.feed();
+        if self.gauges.unwatched != self.guard.is_missing() {
+            self.gauges.unwatched = self.guard.is_missing();
+            self.publish_reported();
         }
     }
 
@@ -568,6 +583,7 @@ impl Daemon {
         }
         self.keep_events(true);
         self.deployer.shutdown();
+        self.guard.leave(ended == Ended::Stopped);
     }
 }
 
@@ -590,11 +606,6 @@ async fn until(at: Option<tokio::time::Instant>) {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
     }
-}
-
-/// Half of the watchdog's time, where systemd keeps one for this process.
-fn feed_interval() -> Option<Duration> {
-    sd_notify::watchdog_enabled().map(|time| time / 2)
 }
 
 fn notify(state: sd_notify::NotifyState<'_>) {

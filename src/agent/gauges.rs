@@ -1,12 +1,16 @@
-//! What the device is like: what may hold updates back, what it is short of (room on the disk, memory). Read when the loop wakes up anyway, once a minute at the least.
+//! What the device is like: what may hold updates back, what it is short of (room on the disk, memory), what wears it out. Read when the
+//! loop wakes up anyway, once a minute at the least.
 
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 
 use crate::config::agent::Settings;
 use crate::deploy::Conditions;
 use crate::plan::pressure;
+use crate::plan::wear::Wear;
 use crate::sys::{clock, fs};
 use crate::types::document::Assign;
+use crate::types::time::Mono;
 
 /// Where the kernel says how much tasks wait for memory.
 const PRESSURE: &str = "/proc/pressure/memory";
@@ -20,14 +24,21 @@ pub(super) struct Gauges {
     pub full: bool,
     /// Tasks wait for memory.
     pub short: bool,
+    /// The hardware watchdog is to be fed, and cannot be.
+    pub unwatched: bool,
+    wear: Option<Wear>,
+    /// Where the kernel counts what is written to the disk.
+    counter: PathBuf,
 }
 
 impl Gauges {
-    /// Gauges of the disk of `data`, of which `reserve` bytes are to stay free.
-    pub fn new(data: PathBuf, reserve: u64) -> Gauges {
+    /// Gauges of the disk of `data`, of which `reserve` bytes are to stay free, and to which `budget` bytes may be written a day.
+    pub fn new(data: PathBuf, reserve: u64, budget: Option<u64>) -> Gauges {
         Gauges {
-            data,
             reserve,
+            counter: counter(&data).unwrap_or_default(),
+            wear: budget.map(Wear::new),
+            data,
             ..Gauges::default()
         }
     }
@@ -48,15 +59,44 @@ impl Gauges {
         })
     }
 
+    /// Reads what was written to the disk today; what there is to tell when that is too much.
+    pub fn wear(&mut self, now: Mono) -> Option<String> {
+        let counted = sectors(&std::fs::read_to_string(&self.counter).ok()?)?.checked_mul(512)?;
+        let written = self.wear.as_mut()?.read(now, counted)?;
+        Some(format!(
+            "{} MB were written to the disk today, more than its write budget: `dunlin stats` shows which container writes",
+            written / 1_000_000
+        ))
+    }
+
     /// What `reported` says.
     pub fn words(&self) -> Vec<String> {
-        let words = [(self.full, "disk"), (self.short, "memory")];
+        let worn = self.wear.as_ref().is_some_and(Wear::is_over);
+        let words = [
+            (self.full, "disk"),
+            (self.short, "memory"),
+            (worn, "writes"),
+            (self.unwatched, "watchdog"),
+        ];
         words
             .into_iter()
             .filter(|(is, _)| *is)
             .map(|(_, word)| word.to_owned())
             .collect()
     }
+}
+
+/// Where the kernel counts what is written to the block device that holds a folder; nowhere for file systems without one of their own.
+fn counter(data: &Path) -> Option<PathBuf> {
+    let device = std::fs::metadata(data).ok()?.dev();
+    let (major, minor) = (nix::sys::stat::major(device), nix::sys::stat::minor(device));
+    let path = PathBuf::from(format!("/sys/dev/block/{major}:{minor}/stat"));
+    path.exists().then_some(path)
+}
+
+/// Sectors written, of a block device's `stat`.
+fn sectors(stat: &str) -> Option<u64> {
+    stat.split_whitespace().nth(6)?.parse().ok()
 }
 
 /// What may hold updates back, as it is now.
@@ -89,6 +129,16 @@ fn offset(zone: &str) -> Option<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn written_sectors_are_the_seventh_number() {
+        let stat =
+            "    4719      962   308826     2311    31035    26563   903634    18094        0    17436    20406\n";
+        assert_eq!(sectors(stat), Some(903_634));
+        for bad in ["", "1 2 3 4 5 6", "1 2 3 4 5 6 x"] {
+            assert_eq!(sectors(bad), None, "{bad}");
+        }
+    }
 
     #[test]
     fn time_zones_are_utc_or_an_offset() {

@@ -14,6 +14,7 @@ pub mod explain;
 mod field;
 mod follow;
 mod gauges;
+mod guard;
 pub mod identity;
 pub mod intake;
 pub mod local;
@@ -141,7 +142,10 @@ pub fn run(start: Start) -> Result<Ended, AgentError> {
     record::write_older(trial);
     let trusted = trusted(&settings.fleet)?;
     let board = settings.board()?;
-    let gauges = gauges::Gauges::new(layout.data().to_owned(), reserve);
+    let budget = settings.store.write_budget.or(board.storage.write_budget);
+    let gauges = gauges::Gauges::new(layout.data().to_owned(), reserve, budget.map(|bytes| bytes.0));
+    let watchdog = board.watchdog.as_deref().unwrap_or("/dev/watchdog");
+    let guard = guard::Guard::new(watchdog.into(), settings.device.watchdog);
     let identity = identity::Identity::establish(&settings, &dir)?;
     let (commands, finals) =
         commands::Commands::open(&dir.join("commands.log"), &identity.session, &identity.sessions)?;
@@ -222,6 +226,7 @@ pub fn run(start: Start) -> Result<Ended, AgentError> {
     );
     agent.answer_again(finals);
     agent.gauges = gauges;
+    agent.guard = guard;
     runtime.block_on(agent.run(events))
 }
 

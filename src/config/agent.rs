@@ -51,6 +51,8 @@ pub struct Device {
     pub labels: Vec<String>,
     /// What it says is signed with its own key, which the operator knows from its enrolment.
     pub sign: bool,
+    /// The board's hardware watchdog resets the device when the agent has not run for so long.
+    pub watchdog: Option<Span>,
 }
 
 /// Where data lives.
@@ -63,6 +65,8 @@ pub struct Store {
     pub runroot: Option<PathBuf>,
     /// Free bytes that pulls leave alone; the board's when nothing is said.
     pub reserve: Option<Bytes>,
+    /// Bytes that may be written to its disk a day before the device says so; the board's when nothing is said.
+    pub write_budget: Option<Bytes>,
 }
 
 /// Containers.
@@ -71,10 +75,22 @@ pub struct Store {
 pub struct Containers {
     /// Path of an external OCI runtime; dunlin's own when nothing is said.
     pub runtime: Option<PathBuf>,
+    /// Where logs of containers are; in memory when nothing is said and the configured board has flash.
+    pub logs: Option<Logs>,
     /// Bytes of one log file of a container.
     pub log_size: Option<Bytes>,
     /// Log files of a container, the current one included.
     pub log_files: Option<u32>,
+}
+
+/// Where logs of containers are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Logs {
+    /// In the store.
+    Disk,
+    /// In the run root, until the next boot.
+    Memory,
 }
 
 /// Registries.
@@ -342,6 +358,12 @@ impl Settings {
         check(
             self.device.board.as_deref().is_none_or(is_name),
             "`device.board` must match [a-z0-9][a-z0-9_-]{0,62}",
+        );
+        check(
+            self.device
+                .watchdog
+                .is_none_or(|time| (5_000..=600_000).contains(&time.ms())),
+            "`device.watchdog` must be 5s to 10m",
         );
         check(
             self.log

@@ -79,8 +79,10 @@ pub struct BootArgument {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Storage {
-    /// Wears out with writes: container logs go to memory.
+    /// Wears out with writes: the logs of containers go to memory.
     pub flash: bool,
+    /// Bytes that may be written to it a day before the device says so.
+    pub write_budget: Option<Bytes>,
     /// Free bytes below which nothing more is pulled.
     pub reserve: Option<Bytes>,
 }

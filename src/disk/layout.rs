@@ -28,6 +28,7 @@
 //! <run>/                          cleared by a reboot
 //!   keeper.sock  keeper.lock  agent.sock
 //!   c/ID/{monitor.sock,state,…}   one folder per started container
+//!   c/ID/log/                     its logs, where they are not to wear out flash; `log` in the store is a link to here
 //!   c/ID/bundle/                  its OCI bundle, made at every start; `rootfs` is the mount point
 //!   full                          the disk is at its reserve: no log grows
 //!   stopped                       a unit's keeper stopped its containers
@@ -137,6 +138,11 @@ impl Layout {
     /// Its logs.
     pub fn log(&self, id: &ContainerId) -> PathBuf {
         self.container(id).join("log")
+    }
+
+    /// Its logs in memory, where its name in the store leads then.
+    pub fn memory_log(&self, id: &ContainerId) -> PathBuf {
+        self.monitor(id).join("log")
     }
 
     /// Names of containers.

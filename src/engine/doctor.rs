@@ -105,6 +105,8 @@ pub struct Facts {
     pub devices: Vec<String>,
     /// The board's watchdog is there.
     pub watchdog: bool,
+    /// The agent is to feed it, and may not.
+    pub watchdog_closed: bool,
     /// The caller is root, or the store is root's.
     pub root: bool,
 }
@@ -141,6 +143,12 @@ pub fn gather(layout: &Layout, settings: &Settings, board: &Board, starter: Opti
         authorities: authorities::bundle(&authorities::bundles()).is_some(),
         devices: board.devices.iter().filter(is_device).cloned().collect(),
         watchdog: board.watchdog.as_ref().is_some_and(|device| Path::new(device).exists()),
+        // Opening it would arm it.
+        watchdog_closed: settings.device.watchdog.is_some()
+            && board.watchdog.as_ref().is_some_and(|device| {
+                Path::new(device).exists()
+                    && nix::unistd::access(device.as_str(), nix::unistd::AccessFlags::W_OK).is_err()
+            }),
         root: unshare::caller() == 0,
         kernel,
     }
@@ -304,6 +312,11 @@ pub fn judge(facts: &Facts, board: &Board) -> Vec<Finding> {
             &format!("the board has `{device}`, which is not here"),
             "load its driver; without it a hung device stays so",
         );
+        if facts.watchdog_closed {
+            let text = format!("the agent is to feed `{device}`, and may not write to it");
+            let fix = format!("give it to the store's user: `chown USER {device}`, at every boot");
+            findings.either("watchdog", false, Grade::Gap, "", &text, &fix);
+        }
     }
     findings.0
 }
@@ -507,6 +520,7 @@ mod tests {
             authorities: true,
             devices: vec!["/dev/i2c-1".into()],
             watchdog: true,
+            watchdog_closed: false,
             root: false,
         }
     }
@@ -549,6 +563,7 @@ mod tests {
             ("authorities", Grade::Note, "certificate", |f| f.authorities = false),
             ("devices", Grade::Note, "/dev/i2c-1", |f| f.devices.clear()),
             ("watchdog", Grade::Note, "/dev/watchdog0", |f| f.watchdog = false),
+            ("watchdog", Grade::Gap, "may not write", |f| f.watchdog_closed = true),
         ];
         for (name, grade, text, spoil) in faults {
             let mut facts = healthy();

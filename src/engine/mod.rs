@@ -40,13 +40,13 @@ pub mod volume;
 
 pub use error::EngineError;
 
-use crate::config::agent::Settings;
+use crate::config::agent::{Logs, Settings};
 use crate::config::board::Board;
 use crate::config::subid::Files;
 use crate::disk::layout::Layout;
 use crate::keeper::start::Starter;
 use crate::store::Store;
-use crate::types::bounds::{LOG_FILE_BYTES_MIN, LOG_FILES_MAX};
+use crate::types::bounds::{LOG_FILE_BYTES_MEMORY, LOG_FILE_BYTES_MIN, LOG_FILES_MAX};
 use crate::types::container::{ContainerRecord, LogLimits};
 use crate::types::limits::Limits;
 use crate::types::time::Unix;
@@ -158,13 +158,23 @@ impl Engine {
         self.settings.device.board.is_some()
     }
 
+    /// Whether containers that are made from now on keep their logs in memory.
+    fn logs_in_memory(&self) -> bool {
+        match self.settings.containers.logs {
+            Some(logs) => logs == Logs::Memory,
+            None => self.board.storage.flash && self.settings.device.board.is_some(),
+        }
+    }
+
     fn log_limits(&self) -> LogLimits {
         let standard = LogLimits::default();
         let configured = &self.settings.containers;
         LogLimits {
-            file_bytes: configured
-                .log_size
-                .map_or(standard.file_bytes, |size| size.0.max(LOG_FILE_BYTES_MIN)),
+            file_bytes: match configured.log_size {
+                Some(size) => size.0.max(LOG_FILE_BYTES_MIN),
+                None if self.logs_in_memory() => LOG_FILE_BYTES_MEMORY,
+                None => standard.file_bytes,
+            },
             files: configured
                 .log_files
                 .map_or(standard.files, |files| files.clamp(1, LOG_FILES_MAX)),

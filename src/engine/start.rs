@@ -15,6 +15,7 @@ use crate::runtime::spec::{self, HostFacts};
 use crate::store::ImageRecord;
 use crate::sys::path;
 use crate::types::container::{ContainerRecord, MountSource, Network, Status};
+use crate::types::ids::ContainerId;
 use std::fs;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
@@ -129,6 +130,7 @@ impl Engine {
             reason: error.to_string(),
         })?;
         self.put_file(&layout.bundle(&record.id).join("config.json"), &bytes, 0o600)?;
+        self.place_log(&record.id)?;
         let mut config = self.monitor_config(record, network.as_ref(), root)?;
         let pid = match ready {
             None => self
@@ -149,6 +151,25 @@ impl Engine {
             self.own(&volume::record_path(layout, &volume))?;
         }
         Ok(pid)
+    }
+
+    /// Makes the folder of a log that is in memory, and the link to it. Where a container's log began, it stays.
+    fn place_log(&self, id: &ContainerId) -> Result<(), EngineError> {
+        let (name, memory) = (self.layout().log(id), self.layout().memory_log(id));
+        let leads = fs::read_link(&name).ok();
+        if leads.is_none() && (!self.logs_in_memory() || name.exists()) {
+            return Ok(());
+        }
+        make_dir(&memory)?;
+        self.own(&memory)?;
+        if leads.as_deref() == Some(&memory) {
+            return Ok(());
+        }
+        // The run root is another than before.
+        if leads.is_some() {
+            fs::remove_file(&name).map_err(EngineError::io("remove", &name))?;
+        }
+        std::os::unix::fs::symlink(&memory, &name).map_err(EngineError::io("make the link", &name))
     }
 
     /// Starts what holds a pod's namespaces.

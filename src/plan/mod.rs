@@ -14,4 +14,5 @@ pub mod soak;
 pub mod trust;
 pub mod update;
 pub mod wave;
+pub mod wear;
 pub mod window;

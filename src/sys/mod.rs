@@ -24,3 +24,4 @@ pub mod socket;
 pub mod tty;
 #[cfg(all(target_env = "musl", panic = "abort"))]
 mod unwind;
+pub mod watchdog;

@@ -89,6 +89,8 @@ pub const PACKET_BYTES: usize = 64 << 10;
 pub const RECORD_BYTES: usize = 1 << 20;
 /// Bytes of one log file of a container before it is rotated, unless asked otherwise.
 pub const LOG_FILE_BYTES: u64 = 1 << 20;
+/// The same where logs are in memory.
+pub const LOG_FILE_BYTES_MEMORY: u64 = 256 << 10;
 /// Log files of a container, the current one included.
 pub const LOG_FILES: u32 = 2;
 /// Shortest interval of a health probe, milliseconds.

@@ -10,6 +10,7 @@ mod flow;
 mod images;
 mod later;
 mod listing;
+mod logs;
 mod machines;
 mod ownership;
 mod processes;
