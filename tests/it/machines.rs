@@ -1,6 +1,7 @@
 //! The static binary on real kernels with cgroup v2, both architectures, as an ordinary user in a delegated tree: limits
 //! bite, and the agent takes updates from a broker.
 
+mod bare;
 mod boot;
 mod power;
 mod replay;
