@@ -76,8 +76,8 @@ pub struct Setup {
     pub tls_mqtt: String,
     /// The device reaches its broker through a relay.
     pub relay: bool,
-    /// It is at the broker of another one, on this port; its own has no use.
-    pub beside: Option<u16>,
+    /// Where its broker is for it, `HOST:PORT`, when that is not its own on loopback.
+    pub at: Option<String>,
 }
 
 impl Device {
@@ -112,8 +112,8 @@ impl Device {
             )
         } else {
             let port = relay.as_ref().map_or(broker.port(), Relay::port);
-            let port = setup.beside.unwrap_or(port);
-            format!("url='mqtt://127.0.0.1:{port}'\n{}\n", setup.mqtt)
+            let at = setup.at.clone().unwrap_or_else(|| format!("127.0.0.1:{port}"));
+            format!("url='mqtt://{at}'\n{}\n", setup.mqtt)
         };
         let keys = if setup.unsigned {
             String::new()
@@ -143,9 +143,13 @@ impl Device {
 
     /// dunlin as the device's user on the device's store.
     pub fn dunlin(&self) -> Cmd {
+        self.on_its_store(self.user.dunlin())
+    }
+
+    /// This dunlin on the device's store.
+    pub fn on_its_store(&self, dunlin: Cmd) -> Cmd {
         let dir = |name: &str| self.scratch.join(name);
-        self.user
-            .dunlin()
+        dunlin
             .arg("--root")
             .arg(dir("data"))
             .arg("--runroot")

@@ -12,7 +12,7 @@ fn a_double_is_noticed_and_runs_no_command_of_the_other() {
     device.start();
     first(&mut device);
     let setup = Setup {
-        beside: Some(device.broker.port()),
+        at: Some(format!("127.0.0.1:{}", device.broker.port())),
         ..Setup::default()
     };
     let mut double = device!("double-b", setup);

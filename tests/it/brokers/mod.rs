@@ -3,6 +3,7 @@
 mod double;
 mod faults;
 mod flood;
+mod partition;
 mod real;
 
 use std::time::Duration;
