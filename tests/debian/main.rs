@@ -59,7 +59,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let steps: [Step; 11] = [
+    let steps: [Step; 12] = [
         ("the package is installed and both services run", install),
         ("apps come over MQTT", deploy),
         ("a boot without a network runs them", boot_offline),
@@ -69,6 +69,7 @@ fn main() -> ExitCode {
         ("the keeper is killed", kill_keeper),
         ("the package is upgraded", upgrade),
         ("what the units allow", hardening),
+        ("systemd runs in a container", systemd_inside),
         ("the keeper is stopped and started", stop),
         ("the package is purged", purge),
     ];
@@ -411,6 +412,40 @@ fn hardening(device: &mut Device) -> Done {
         println!("        warned: {line}");
     }
     Ok(())
+}
+
+/// Debian's own systemd as the first process of a container.
+fn systemd_inside(device: &mut Device) -> Done {
+    let image = "tar -C / -c --exclude='*/multi-user.target.wants/*' --exclude='usr/lib/modules' --exclude='usr/lib/*/dri' \
+        bin sbin lib lib64 usr/bin usr/sbin usr/lib usr/lib64 etc | dunlin import -q - localhost/whole:1";
+    device.ok(image)?;
+    device
+        .ok("dunlin run -d --name whole --network none --memory 128M --pids-limit 100 localhost/whole:1 /sbin/init")?;
+    // It is up, also where some unit of a whole machine could not start.
+    device.until(
+        "dunlin exec whole systemctl is-system-running | sed s/degraded/running/",
+        "running",
+    )?;
+    let (failed, _) = device.ask("dunlin exec whole systemctl --failed --no-legend --plain")?;
+    println!("        {}", failed.replace('\n', "\n        "));
+    device.is("dunlin exec whole systemctl is-active systemd-journald", "active")?;
+    // Its services have control groups of their own, below the container's.
+    device.ok("dunlin exec whole systemctl set-property --runtime systemd-journald.service MemoryMax=32M")?;
+    device.is(
+        "dunlin exec whole cat /sys/fs/cgroup/system.slice/systemd-journald.service/memory.max",
+        &(32 << 20).to_string(),
+    )?;
+    let began = Instant::now();
+    device.ok("dunlin stop -t 120 whole")?;
+    let (code, _) = device.ask("dunlin inspect --format '{{.State.ExitCode}}' whole")?;
+    println!(
+        "        stopped in {:.0} s with code {code}",
+        began.elapsed().as_secs_f64()
+    );
+    if code == "137" {
+        return Err("it did not end when it was asked to".to_owned());
+    }
+    device.ok("dunlin rm whole && dunlin rmi localhost/whole:1").map(drop)
 }
 
 fn stop(device: &mut Device) -> Done {
