@@ -11,10 +11,13 @@ use super::device::{Device, LONG, Setup};
 use super::fixture::child;
 use super::fixture::cmd::Cmd;
 use super::fixture::images::{Format, Index};
-use super::{TEN, Table, median, ms};
+use super::process::write_bytes;
+use super::table::{Figure, Table, number};
+use super::{Scale, TEN, median, ms};
 
-/// Measures every row so many times.
-pub fn rows(table: &mut Table, count: usize) {
+/// Measures.
+pub fn rows(table: &mut Table, scale: &Scale) {
+    let count = scale.of(20, 2);
     match Device::new("bench", &Setup::default()) {
         Ok(device) => {
             let mut side = Side::new(device);
@@ -24,7 +27,7 @@ pub fn rows(table: &mut Table, count: usize) {
             side.starts(table, count);
             side.end();
         }
-        Err(reason) => println!("SKIP: N14 to N18: {reason}"),
+        Err(reason) => table.missing("N14 to N18", "deployments", &reason),
     }
     let device =
         Device::new("bench-written", &Setup::default()).and_then(|device| journalled(&device).map(|()| device));
@@ -34,7 +37,7 @@ pub fn rows(table: &mut Table, count: usize) {
             side.written(table, count);
             side.end();
         }
-        Err(reason) => println!("SKIP: N26: {reason}"),
+        Err(reason) => table.missing("N26", "bytes written by one deployment", &reason),
     }
 }
 
@@ -131,14 +134,10 @@ impl Side {
             }
         }
         let what = "document published → new container runs / is healthy, image cached";
-        table.row(
-            "N14",
-            what,
-            "≤ 150 / 300 ms",
-            format!("{} / {}", spread(&mut runs), spread(&mut healthy)),
-        );
+        let measured = vec![spread("runs", &mut runs), spread("is healthy", &mut healthy)];
+        table.row("N14", what, "≤ 150 / 300 ms", measured);
         let what = "old process told to end → new process runs, stop-first";
-        table.row("N15", what, "≤ 30 ms", spread(&mut gaps));
+        table.row("N15", what, "≤ 30 ms", vec![spread("", &mut gaps)]);
     }
 
     /// Nothing that could take requests is allowed with start-first yet: what can be told is how long both versions run.
@@ -157,7 +156,12 @@ impl Side {
         }
         let what = "start-first: new process runs → old process is told to end; requests not measured: host network and host ports are refused \
                     with start-first";
-        table.row("N15", what, "0 failed requests at 500/s", spread(&mut overlaps));
+        table.row(
+            "N15",
+            what,
+            "0 failed requests at 500/s",
+            vec![spread("", &mut overlaps)],
+        );
     }
 
     fn rollbacks(&mut self, table: &mut Table, count: usize) {
@@ -178,25 +182,28 @@ impl Side {
             times.push(since(modified(&marks.join("started")), at));
         }
         let what = "the failed version's exit → the old version runs";
-        table.row("N16", what, "≤ 100 ms", spread(&mut times));
+        table.row("N16", what, "≤ 100 ms", vec![spread("", &mut times)]);
     }
 
     /// Bytes that agent, keeper and monitors write for one update whose image is there.
     fn written(&mut self, table: &mut Table, count: usize) {
         let mut bytes = Vec::new();
-        for _ in 0..count {
+        // The first one fetches the image.
+        for number in 0..=count {
             let (app, _) = self.app();
             let before = self.write_bytes();
             let (_, activity) = self.publish(app);
             self.reached(&activity, "COMMITTED");
             // The old container is removed after that.
             std::thread::sleep(Duration::from_millis(700));
-            bytes.push(Duration::from_nanos(self.write_bytes().saturating_sub(before)));
+            if number > 0 {
+                bytes.push(Duration::from_nanos(self.write_bytes().saturating_sub(before)));
+            }
         }
         let middle = median(&mut bytes).expect("at least one").as_nanos();
         let what =
             "bytes written by one deployment, `write_bytes` of agent, keeper and monitors, on ext4 with a journal";
-        table.row("N26", what, "≤ 100 KB", format!("{:.0} KB", middle as f64 / 1000.0));
+        table.row("N26", what, "≤ 100 KB", vec![Figure::kb("", middle as u64)]);
     }
 
     fn write_bytes(&self) -> u64 {
@@ -205,12 +212,7 @@ impl Side {
             .flat_map(|role| self.device.role(role))
             .collect();
         pids.extend(self.device.agent.as_ref().map(child::Running::pid));
-        let written = |pid: u32| -> u64 {
-            let text = fs::read_to_string(format!("/proc/{pid}/io")).unwrap_or_default();
-            let line = text.lines().find_map(|line| line.strip_prefix("write_bytes: "));
-            line.and_then(|number| number.parse().ok()).unwrap_or(0)
-        };
-        pids.into_iter().map(written).sum()
+        pids.into_iter().map(|pid| write_bytes(&pid.to_string())).sum()
     }
 
     /// Ten apps come up as after a power cut: no process of the device lives.
@@ -253,7 +255,7 @@ impl Side {
             std::thread::sleep(Duration::from_secs(1));
         }
         let what = "agent's start → 10 cached containers run, the keeper's start included";
-        table.row("N18", what, "≤ 200 ms", spread(&mut times));
+        table.row("N18", what, "≤ 200 ms", vec![spread("", &mut times)]);
     }
 }
 
@@ -267,14 +269,10 @@ fn since(at: SystemTime, before: SystemTime) -> Duration {
     at.duration_since(before).unwrap_or_default()
 }
 
-fn spread(times: &mut [Duration]) -> String {
+/// The median, and what is around it.
+fn spread(label: &str, times: &mut [Duration]) -> Figure {
     let count = times.len();
     let middle = median(times).expect("at least one");
-    let (least, most) = (times.iter().min().unwrap(), times.iter().max().unwrap());
-    format!(
-        "{:.0} ms ({:.0} to {:.0}, {count} runs)",
-        ms(middle),
-        ms(*least),
-        ms(*most)
-    )
+    let [least, most] = [times[0], times[count - 1]].map(|time| number(ms(time)));
+    Figure::time(label, middle).note(format!("{least} to {most}, {count} runs"))
 }

@@ -12,34 +12,35 @@ use dunlin::fleet::link::Link;
 use dunlin::uplink::dsse::{self, Kind, SigningKey, Trusted};
 use serde_json::{Value, json};
 
+use super::Scale;
 use super::device::{Device, Engine, LONG, Setup, now};
 use super::fixture::images::{Format, Index};
-use super::{Table, ms};
+use super::table::{Figure, Table};
 
 /// A month has so many seconds.
-const MONTH_S: f64 = 30.4375 * 86_400.0;
+pub const MONTH_S: f64 = 30.4375 * 86_400.0;
 /// What lo counts of a packet beside IP, bytes.
-const FRAME: u64 = 14;
+pub const FRAME: u64 = 14;
 /// Time that a device has to say everything before it counts as idle.
 const SETTLE: Duration = Duration::from_secs(30);
 /// After a step of a rollout a device may have more to say for so long.
 const REST: Duration = Duration::from_secs(8);
 
 /// N20 and N21.
-pub fn rows(table: &mut Table, commands: usize) {
+pub fn rows(table: &mut Table, scale: &Scale) {
     match Device::new("bench-rollout", &Setup::default()) {
         Ok(mut device) => {
             rollout(table, &mut device);
             device.clean();
         }
-        Err(reason) => println!("SKIP: N20: {reason}"),
+        Err(reason) => table.missing("N20", "one step of a rollout", &reason),
     }
     match Device::new("bench-command", &Setup::default()) {
         Ok(mut device) => {
-            trips(table, &mut device, commands);
+            trips(table, &mut device, scale.of(1000, 100));
             device.clean();
         }
-        Err(reason) => println!("SKIP: N21: {reason}"),
+        Err(reason) => table.missing("N21", "command on loopback", &reason),
     }
 }
 
@@ -98,7 +99,11 @@ fn rollout(table: &mut Table, device: &mut Device) {
         "N20",
         "one step of a rollout: operator's publishes; messages and bytes of a device, the document and PUBACKs apart",
         "1; ≤ 8 and ≤ 8 KB",
-        format!("1; {} and {:.1} KB", said.len(), bytes as f64 / 1e3),
+        vec![
+            Figure::new("publishes", 1.0, ""),
+            Figure::new("messages", said.len() as f64, ""),
+            Figure::kb("", bytes as u64),
+        ],
     );
 }
 
@@ -149,25 +154,23 @@ fn trips(table: &mut Table, device: &mut Device, count: usize) {
         agent.signal("TERM");
         agent.wait(Duration::from_secs(15));
     }
-    let at = |all: &mut Vec<Duration>| {
+    let mut figures = Vec::new();
+    for (what, mut all) in [("to the first answer", first), ("to the last", both)] {
         all.sort();
-        format!(
-            "{:.1} / {:.1} ms",
-            ms(all[all.len() / 2]),
-            ms(all[all.len() * 99 / 100])
-        )
-    };
-    let (first, both) = (at(&mut first), at(&mut both));
+        figures.push(Figure::time(&format!("{what}, median"), all[all.len() / 2]));
+        figures.push(Figure::time("p99", all[all.len() * 99 / 100]));
+    }
     table.row(
         "N21",
         "command on loopback, median / p99: to the first answer; to the last",
         "≤ 5 / 20 ms",
-        format!("{first}; {both}"),
+        figures,
     );
 }
 
 /// N19: each keep-alive in a process and a network namespace of its own, all at the same time.
-pub fn idle(table: &mut Table, minutes: u64) {
+pub fn idle(table: &mut Table, scale: &Scale) {
+    let minutes = scale.minutes.unwrap_or(30);
     let own = std::env::current_exe().unwrap();
     let running: Vec<_> = [1, 5, 15]
         .into_iter()
@@ -185,14 +188,13 @@ pub fn idle(table: &mut Table, minutes: u64) {
         .collect();
     for (keep_alive, thread) in running {
         let output = thread.join().unwrap().unwrap();
-        let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
         let budget = if keep_alive == 15 { "≤ 0.75 MB" } else { "" };
         let what = format!("idle traffic in a month, TLS 1.3, keep-alive of {keep_alive} min, IP bytes");
-        let measured = match output.status.success() {
-            true => text,
-            false => format!("not measured: {}", String::from_utf8_lossy(&output.stderr)),
+        let figure = match output.status.success() {
+            true => serde_json::from_slice(&output.stdout).map_err(|error| error.to_string()),
+            false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
         };
-        table.row("N19", &what, budget, measured);
+        table.one("N19", &what, budget, figure);
     }
 }
 
@@ -221,16 +223,14 @@ pub fn idle_one(keep_alive: u64, minutes: u64) {
     let (bytes, packets) = (end.0 - begin.0, end.1 - begin.1);
     let ip = bytes - packets * FRAME;
     let month = ip as f64 / (silences * keep_alive * 60) as f64 * MONTH_S;
-    println!(
-        "{:.2} MB ({ip} bytes in {packets} packets in {} min)",
-        month / 1e6,
-        silences * keep_alive
-    );
+    let minutes = silences * keep_alive;
+    let figure = Figure::mb("", month as u64).note(format!("{ip} bytes in {packets} packets in {minutes} min"));
+    println!("{}", serde_json::to_string(&figure).unwrap());
     device.clean();
 }
 
 /// Bytes and packets that lo has sent; each of both ends' packets is sent once. Sysfs would show the interfaces of another namespace.
-fn counted() -> (u64, u64) {
+pub fn counted() -> (u64, u64) {
     let text = fs::read_to_string("/proc/self/net/dev").unwrap();
     let line = text.lines().find_map(|line| line.trim().strip_prefix("lo:")).unwrap();
     let fields: Vec<u64> = line.split_whitespace().map(|field| field.parse().unwrap()).collect();

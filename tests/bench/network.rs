@@ -12,7 +12,8 @@ use super::fixture::images::{Format, Index};
 use super::fixture::scratch::Scratch;
 use super::fixture::site::{Site, within};
 use super::fixture::user::User;
-use super::{Table, median, ms, timed};
+use super::table::{Figure, Table};
+use super::{Scale, installed, median, timed};
 
 /// Bytes that go through a port.
 const BYTES: usize = 1 << 30;
@@ -21,14 +22,14 @@ const ASKED: u32 = 2000;
 /// The port, on the host and in the container.
 const PORT: &str = "8080:80";
 
-/// Measures, with this many samples of a start.
-pub fn rows(table: &mut Table, count: usize) {
+/// Measures.
+pub fn rows(table: &mut Table, scale: &Scale) {
     match Side::new() {
         Ok(side) => {
-            side.starts(table, count);
+            side.starts(table, scale.of(20, 3));
             side.ports(table);
         }
-        Err(reason) => table.row("N23", "a published port", "", format!("not measured: {reason}")),
+        Err(reason) => table.missing("N23", "a published port", &reason),
     }
 }
 
@@ -37,6 +38,7 @@ struct Side {
     user: User,
     scratch: Scratch,
     image: String,
+    podman: Result<(), String>,
 }
 
 impl Side {
@@ -51,11 +53,15 @@ impl Side {
             user,
             scratch,
             image: String::new(),
+            podman: Ok(()),
         };
         let source = format!("oci:{}:latest", layout.display());
         side.image = side.dunlin(&["pull", "-q", &source]).ok();
-        side.podman(&["pull", "-q", &source]).ok();
-        side.podman(&["tag", &side.image, "bench"]).ok();
+        side.podman = installed("podman");
+        if side.podman.is_ok() {
+            side.podman(&["pull", "-q", &source]).ok();
+            side.podman(&["tag", &side.image, "bench"]).ok();
+        }
         // The keeper stays as long as somebody runs.
         side.dunlin(&["run", "-d", "--network", "none", &side.image, "sleep", "1000"])
             .ok();
@@ -104,22 +110,25 @@ impl Side {
         }
         let [Some(empty), Some(none), Some(private), Some(pasta), podman] = samples.map(|mut all| median(&mut all))
         else {
-            return table.row("N7", "a private network", "", "not measured: a program failed".into());
+            return table.missing("N7", "a private network", "a program failed");
         };
         let alone = |time: Duration| time.saturating_sub(empty);
         let (none, private, pasta) = (alone(none), alone(private), alone(pasta));
-        let ratio = private.as_secs_f64() / (none + pasta).as_secs_f64();
-        let podman = podman.map_or("failed".to_owned(), |podman| format!("{:.0} ms", ms(alone(podman))));
+        let podman = match podman {
+            Some(podman) => Figure::time("podman with slirp4netns", alone(podman)),
+            None => Figure::missing("podman", "does not run here"),
+        };
         table.row(
             "N7",
             "`run --rm --network private IMAGE true`, rootless",
             "≤ 1.15 × (without a network + pasta alone)",
-            format!(
-                "{:.1} ms, {ratio:.2} × ({:.1} + {:.1} ms); podman with slirp4netns {podman}",
-                ms(private),
-                ms(none),
-                ms(pasta)
-            ),
+            vec![
+                Figure::time("", private),
+                Figure::time("without a network", none),
+                Figure::time("pasta alone", pasta),
+                Figure::ratio("ratio", private, none + pasta),
+                podman,
+            ],
         );
     }
 
@@ -141,26 +150,26 @@ impl Side {
             } else {
                 &self.image
             };
+            let what = format!("published port on loopback: {who}");
+            if let (true, Err(why)) = (who.starts_with("podman"), &self.podman) {
+                table.missing("N23", &what, why);
+                continue;
+            }
             let started = tool(&[&flags[..], &[image, "sleep", "1000"]].concat()).run();
             let measured = match started.code {
                 0 => {
                     let pid = tool(&["inspect", "--format", "{{.State.Pid}}", "port"]).ok();
                     self.port(pid.parse().expect("it runs"))
                 }
-                _ => format!("not measured: {}", started.stderr.trim()),
+                _ => vec![Figure::missing("", &started.stderr)],
             };
             tool(&["rm", "-f", "-t", "0", "port"]).run();
-            table.row(
-                "N23",
-                &format!("published port on loopback: {who}"),
-                "≥ 1.0 × podman",
-                measured,
-            );
+            table.row("N23", &what, "≥ 1.0 × podman", measured);
         }
     }
 
     /// Throughput out of the container, and the time of an answer.
-    fn port(&self, pid: u32) -> String {
+    fn port(&self, pid: u32) -> Vec<Figure> {
         let (sender, listens) = channel();
         within(pid, move || {
             let listener = TcpListener::bind("0.0.0.0:80").expect("free");
@@ -208,8 +217,8 @@ impl Side {
             (got, began.elapsed(), answer)
         });
         let (got, wall, answer) = client.join().expect("it ends");
-        let cut = if got == BYTES { "" } else { " (cut off)" };
-        let rate = got as f64 / 1e6 / wall.as_secs_f64();
-        format!("{rate:.0} MB/s{cut}, an answer in {:.3} ms", ms(answer))
+        let rate = Figure::new("", got as f64 / 1e6 / wall.as_secs_f64(), "MB/s");
+        let rate = if got == BYTES { rate } else { rate.note("cut off") };
+        vec![rate, Figure::time("an answer in", answer)]
     }
 }

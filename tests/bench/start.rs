@@ -11,22 +11,28 @@ use super::fixture::arch::Arch;
 use super::fixture::cmd::{Cmd, dunlin};
 use super::fixture::scratch::Scratch;
 use super::fixture::user::User;
-use super::{Table, median, ms, timed};
+use super::table::{Figure, Table};
+use super::{Scale, median, timed};
 
 /// The runtimes; the first one is measured against the second.
 const PEERS: [&str; 3] = ["dunlin", "crun", "runc"];
 
 /// Measures as root and as a user.
-pub fn rows(table: &mut Table, count: usize) {
+pub fn rows(table: &mut Table, scale: &Scale) {
+    let count = scale.of(50, 10);
     let mut add = |who: &str, bundle: Result<Bundle, String>| {
-        let (run, exec) = match bundle {
-            Ok(bundle) => (bundle.measure(count, Bundle::run), bundle.execs(count)),
-            Err(reason) => (format!("not measured: {reason}"), format!("not measured: {reason}")),
-        };
-        let what = format!("`runtime run` of /bin/true in a prepared bundle, {who}");
-        table.row("N3", &what, "≤ 0.6 × crun", run);
-        let what = format!("`runtime exec` of /bin/true, {who}");
-        table.row("N8", &what, "no more than crun", exec);
+        let run = format!("`runtime run` of /bin/true in a prepared bundle, {who}");
+        let exec = format!("`runtime exec` of /bin/true, {who}");
+        match bundle {
+            Ok(bundle) => {
+                table.row("N3", &run, "≤ 0.6 × crun", bundle.measure(count, Bundle::run));
+                table.row("N8", &exec, "no more than crun", bundle.execs(count));
+            }
+            Err(reason) => {
+                table.missing("N3", &run, &reason);
+                table.missing("N8", &exec, &reason);
+            }
+        }
     };
     add("root", Bundle::new(None));
     add("rootless", User::with_ranges().and_then(|user| Bundle::new(Some(user))));
@@ -84,7 +90,7 @@ impl Bundle {
     }
 
     /// Medians of each runtime, and the ratio of the first to the second.
-    pub fn measure(&self, count: usize, once: impl Fn(&Self, &str, usize) -> Option<Duration>) -> String {
+    pub fn measure(&self, count: usize, once: impl Fn(&Self, &str, usize) -> Option<Duration>) -> Vec<Figure> {
         let mut times: [Vec<Duration>; PEERS.len()] = Default::default();
         for number in 0..count {
             for (peer, times) in PEERS.iter().zip(&mut times) {
@@ -95,22 +101,19 @@ impl Bundle {
             }
         }
         let medians = times.map(|mut times| median(&mut times));
-        let text = |(peer, time): (&&str, &Option<Duration>)| match time {
-            Some(time) => format!("{peer} {:.1} ms", ms(*time)),
-            None => format!("{peer} does not run here"),
+        let figure = |(peer, time): (&&str, &Option<Duration>)| match time {
+            Some(time) => Figure::time(peer, *time),
+            None => Figure::missing(peer, "does not run here"),
         };
-        let mut all: Vec<String> = PEERS.iter().zip(&medians).map(text).collect();
+        let mut all: Vec<Figure> = PEERS.iter().zip(&medians).map(figure).collect();
         if let [Some(ours), Some(theirs), _] = medians {
-            all.push(format!(
-                "ratio to crun {:.2}",
-                ours.as_secs_f64() / theirs.as_secs_f64()
-            ));
+            all.push(Figure::ratio("ratio to crun", ours, theirs));
         }
-        all.join("; ")
+        all
     }
 
     /// The same for processes in a container of each.
-    fn execs(&self, count: usize) -> String {
+    fn execs(&self, count: usize) -> Vec<Figure> {
         self.set(&["/bin/sleep", "1000"]);
         for peer in PEERS {
             let started = self.timed(peer, &["run", "--detach", "-b", &self.path(), "sleeps"]);

@@ -14,6 +14,7 @@ macro_rules! device {
 mod acl;
 mod agent;
 mod app;
+mod bench;
 mod brokers;
 mod check;
 mod cli;
