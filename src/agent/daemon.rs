@@ -49,8 +49,8 @@ pub(super) const EVENTS: usize = 256;
 const UNWATCHED_MS: u64 = 60_000;
 /// Wait before what the connection had no room for is offered again.
 const FLUSH: Duration = Duration::from_millis(50);
-/// The clock and the folder of local apps are looked at this often when nothing else happens.
-const LOOK: Duration = Duration::from_secs(60);
+/// The clock, the disk and the folder of local apps are looked at this often when nothing else happens, milliseconds.
+const LOOK_MS: u64 = 60_000;
 /// So long after events, memory that only they need is let go.
 const QUIET: Duration = Duration::from_secs(2);
 
@@ -139,6 +139,8 @@ pub(super) struct Daemon {
     pub(super) gauges: Gauges,
     pub(super) guard: Guard,
     repeat_at: Option<Mono>,
+    /// When it last looked.
+    looked: Mono,
     pub(super) place: Place,
     /// Tags that apps follow.
     pub(super) following: Following,
@@ -192,6 +194,7 @@ impl Daemon {
             gauges: Gauges::default(),
             guard: Guard::default(),
             repeat_at: None,
+            looked: now(),
             late_folder: !place.folders[0].exists(),
             following: Following::open(&place.layout),
             place,
@@ -267,6 +270,7 @@ impl Daemon {
         self.tell_renewal();
         self.follow();
         notify(sd_notify::NotifyState::Ready);
+        self.guard.start();
         crate::info!(
             "agent {VERSION} of `{}`: boot {}, session {}",
             self.identity.device,
@@ -287,6 +291,7 @@ impl Daemon {
             Event::Reread => self.reread(),
             Event::Watchdog => self.feed(),
             Event::Due => {
+                self.looked = now();
                 self.repeat();
                 self.look();
                 self.follow();
@@ -559,11 +564,13 @@ impl Daemon {
             self.ask_at,
             self.repeat_at,
             self.following.due(),
+            // Of a fixed time: feeding a watchdog does not put it off.
+            Some(self.looked.plus(LOOK_MS)),
         ]
         .into_iter()
         .flatten()
         .map(|at| Duration::from_millis(at.since(now()) + 1))
-        .fold(LOOK, Duration::min)
+        .fold(Duration::from_millis(LOOK_MS), Duration::min)
     }
 
     /// Says goodbye; containers go on.

@@ -34,9 +34,16 @@ pub(super) struct Gauges {
 impl Gauges {
     /// Gauges of the disk of `data`, of which `reserve` bytes are to stay free, and to which `budget` bytes may be written a day.
     pub fn new(data: PathBuf, reserve: u64, budget: Option<u64>) -> Gauges {
+        let counter = counter(&data);
+        if let (Some(_), None) = (budget, &counter) {
+            crate::warn!(
+                "nothing counts what is written to `{}`: its write budget has no effect",
+                data.display()
+            );
+        }
         Gauges {
             reserve,
-            counter: counter(&data).unwrap_or_default(),
+            counter: counter.unwrap_or_default(),
             wear: budget.map(Wear::new),
             data,
             ..Gauges::default()
@@ -61,8 +68,9 @@ impl Gauges {
 
     /// Reads what was written to the disk today; what there is to tell when that is too much.
     pub fn wear(&mut self, now: Mono) -> Option<String> {
+        let wear = self.wear.as_mut()?;
         let counted = sectors(&std::fs::read_to_string(&self.counter).ok()?)?.checked_mul(512)?;
-        let written = self.wear.as_mut()?.read(now, counted)?;
+        let written = wear.read(now, counted)?;
         Some(format!(
             "{} MB were written to the disk today, more than its write budget: `dunlin stats` shows which container writes",
             written / 1_000_000
@@ -86,12 +94,18 @@ impl Gauges {
     }
 }
 
-/// Where the kernel counts what is written to the block device that holds a folder; nowhere for file systems without one of their own.
+/// Where the kernel counts what is written to the whole block device that holds a folder; nowhere for file systems without one of their
+/// own.
 fn counter(data: &Path) -> Option<PathBuf> {
     let device = std::fs::metadata(data).ok()?.dev();
     let (major, minor) = (nix::sys::stat::major(device), nix::sys::stat::minor(device));
-    let path = PathBuf::from(format!("/sys/dev/block/{major}:{minor}/stat"));
-    path.exists().then_some(path)
+    let device = std::fs::canonicalize(format!("/sys/dev/block/{major}:{minor}")).ok()?;
+    let whole = if device.join("partition").exists() {
+        device.parent()?
+    } else {
+        &device
+    };
+    Some(whole.join("stat")).filter(|path| path.exists())
 }
 
 /// Sectors written, of a block device's `stat`.

@@ -144,8 +144,7 @@ pub fn run(start: Start) -> Result<Ended, AgentError> {
     let board = settings.board()?;
     let budget = settings.store.write_budget.or(board.storage.write_budget);
     let gauges = gauges::Gauges::new(layout.data().to_owned(), reserve, budget.map(|bytes| bytes.0));
-    let watchdog = board.watchdog.as_deref().unwrap_or("/dev/watchdog");
-    let guard = guard::Guard::new(watchdog.into(), settings.device.watchdog);
+    let guard = guard::Guard::new(board.watchdog().into(), settings.device.watchdog);
     let identity = identity::Identity::establish(&settings, &dir)?;
     let (commands, finals) =
         commands::Commands::open(&dir.join("commands.log"), &identity.session, &identity.sessions)?;

@@ -47,8 +47,9 @@ impl Daemon {
                     .as_ref()
                     .is_some_and(|told| told.record.source != record.source)
                 {
-                    // It may stay as it is for long, and this one's does not tell of it.
+                    // It may stay as it is for long, and this one's does not tell of it: it goes out before that takes its place.
                     self.publish_deploy();
+                    self.flush();
                 }
                 self.deploy = Some(deploy);
                 if passing {

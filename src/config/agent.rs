@@ -51,7 +51,7 @@ pub struct Device {
     pub labels: Vec<String>,
     /// What it says is signed with its own key, which the operator knows from its enrolment.
     pub sign: bool,
-    /// The board's hardware watchdog resets the device when the agent has not run for so long.
+    /// The board's hardware watchdog is fed until the agent has not run for so long.
     pub watchdog: Option<Span>,
 }
 
@@ -362,8 +362,8 @@ impl Settings {
         check(
             self.device
                 .watchdog
-                .is_none_or(|time| (5_000..=600_000).contains(&time.ms())),
-            "`device.watchdog` must be 5s to 10m",
+                .is_none_or(|time| (30_000..=3_600_000).contains(&time.ms())),
+            "`device.watchdog` must be 30s to 1h",
         );
         check(
             self.log

@@ -155,6 +155,11 @@ impl Board {
         }
     }
 
+    /// Its watchdog's device: its own, else the kernel's first.
+    pub fn watchdog(&self) -> &str {
+        self.watchdog.as_deref().unwrap_or("/dev/watchdog")
+    }
+
     /// Bytes that the sum of the apps' memory limits may reach on a device with `total` bytes.
     pub fn app_memory(&self, total: u64) -> u64 {
         self.memory

@@ -145,10 +145,7 @@ pub fn gather(layout: &Layout, settings: &Settings, board: &Board, starter: Opti
         watchdog: board.watchdog.as_ref().is_some_and(|device| Path::new(device).exists()),
         // Opening it would arm it.
         watchdog_closed: settings.device.watchdog.is_some()
-            && board.watchdog.as_ref().is_some_and(|device| {
-                Path::new(device).exists()
-                    && nix::unistd::access(device.as_str(), nix::unistd::AccessFlags::W_OK).is_err()
-            }),
+            && nix::unistd::access(board.watchdog(), nix::unistd::AccessFlags::W_OK).is_err(),
         root: unshare::caller() == 0,
         kernel,
     }
@@ -303,7 +300,14 @@ pub fn judge(facts: &Facts, board: &Board) -> Vec<Finding> {
             "enable them in the firmware's or the kernel's settings, where apps need them",
         );
     }
-    if let Some(device) = &board.watchdog {
+    let device = board.watchdog();
+    if facts.watchdog_closed {
+        let text = format!("the agent is to feed `{device}`, and cannot open it");
+        let fix = format!(
+            "load its driver, and give it to the store's user at every boot (`chown USER {device}`); or let systemd feed it: RuntimeWatchdogSec="
+        );
+        findings.either("watchdog", false, Grade::Gap, "", &text, &fix);
+    } else if board.watchdog.is_some() {
         findings.either(
             "watchdog",
             facts.watchdog,
@@ -312,11 +316,6 @@ pub fn judge(facts: &Facts, board: &Board) -> Vec<Finding> {
             &format!("the board has `{device}`, which is not here"),
             "load its driver; without it a hung device stays so",
         );
-        if facts.watchdog_closed {
-            let text = format!("the agent is to feed `{device}`, and may not write to it");
-            let fix = format!("give it to the store's user: `chown USER {device}`, at every boot");
-            findings.either("watchdog", false, Grade::Gap, "", &text, &fix);
-        }
     }
     findings.0
 }
@@ -563,7 +562,7 @@ mod tests {
             ("authorities", Grade::Note, "certificate", |f| f.authorities = false),
             ("devices", Grade::Note, "/dev/i2c-1", |f| f.devices.clear()),
             ("watchdog", Grade::Note, "/dev/watchdog0", |f| f.watchdog = false),
-            ("watchdog", Grade::Gap, "may not write", |f| f.watchdog_closed = true),
+            ("watchdog", Grade::Gap, "cannot open", |f| f.watchdog_closed = true),
         ];
         for (name, grade, text, spoil) in faults {
             let mut facts = healthy();

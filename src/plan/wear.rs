@@ -39,10 +39,11 @@ impl Wear {
         Wear { budget, day: None }
     }
 
-    /// Takes what the kernel has counted since the boot; gives what was written today when that has just passed the budget.
+    /// Takes what the kernel has counted since the boot; gives what was written today when that has passed the budget since the last look.
     pub fn read(&mut self, now: Mono, counted: u64) -> Option<u64> {
         // What was written before an agent of the first day looked is known too.
         let (begun, before) = if now.0 < DAY_MS { (Mono(0), 0) } else { (now, counted) };
+        let first = self.day.is_none();
         let day = self.day.get_or_insert(Day::new(begun, before));
         if now.since(day.begun) >= DAY_MS {
             *day = Day::new(now, counted);
@@ -55,7 +56,7 @@ impl Wear {
         let written = counted - day.counted;
         let passed = !day.over && written > self.budget;
         day.over |= passed;
-        passed.then_some(written)
+        (passed && !first).then_some(written)
     }
 
     /// Today's budget is spent.
@@ -91,7 +92,7 @@ mod tests {
             ),
             (
                 "an agent that starts late on the first day",
-                &[(20, 101, Some(101), true)],
+                &[(20, 101, None, true), (21, 201, None, true), (25, 301, None, false)],
             ),
             (
                 "one that starts later",
@@ -104,6 +105,7 @@ mod tests {
             (
                 "a disk that counts anew",
                 &[
+                    (0, 0, None, false),
                     (1, 300, Some(300), true),
                     (2, 10, None, false),
                     (3, 111, Some(111), true),

@@ -1,5 +1,5 @@
 //! A hardware watchdog (Documentation/watchdog/watchdog-api.rst of the kernel): once opened, it resets the machine when it was not fed
-//! for its time. Closing it does not stop it, unless that was said before.
+//! for its time. Most go on when they are closed, unless that was said before.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
@@ -7,30 +7,26 @@ use std::os::fd::AsRawFd as _;
 use std::path::Path;
 
 mod ioctl {
-    nix::ioctl_readwrite!(set_timeout, b'W', 6, libc::c_int);
+    nix::ioctl_read!(get_timeout, b'W', 7, libc::c_int);
 }
+
+/// What the hardware is taken to allow where its driver does not say, seconds: the shortest of common boards.
+const SHORT: u32 = 15;
 
 /// An armed watchdog. Dropped, it goes on.
 #[derive(Debug)]
 pub struct Watchdog(File);
 
 impl Watchdog {
-    /// Arms it with this time; what the driver made of it, in seconds.
-    pub fn open(device: &Path, seconds: u32) -> io::Result<(Watchdog, u32)> {
+    /// Arms it; also after how many seconds without food it resets the machine, which is left as the driver has it: some take no other
+    /// time, some take one and count another.
+    pub fn open(device: &Path) -> io::Result<(Watchdog, u32)> {
         let watchdog = Watchdog(OpenOptions::new().write(true).open(device)?);
-        let mut time = libc::c_int::try_from(seconds).unwrap_or(libc::c_int::MAX);
-        // SAFETY: the descriptor is open for the call, and the driver reads and writes the one number.
-        let set = unsafe { ioctl::set_timeout(watchdog.0.as_raw_fd(), &raw mut time) };
-        match (set, u32::try_from(time)) {
-            (Ok(_), Ok(time)) if time > 0 => Ok((watchdog, time)),
-            (set, _) => {
-                let error = set
-                    .err()
-                    .map_or_else(|| io::Error::other("the driver takes no time"), Into::into);
-                watchdog.disarm();
-                Err(error)
-            }
-        }
+        let mut time: libc::c_int = 0;
+        // SAFETY: the descriptor is open for the call, and the driver writes the one number.
+        let got = unsafe { ioctl::get_timeout(watchdog.0.as_raw_fd(), &raw mut time) };
+        let time = got.ok().and_then(|_| u32::try_from(time).ok()).filter(|time| *time > 0);
+        Ok((watchdog, time.unwrap_or(SHORT)))
     }
 
     /// Puts the reset off by another time.
