@@ -52,9 +52,14 @@ pub fn write_older(on: bool) {
     ON_TRIAL.store(on, Ordering::Relaxed);
 }
 
+/// Whether [`write_older`] is on.
+pub fn writes_older() -> bool {
+    ON_TRIAL.load(Ordering::Relaxed)
+}
+
 /// The record's bytes.
 pub fn encode<R: Record>(record: &R) -> Vec<u8> {
-    let older = ON_TRIAL.load(Ordering::Relaxed).then(|| record.to_older()).flatten();
+    let older = writes_older().then(|| record.to_older()).flatten();
     let format = if older.is_some() { R::FORMAT - 1 } else { R::FORMAT };
     let mut bytes = Vec::with_capacity(256);
     bytes.extend_from_slice(MAGIC);

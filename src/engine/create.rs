@@ -123,6 +123,11 @@ impl Engine {
                 .map_err(EngineError::io("create folder", &dir))?;
             self.own(&dir)?;
         }
+        // The version before knows no log in memory.
+        if self.logs_in_memory() && !record::writes_older() {
+            let (name, memory) = (folder.join("log"), self.layout().memory_log(&made.id));
+            std::os::unix::fs::symlink(memory, &name).map_err(EngineError::io("make the link", &name))?;
+        }
         // The upper folder is the container's `/`.
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         fs::set_permissions(folder.join("upper"), open).map_err(EngineError::io("open up", folder))?;

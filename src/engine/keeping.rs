@@ -64,7 +64,7 @@ impl Engine {
         let Some((uid, gid)) = self.tree_owner else {
             return Ok(());
         };
-        std::os::unix::fs::chown(path, Some(uid), Some(gid)).map_err(EngineError::io("change the owner of", path))
+        std::os::unix::fs::lchown(path, Some(uid), Some(gid)).map_err(EngineError::io("change the owner of", path))
     }
 
     /// Kills and removes what is left of a container's control group.

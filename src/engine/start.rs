@@ -153,23 +153,17 @@ impl Engine {
         Ok(pid)
     }
 
-    /// Makes the folder of a log that is in memory, and the link to it. Where a container's log began, it stays.
+    /// Makes the folder of a log that is in memory: a reboot has cleared it, and the run root may be another than before.
     fn place_log(&self, id: &ContainerId) -> Result<(), EngineError> {
         let (name, memory) = (self.layout().log(id), self.layout().memory_log(id));
-        let leads = fs::read_link(&name).ok();
-        if leads.is_none() && (!self.logs_in_memory() || name.exists()) {
-            return Ok(());
-        }
+        let Ok(leads) = fs::read_link(&name) else { return Ok(()) };
         make_dir(&memory)?;
         self.own(&memory)?;
-        if leads.as_deref() == Some(&memory) {
-            return Ok(());
-        }
-        // The run root is another than before.
-        if leads.is_some() {
+        if leads != memory {
             fs::remove_file(&name).map_err(EngineError::io("remove", &name))?;
+            std::os::unix::fs::symlink(&memory, &name).map_err(EngineError::io("make the link", &name))?;
         }
-        std::os::unix::fs::symlink(&memory, &name).map_err(EngineError::io("make the link", &name))
+        Ok(())
     }
 
     /// Starts what holds a pod's namespaces.
