@@ -82,7 +82,10 @@ fn vacate(root: &Path) {
 /// they were.
 fn mount_where_none(host: &Host) -> bool {
     const PLACE: &str = "/sys/fs/cgroup";
-    if host.v2().is_some() || !host.every_v1().is_empty() || !host.prefix.as_os_str().is_empty() {
+    // Who is in a group has control groups, mounted elsewhere: a chroot, a mount namespace.
+    let in_group = host.own.lines().any(|line| !line.ends_with(":/"));
+    let known = !host.mountinfo.is_empty() && host.prefix.as_os_str().is_empty();
+    if !known || in_group || host.v2().is_some() || !host.every_v1().is_empty() {
         return false;
     }
     let mounted = NewFs::open("cgroup2").and_then(|new| {
