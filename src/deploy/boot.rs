@@ -7,8 +7,10 @@ use crate::disk::DiskError;
 use crate::plan::reconcile::start_order;
 use crate::plan::soak;
 use crate::plan::update::{Event, before_switching};
+use crate::types::bounds::{KEEPER_KILL_MS, KEEPER_STOP_MS};
 use crate::types::deployment::{Cause, Reason, State};
 use crate::types::sorted::Sorted;
+use crate::types::time::Unix;
 
 use super::alone::left;
 use super::core::{Conditions, Core, Flight, Now, Out, Settings, Start};
@@ -54,7 +56,9 @@ impl Core {
         };
         core.forget_finished();
         for mut container in found {
-            let by_keeper = |ended: Ended| ended.asked && core.settings.stopped.is_some_and(|since| ended.at >= since);
+            let in_time = |since: Unix, at: Unix| at >= since && at.0 - since.0 <= KEEPER_STOP_MS + 2 * KEEPER_KILL_MS;
+            let by_keeper =
+                |ended: Ended| ended.asked && core.settings.stopped.is_some_and(|since| in_time(since, ended.at));
             if matches!(container.phase, Phase::Ended(ended) if by_keeper(ended)) {
                 container.phase = Phase::Lost;
             }

@@ -76,6 +76,8 @@ fn what_a_keeper_stopped_with_its_unit_runs_again_and_what_somebody_stopped_does
     for (name, mark, runs) in [
         ("none", None, false),
         ("mark", Some(0), true),
+        ("slow", Some(-84_000), true),
+        ("long ago", Some(-84_001), false),
         ("later", Some(1), false),
     ] {
         let mut world = world(&format!("unit-{name}"), vec![app("web", "good-1")]);
@@ -85,7 +87,7 @@ fn what_a_keeper_stopped_with_its_unit_runs_again_and_what_somebody_stopped_does
             panic!("it was stopped")
         };
         world.die(Death::Killed);
-        world.settings.stopped = mark.map(|after| Unix(ended.at.0 + after));
+        world.settings.stopped = mark.map(|after| Unix(ended.at.0.saturating_add_signed(after)));
         world.boot().unwrap();
         world.pass(10_000).unwrap();
         assert_eq!(world.fake.listing() == ["web good-1 running"], runs, "{name}");

@@ -8,15 +8,14 @@ use crate::monitor::client;
 use crate::monitor::wire::Open;
 use crate::sys::event;
 use crate::sys::process;
-use crate::types::bounds::KEEPER_STOP_MS;
-
-/// How long a killed monitor may take to be gone.
-const LAST_WAIT_MS: u64 = 2000;
+use crate::types::bounds::{KEEPER_KILL_MS, KEEPER_STOP_MS};
 
 /// Asks all monitors to stop their containers, waits, and kills what is left.
 pub(super) fn stop(server: &mut Server) {
     let mark = server.options.layout.stopped();
-    if let Err(error) = std::fs::write(&mark, "") {
+    if server.options.unit
+        && let Err(error) = std::fs::write(&mark, "")
+    {
         crate::warn!("keeper: write `{}`: {error}", mark.display());
     }
     let mut asked = Vec::new();
@@ -50,11 +49,11 @@ pub(super) fn stop(server: &mut Server) {
         }
     }
     // Monitors end when their containers have; one that hangs is killed too.
-    wait(server, LAST_WAIT_MS);
+    wait(server, KEEPER_KILL_MS);
     for process in &server.processes {
         let _ = process::send_signal(process.pidfd.as_fd(), 9);
     }
-    wait(server, LAST_WAIT_MS);
+    wait(server, KEEPER_KILL_MS);
 }
 
 /// Waits until all processes have ended, for so many milliseconds at most.

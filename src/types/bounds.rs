@@ -273,6 +273,8 @@ pub const KEEPER_IDMAP_MS: u64 = 10_000;
 pub const KEEPER_MONITOR_MS: u64 = 300_000;
 /// Milliseconds that containers have to end when the keeper is told to stop (systemd allows a unit 90 s).
 pub const KEEPER_STOP_MS: u64 = 80_000;
+/// Milliseconds that what it then kills may take to be gone; waited for twice.
+pub const KEEPER_KILL_MS: u64 = 2000;
 /// Milliseconds that an ordinary answer of a keeper may take.
 pub const KEEPER_ANSWER_MS: u64 = 10_000;
 /// Bytes of a layer that are still fetched, after its archive turned out to be unusable, to learn whether the link was to blame.
