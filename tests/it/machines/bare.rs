@@ -24,7 +24,7 @@ const SCRIPT: &str = r#"
     rm -rf /run/dunlin /var/lib/dunlin
     sed -i '/^dunlin:/d' /etc/passwd
     insmod /modules/watchdog.ko
-    insmod /modules/softdog.ko soft_noboot=0
+    insmod /modules/softdog.ko soft_margin=10
     chown root:root /disk
     mount -o bind /disk /var/lib
     agent() { dunlin --config /etc/agent.toml agent >>/tmp/agent.log 2>&1 & agent=$!; }
@@ -49,7 +49,7 @@ fn root_runs_a_device_in_a_bare_initramfs_with_its_watchdog() {
     let pushed = registry.push("app", "1", &Index::busybox(Format::Oci));
     let image = format!("{HOST}:{}/app@{}", registry.port(), pushed.rsplit_once('@').unwrap().1);
     let settings = format!(
-        "[device]\nname='vm'\nwatchdog='5s'\n[containers]\nlogs='memory'\n[store]\nwrite_budget='256K'\n\
+        "[device]\nname='vm'\nwatchdog='30s'\n[containers]\nlogs='memory'\n[store]\nwrite_budget='6M'\n\
          [mqtt]\nurl='mqtt://{HOST}:{}'\ninsecure=true\n[registry]\ninsecure=['{HOST}:{}']\n",
         broker.port(),
         registry.port()
@@ -83,7 +83,7 @@ fn root_runs_a_device_in_a_bare_initramfs_with_its_watchdog() {
     let (log, _) = ask(&mut machine, "cat /tmp/agent.log");
     assert_eq!(value["state"], "COMMITTED", "{value}\n{log}");
     assert!(
-        log.contains("watchdog `/dev/watchdog` resets the device after 5 s"),
+        log.contains("watchdog `/dev/watchdog` resets the device 10 s after"),
         "{log}"
     );
 
@@ -99,7 +99,11 @@ fn root_runs_a_device_in_a_bare_initramfs_with_its_watchdog() {
     );
     assert!(said.starts_with("said\n/run/dunlin/c/"), "{said}");
 
-    // What the store and the pull wrote is more than the budget.
+    // More than the budget, all in all.
+    ask(
+        &mut machine,
+        "dd if=/dev/urandom of=/disk/worn bs=1M count=8 conv=fsync",
+    );
     let told = events.wait_for_json("the budget to be told", LONG, |value| {
         value["detail"]
             .as_str()
@@ -112,7 +116,7 @@ fn root_runs_a_device_in_a_bare_initramfs_with_its_watchdog() {
     });
 
     // An agent that is stopped is not missed; one that hangs is.
-    let (log, code) = ask(&mut machine, "kill $agent; wait $agent; sleep 12; cat /proc/uptime");
+    let (log, code) = ask(&mut machine, "kill $agent; wait $agent; sleep 25; cat /proc/uptime");
     assert_eq!(code, 0, "{log}");
     ask(&mut machine, "agent");
     let armed = |said: &str| said.matches("resets the device").count() > 1;
@@ -122,7 +126,7 @@ fn root_runs_a_device_in_a_bare_initramfs_with_its_watchdog() {
         }
         std::thread::sleep(Duration::from_millis(200));
     }
-    machine.say("0 kill -STOP $agent; sleep 60; echo 'vm: nobody noticed'");
+    machine.say("0 kill -STOP $agent; sleep 150; echo 'vm: nobody noticed'");
     let outcome = machine.wait();
     assert!(!outcome.output.contains("nobody noticed"), "{}", outcome.output);
     assert_eq!(outcome.code, None, "the device was reset: {}", outcome.output);
