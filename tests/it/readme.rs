@@ -154,9 +154,9 @@ fn the_readme_holds_from_installation_to_a_document_of_the_fleet() {
     let broker = Broker::plain();
     registry.push("hello", "1", &Index::busybox(Format::Docker));
     let release = Scratch::new("release");
-    fs::copy(cmd::dunlin(), release.join("dunlin")).unwrap();
+    cmd::copy_program(cmd::dunlin(), &release.join("dunlin"));
     fs::create_dir(release.join("operator")).unwrap();
-    fs::copy(cmd::operator(), release.join("operator/dunlin")).unwrap();
+    cmd::copy_program(cmd::operator(), &release.join("operator/dunlin"));
     for folder in ["config", "systemd"] {
         Cmd::new("cp")
             .arg("-r")

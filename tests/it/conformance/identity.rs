@@ -163,7 +163,7 @@ fn caps(seen: &Seen, checks: &Checks, expected: [&String; 5]) {
 fn set_user_id(config: &mut Value, bundle: &std::path::Path) {
     fs::create_dir(bundle.join("rootfs/suid")).unwrap();
     let tool = bundle.join("rootfs/suid/busybox");
-    fs::copy(bundle.join("rootfs/bin/busybox"), &tool).unwrap();
+    crate::fixture::cmd::copy_program(bundle.join("rootfs/bin/busybox"), &tool);
     fs::set_permissions(&tool, fs::Permissions::from_mode(0o4755)).unwrap();
     config["process"]["user"] = json!({ "uid": 1000, "gid": 1000 });
 }

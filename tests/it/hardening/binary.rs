@@ -168,7 +168,7 @@ fn monitors_of_a_user_whose_binary_it_is_have_no_writable_one() {
         Err(reason) => skip!("{reason}"),
     };
     let program = user.home().join("dunlin");
-    fs::copy(crate::fixture::cmd::dunlin(), &program).unwrap();
+    crate::fixture::cmd::copy_program(crate::fixture::cmd::dunlin(), &program);
     user.give(&program);
     let layout = Scratch::new("layout");
     Index::busybox(Format::Oci).write_layout(layout.path(), "latest");

@@ -20,7 +20,7 @@ use dunlin::types::idmap::{Extent, IdMap};
 use dunlin::types::ids::ContainerId;
 use dunlin::types::limits::Limits;
 
-use crate::fixture::cmd::dunlin;
+use crate::fixture::cmd::{copy_program, dunlin};
 use crate::fixture::scratch::Scratch;
 
 pub const WAIT: Duration = Duration::from_secs(20);
@@ -268,7 +268,7 @@ fn busybox_root(rootfs: &Path) {
     for dir in ["bin", "dev", "proc", "sys", "tmp", "etc", "www"] {
         fs::create_dir_all(rootfs.join(dir)).unwrap();
     }
-    fs::copy("/bin/busybox", rootfs.join("bin/busybox")).unwrap();
+    copy_program("/bin/busybox", &rootfs.join("bin/busybox"));
     for applet in [
         "sh", "cat", "echo", "sleep", "stty", "nc", "httpd", "true", "false", "ps", "kill", "ls", "id", "dd", "yes",
         "grep", "head",

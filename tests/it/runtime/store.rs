@@ -196,7 +196,7 @@ impl Inside {
         for dir in ["bin", "etc", "tmp", "data", "root", "home/app"] {
             fs::create_dir_all(root.join(dir)).expect("image");
         }
-        fs::copy("/bin/busybox", root.join("bin/busybox")).expect("busybox-static is installed");
+        crate::fixture::cmd::copy_program("/bin/busybox", &root.join("bin/busybox"));
         for applet in APPLETS {
             std::os::unix::fs::symlink("busybox", root.join("bin").join(applet)).expect("link");
         }

@@ -37,7 +37,7 @@ pub fn fill(rootfs: &Path) {
     for folder in ["proc", "dev", "sys", "tmp", "etc"] {
         fs::create_dir_all(rootfs.join(folder)).unwrap();
     }
-    fs::copy(Arch::host().busybox(), rootfs.join("bin/busybox")).unwrap();
+    crate::fixture::cmd::copy_program(Arch::host().busybox(), &rootfs.join("bin/busybox"));
     for name in PROGRAMS {
         symlink("busybox", rootfs.join("bin").join(name)).unwrap();
     }
@@ -103,7 +103,7 @@ impl Bundle {
     /// From now on a copy of the binary that belongs to the user is the one that runs; its path.
     pub fn own_program(&mut self) -> PathBuf {
         let copy = self.beside("dunlin");
-        fs::copy(&self.program, &copy).unwrap();
+        crate::fixture::cmd::copy_program(&self.program, &copy);
         if let Some(user) = &self.user {
             user.give(&copy);
         }
