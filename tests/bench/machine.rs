@@ -34,7 +34,8 @@ pub fn head() -> Vec<(String, String)> {
     );
     add("memory", memory());
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    add("kernel", kernel.trim().to_owned());
+    // Its version; what a builder added says nothing to others.
+    add("kernel", kernel.trim().split('-').next().unwrap_or_default().to_owned());
     add("control groups", control_groups().to_owned());
     add("one fsync'd write of 4 KiB on the store's disk", fsync_cost());
     head
