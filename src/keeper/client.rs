@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::SOCKET;
+use super::guard;
 use super::start::{self, StartError, Starter};
 use super::wire::{self, Info, Live, Reply, Request, WireError};
 use crate::disk::layout::Layout;
@@ -120,6 +121,16 @@ pub fn connect_or_start(layout: &Layout, starter: Option<Starter>) -> Result<Kee
             done => return done,
         }
         start::make_run_root(layout)?;
+        if guard::lives(layout) {
+            if Instant::now() >= deadline {
+                return Err(StartError::Guarded {
+                    seconds: KEEPER_START_MS / 1000,
+                }
+                .into());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+            continue;
+        }
         let one = layout.run().join("keeper.start");
         let _only_starter =
             Lock::take(&one, Mode::Exclusive, Duration::from_millis(KEEPER_START_MS)).map_err(StartError::Disk)?;

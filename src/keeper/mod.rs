@@ -5,7 +5,8 @@
 //! ```text
 //! <runroot>/keeper.sock    packets of `wire`, from the store's owner and from root
 //! <runroot>/keeper.lock    held while a keeper lives: there is only one
-//! <runroot>/keeper.start   held while somebody starts one: only one is started
+//! <runroot>/keeper.start    held while somebody starts one: only one is started
+//! <runroot>/keeper.guard    held by the first process of the keeper's unit: it alone starts keepers
 //! <runroot>/keeper.state   the control groups, so that the next keeper takes over the same ones
 //! ```
 //!
@@ -16,6 +17,7 @@ pub mod client;
 pub mod start;
 pub mod wire;
 
+mod guard;
 mod name;
 mod reload;
 mod run;

@@ -117,7 +117,7 @@ fn prepare(server: &Server) -> io::Result<Prepared<'_>> {
 }
 
 /// The binary that now has the name of the running one.
-fn installed() -> io::Result<PathBuf> {
+pub(super) fn installed() -> io::Result<PathBuf> {
     let path = seal::own_path()?;
     let name = path.to_string_lossy();
     Ok(name

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::serve::{Leave, SIGHUP, SIGINT, SIGTERM, Server};
-use super::{SOCKET, client, name, reload, start, state, userns};
+use super::{SOCKET, client, guard, name, reload, start, state, userns};
 use crate::config::env;
 use crate::config::subid::Files;
 use crate::disk::layout::Layout;
@@ -40,15 +40,18 @@ struct Start {
     resume: Option<i32>,
     /// Only start one where none runs.
     ensure: bool,
+    /// Run one and another when it dies; 0, or the one that runs already.
+    guard: Option<i32>,
 }
 
 const USAGE: &str = "usage: dunlin keeper [--root DIR] [--runroot DIR] [--unit] [--idle-ms N] [--daemon] [--start] \
-                     [--ready-fd N] [--resume-fd N]";
+                     [--guard] [--guard-of N] [--ready-fd N] [--resume-fd N]";
 
 /// Runs the role with the arguments after `keeper`; returns the exit code. The caller must have one thread.
 ///
 /// `--unit`: a unit holds it, it says READY to systemd and stays. `--daemon`: it goes into the background. `--start`:
-/// starts one in the background unless one runs, and returns when it serves.
+/// starts one in the background unless one runs, and returns when it serves. `--guard`: runs one as its child, as `--unit`, and
+/// another whenever that dies.
 pub fn main(args: &[OsString]) -> u8 {
     let (options, how) = match parse(args) {
         Ok(parsed) => parsed,
@@ -59,6 +62,9 @@ pub fn main(args: &[OsString]) -> u8 {
     };
     if how.ensure {
         return ensure(&options.layout);
+    }
+    if let Some(keeper) = how.guard {
+        return guard::main(options.layout, Some(keeper).filter(|pid| *pid > 0));
     }
     let mut ready = match how.ready.map(take_ready) {
         Some(Err(error)) => {
@@ -83,12 +89,13 @@ pub fn main(args: &[OsString]) -> u8 {
         }
         Ok(Some(mut server)) => {
             say_ready(ready, server.options.unit);
-            let leave = server.serve().unwrap_or_else(|error| {
+            let done = server.serve();
+            let code = u8::from(done.is_err()) * 125;
+            server.leave(done.unwrap_or_else(|error| {
                 crate::error!("keeper: {error}");
                 Leave::Quietly
-            });
-            server.leave(leave);
-            0
+            }));
+            code
         }
         Err(text) => {
             match ready {
@@ -121,6 +128,8 @@ fn parse(args: &[OsString]) -> Result<(Options, Start), String> {
             "--unit" => unit = true,
             "--daemon" => how.daemon = true,
             "--start" => how.ensure = true,
+            "--guard" => how.guard = Some(0),
+            "--guard-of" => how.guard = Some(number(value()?)?.cast_signed()),
             "--idle-ms" => idle_ms = number(value()?)?.into(),
             "--ready-fd" => how.ready = Some(number(value()?)?.cast_signed()),
             "--resume-fd" => how.resume = Some(number(value()?)?.cast_signed()),
@@ -281,7 +290,14 @@ fn say_ready(ready: Option<OwnedFd>, unit: bool) {
         // A starter that has gone needs no answer.
         let _ = socket::send(ready.as_fd(), start::READY);
     }
-    if unit && env::get(env::NOTIFY_SOCKET).is_some() {
+    if unit {
+        tell_systemd();
+    }
+}
+
+/// That the keeper serves and that this is the unit's first process.
+pub(super) fn tell_systemd() {
+    if env::get(env::NOTIFY_SOCKET).is_some() {
         let pid = std::process::id();
         if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::MainPid(pid)]) {
             crate::warn!("keeper: systemd cannot be told that it is ready: {error}");

@@ -51,6 +51,14 @@ pub enum StartError {
         /// Why it failed.
         source: io::Error,
     },
+    /// The unit's first process lives, and no keeper.
+    #[error(
+        "the keeper's unit has had no keeper for {seconds} s; see `journalctl -u dunlin-keeper`, then `systemctl restart dunlin-keeper`"
+    )]
+    Guarded {
+        /// How long was waited.
+        seconds: u64,
+    },
     /// It came up and said why it cannot go on.
     #[error("the keeper cannot start: {text}")]
     Failed {

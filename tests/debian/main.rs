@@ -59,7 +59,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let steps: [Step; 12] = [
+    let steps: [Step; 13] = [
         ("the package is installed and both services run", install),
         ("apps come over MQTT", deploy),
         ("a boot without a network runs them", boot_offline),
@@ -67,6 +67,7 @@ fn main() -> ExitCode {
         ("a power cut", power_cut),
         ("the agent is killed", kill_agent),
         ("the keeper is killed", kill_keeper),
+        ("the keeper's guard is killed", kill_guard),
         ("the package is upgraded", upgrade),
         ("what the units allow", hardening),
         ("systemd runs in a container", systemd_inside),
@@ -372,6 +373,25 @@ fn kill_agent(device: &mut Device) -> Done {
 }
 
 fn kill_keeper(device: &mut Device) -> Done {
+    let before = device.pids()?;
+    let guard = device.ok("systemctl show -p MainPID --value dunlin-keeper")?;
+    let keeper = format!("cat /proc/{guard}/task/{guard}/children");
+    let old = device.ok(&keeper)?;
+    device.ok(&format!("kill -9 {old}"))?;
+    // The unit's first process runs another; systemd has seen nothing, containers and the agent go on.
+    device.is("dunlin exec web echo hello", "hello")?;
+    if device.ok(&keeper)? == old {
+        return Err("it was not killed".to_owned());
+    }
+    device.is("dunlin inspect --format '{{.State.Pid}}' db web", &before)?;
+    device.is("systemctl show -p NRestarts --value dunlin-keeper dunlin", "0\n\n1")?;
+    device.is(
+        "cat /sys/fs/cgroup/system.slice/dunlin-keeper.service/c-*/memory.max | sort -u",
+        &(24 << 20).to_string(),
+    )
+}
+
+fn kill_guard(device: &mut Device) -> Done {
     let old = device.ok("systemctl show -p MainPID --value dunlin-keeper")?;
     device.ok(&format!("kill -9 {old}"))?;
     let again =
@@ -389,10 +409,11 @@ fn upgrade(device: &mut Device) -> Done {
     device.active()?;
     device.is("dunlin inspect --format '{{.State.Pid}}' db web", &before)?;
     device.is("dunlin version --format '{{.Client.Version}}'", NEXT)?;
-    // The keeper is the new program as well, without having ended.
+    // The keeper and its guard are the new program as well, without having ended.
     device.is(
-        "for unit in dunlin-keeper dunlin; do readlink /proc/$(systemctl show -p MainPID --value $unit)/exe; done",
-        "/usr/bin/dunlin\n/usr/bin/dunlin",
+        "guard=$(systemctl show -p MainPID --value dunlin-keeper); agent=$(systemctl show -p MainPID --value dunlin); \
+         for pid in $guard $(cat /proc/$guard/task/$guard/children) $agent; do readlink /proc/$pid/exe; done",
+        "/usr/bin/dunlin\n/usr/bin/dunlin\n/usr/bin/dunlin",
     )?;
     device.is("systemctl show -p NRestarts --value dunlin-keeper", "1")?;
     let activity = device.send(1);

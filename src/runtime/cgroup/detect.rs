@@ -50,6 +50,16 @@ impl Tree {
         })
     }
 
+    /// Moves the caller into the `keeper` leaf of a tree that is still to be prepared, by a keeper that it starts there: a group that
+    /// hands controllers down holds no processes. What fails is a gap for the keeper.
+    pub fn shelter(&self) {
+        if let Tree::V2 { root, .. } = self
+            && file::make_group(&root.join(Leaf::Keeper.name())).is_ok()
+        {
+            let _ = self.place(Leaf::Keeper, 0);
+        }
+    }
+
     /// Moves the caller into the `keeper` leaf of a tree that an earlier keeper prepared. False if that cannot be done;
     /// the tree may be gone or out of reach.
     pub fn adopt(&self) -> bool {

@@ -7,6 +7,7 @@ mod copy;
 mod diff;
 mod events;
 mod flow;
+mod guard;
 mod images;
 mod later;
 mod listing;
