@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use super::alarm::Alarm;
 use super::careful::Careful;
 use super::commands::Commands;
 use super::control::Asked;
@@ -48,11 +48,11 @@ pub(super) const EVENTS: usize = 256;
 /// A trial that is not over so long after its time has no watcher, milliseconds.
 const UNWATCHED_MS: u64 = 60_000;
 /// Wait before what the connection had no room for is offered again.
-const FLUSH: Duration = Duration::from_millis(50);
+const FLUSH_MS: u64 = 50;
 /// The clock, the disk and the folder of local apps are looked at this often when nothing else happens, milliseconds.
 const LOOK_MS: u64 = 60_000;
 /// So long after events, memory that only they need is let go.
-const QUIET: Duration = Duration::from_secs(2);
+const QUIET_MS: u64 = 2_000;
 
 /// Everything that happens to the agent.
 pub(super) enum Event {
@@ -219,32 +219,50 @@ impl Daemon {
             listen(SignalKind::hangup())?,
         );
         local::watch(&self.place.folders, &self.place.events);
-        let mut feed = self.guard.interval().map(tokio::time::interval);
+        let mut alarm = Alarm::new().map_err(|source| AgentError::System {
+            what: "make a timer",
+            source,
+        })?;
+        let every = self.guard.interval().map(|every| every.as_millis() as u64);
         self.begin()?;
-        let mut trim_at = Some(tokio::time::Instant::now() + QUIET);
+        let mut feed_at = every.map(|_| now());
+        let mut trim_at = Some(now().plus(QUIET_MS));
         loop {
             self.flush();
             let due = self.next_due();
+            let first = [feed_at, trim_at].into_iter().flatten().fold(due, Mono::min);
             let event = tokio::select! {
                 biased;
                 _ = term.recv() => Event::Stop,
                 _ = int.recv() => Event::Stop,
                 _ = hup.recv() => Event::Reread,
-                () = tick(&mut feed) => Event::Watchdog,
                 Some(event) = events.recv() => event,
                 incoming = next(&mut self.session) => Event::Uplink(incoming),
-                () = tokio::time::sleep(due) => Event::Due,
-                () = until(trim_at) => Event::Quiet,
+                rung = alarm.until(first) => {
+                    rung.map_err(|source| AgentError::System { what: "wait", source })?;
+                    if first == due {
+                        Event::Due
+                    } else if Some(first) == feed_at {
+                        Event::Watchdog
+                    } else {
+                        Event::Quiet
+                    }
+                }
             };
+            if matches!(event, Event::Due | Event::Watchdog) {
+                // Whenever it is awake, so that it wakes less often.
+                self.feed();
+                feed_at = every.map(|every| now().plus(every));
+            }
             match event {
                 Event::Stop => break,
                 Event::Quiet => {
                     footprint::trim();
                     trim_at = None;
                 }
-                Event::Watchdog => self.handle(event),
+                Event::Watchdog => {}
                 other => {
-                    trim_at = trim_at.or_else(|| Some(tokio::time::Instant::now() + QUIET));
+                    trim_at = trim_at.or_else(|| Some(now().plus(QUIET_MS)));
                     self.handle(other);
                     if self.renewed {
                         break;
@@ -289,7 +307,6 @@ impl Daemon {
             Event::Ordered(ordered) => self.ordered(ordered),
             Event::Set(activity, fetched) => self.set_came(activity, fetched),
             Event::Reread => self.reread(),
-            Event::Watchdog => self.feed(),
             Event::Due => {
                 self.looked = now();
                 self.repeat();
@@ -310,7 +327,7 @@ impl Daemon {
                     self.publish_deploy();
                 }
             }
-            Event::Stop | Event::Quiet => {}
+            Event::Stop | Event::Quiet | Event::Watchdog => {}
         }
     }
 
@@ -546,10 +563,11 @@ impl Daemon {
         }
     }
 
-    /// How long the loop may sleep.
-    fn next_due(&self) -> Duration {
+    /// When there is something to do.
+    fn next_due(&self) -> Mono {
+        let now = now();
         if self.has_to_send() {
-            return FLUSH;
+            return now.plus(FLUSH_MS);
         }
         let reported = self.reported_at.filter(|_| self.reported_late);
         let reported = reported.map(|at| at.plus(REPORTED_MS));
@@ -569,8 +587,9 @@ impl Daemon {
         ]
         .into_iter()
         .flatten()
-        .map(|at| Duration::from_millis(at.since(now()) + 1))
-        .fold(Duration::from_millis(LOOK_MS), Duration::min)
+        .fold(now.plus(LOOK_MS), Mono::min)
+        // Something else gets its turn in between.
+        .max(self.looked.plus(1))
     }
 
     /// Says goodbye; containers go on.
@@ -597,20 +616,6 @@ impl Daemon {
 async fn next(session: &mut Option<Session>) -> Incoming {
     match session {
         Some(session) => session.next().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn tick(feed: &mut Option<tokio::time::Interval>) {
-    match feed {
-        Some(feed) => drop(feed.tick().await),
-        None => std::future::pending().await,
-    }
-}
-
-async fn until(at: Option<tokio::time::Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
     }
 }

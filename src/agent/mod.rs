@@ -2,6 +2,7 @@
 //!
 //! One loop over one closed enum (`daemon`); documents pass `intake` before anybody acts on them; `deploy` carries out.
 
+mod alarm;
 mod answers;
 pub mod auto;
 mod broker;

@@ -2,10 +2,12 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
+
+use tokio::io::unix::AsyncFd;
 
 fn check(done: libc::c_int) -> io::Result<libc::c_int> {
     if done < 0 {
@@ -342,7 +344,7 @@ impl TimerFd {
     /// A timer that is off.
     pub fn new() -> io::Result<Self> {
         // SAFETY: plain arguments; the result is checked and owned at once.
-        own(unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, libc::TFD_CLOEXEC | libc::TFD_NONBLOCK) }).map(Self)
+        own(unsafe { libc::timerfd_create(libc::CLOCK_BOOTTIME, libc::TFD_CLOEXEC | libc::TFD_NONBLOCK) }).map(Self)
     }
 
     /// Fires once after `delay` (at once for zero); `None` turns it off.
@@ -363,6 +365,20 @@ impl TimerFd {
     /// How often it fired since the last read; `None` when it did not.
     pub fn read(&self) -> io::Result<Option<u64>> {
         read_counter(&self.0)
+    }
+}
+
+impl TimerFd {
+    /// For a task of tokio, within its runtime.
+    pub fn into_async(self) -> io::Result<AsyncFd<TimerFd>> {
+        // SAFETY: the timer owns its descriptor, does not change it, and the result owns the timer.
+        unsafe { AsyncFd::register_with_interest(self, tokio::io::Interest::READABLE) }.map_err(io::Error::from)
+    }
+}
+
+impl AsRawFd for TimerFd {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
     }
 }
 
@@ -443,7 +459,7 @@ impl Inotify {
 }
 
 impl AsRawFd for Inotify {
-    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+    fn as_raw_fd(&self) -> RawFd {
         self.0.as_raw_fd()
     }
 }
