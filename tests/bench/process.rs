@@ -134,7 +134,7 @@ pub fn cpu_ticks(pid: u32) -> u64 {
 /// What the threads of a process did so far.
 #[derive(Clone, Copy, Default)]
 pub struct Work {
-    /// How often one began to run: changes of context, wanted and not.
+    /// How often one slept, and so woke: changes of context of its own will. To be preempted is no wake-up.
     pub wakeups: u64,
     pub cpu: Duration,
     pub written: u64,
@@ -154,10 +154,8 @@ impl Work {
                 let switches = read("status");
                 let counts = switches
                     .lines()
-                    .filter_map(|line| line.split_once("voluntary_ctxt_switches:"));
-                sum.wakeups += counts
-                    .filter_map(|(_, count)| count.trim().parse::<u64>().ok())
-                    .sum::<u64>();
+                    .filter_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+                sum.wakeups += counts.filter_map(|count| count.trim().parse::<u64>().ok()).sum::<u64>();
                 let ran = read("schedstat");
                 let ran = ran.split(' ').next().and_then(|time| time.parse().ok());
                 sum.cpu += Duration::from_nanos(ran.unwrap_or(0));
