@@ -11,7 +11,7 @@ use crate::sys::clock;
 use crate::sys::footprint::meminfo;
 use crate::types::bounds::DOCUMENT_BYTES;
 use crate::types::digest;
-use crate::types::document::Caps;
+use crate::types::document::{Caps, Encoding};
 use crate::types::platform::Platform;
 use crate::types::text::is_name;
 
@@ -130,6 +130,7 @@ pub fn caps(board: &str, disk: u64, cgroup: &str) -> Caps {
         agent: VERSION.into(),
         verbs: VERBS.map(str::to_owned).to_vec(),
         document_bytes: DOCUMENT_BYTES,
+        encodings: Encoding::words(),
         keys: Vec::new(),
         key_version: 0,
         board: board.into(),

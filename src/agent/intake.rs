@@ -21,7 +21,7 @@ use crate::types::document::{Assign, Desired, Preamble, Secret};
 use crate::types::read;
 use crate::types::text::is_name;
 use crate::types::time::Unix;
-use crate::uplink::dsse::{self, EnvelopeError, Kind, Trusted};
+use crate::uplink::dsse::{self, EnvelopeError, Kind, Payload, Trusted};
 use crate::uplink::json;
 
 /// The file of accepted documents.
@@ -87,7 +87,10 @@ pub type Keep<'a> = dyn Fn(&Secret) -> Result<Result<(), Cause>, DiskError> + 'a
 
 /// A document with good signatures that is for this device.
 struct Opened {
-    payload: Vec<u8>,
+    /// JSON.
+    document: Vec<u8>,
+    /// Of what was signed.
+    digest: Digest,
     preamble: Preamble,
     activity: Option<String>,
 }
@@ -102,12 +105,12 @@ impl Opened {
     }
 
     fn read<T: serde::de::DeserializeOwned>(&self) -> Result<T, Ends> {
-        read::json(&self.payload).map_err(|error| self.refuse(Reason::Schema, error.to_string()))
+        read::json(&self.document).map_err(|error| self.refuse(Reason::Schema, error.to_string()))
     }
 
     /// As it is kept.
     fn text(&self) -> String {
-        String::from_utf8_lossy(&self.payload).into_owned()
+        String::from_utf8_lossy(&self.document).into_owned()
     }
 
     fn stamp<'a>(
@@ -122,7 +125,7 @@ impl Opened {
             audience,
             kind,
             generation: self.preamble.generation,
-            payload: Digest::of(&self.payload),
+            payload: self.digest,
             issued_at,
             expires_at,
         })
@@ -409,11 +412,11 @@ impl Intake {
 
     fn take_keys(&mut self, message: &[u8]) -> Result<Outcome, Ends> {
         let opened = self.open_message(Kind::Keys, message, "*")?;
-        let trusted = ring::set_of(&opened.payload).map_err(|text| opened.refuse(Reason::Schema, text))?;
+        let trusted = ring::set_of(&opened.document).map_err(|text| opened.refuse(Reason::Schema, text))?;
         // By its own roots too: whoever signs the next version must have these keys.
         unwrap(Kind::Keys, message, &trusted)?;
         let version = opened.preamble.generation;
-        self.ring.replace(version, opened.payload, trusted)?;
+        self.ring.replace(version, opened.document, trusted)?;
         Ok(Outcome::Keys(version))
     }
 
@@ -505,9 +508,13 @@ impl Intake {
         if let Some(refusal) = self.distrusted() {
             return Err(refusal.into());
         }
-        let (payload, preamble) = self.preamble(kind, message, audience)?;
+        let payload = unwrap(kind, message, self.ring.trusted())?;
+        let digest = Digest::of(&payload.bytes);
+        let document = as_json(payload)?;
+        let preamble = preamble(&document, audience)?;
         Ok(Opened {
-            payload,
+            document,
+            digest,
             preamble,
             activity: None,
         })
@@ -534,38 +541,37 @@ impl Intake {
         ledger
     }
 
-    /// The payload of an envelope that is good by its signatures, whatever it says.
+    /// The document of an envelope that is good by its signatures, whatever it says.
     pub fn unwrap(&self, kind: Kind, message: &[u8]) -> Result<Vec<u8>, Refusal> {
-        unwrap(kind, message, self.ring.trusted())
+        as_json(unwrap(kind, message, self.ring.trusted())?)
     }
+}
 
-    fn preamble(&self, kind: Kind, message: &[u8], audience: &str) -> Result<(Vec<u8>, Preamble), Refusal> {
-        let payload = self.unwrap(kind, message)?;
-        let preamble: Preamble =
-            read::json(&payload).map_err(|e| unknown(Cause::new(Reason::Schema, e.to_string())))?;
-        let refuse = |code, text: String| Refusal {
-            cause: Cause::new(code, text),
-            activity: None,
-            generation: Some(preamble.generation),
-        };
-        // A document for everybody may stand in a group's or the device's topic; any other must be for that topic.
-        if preamble.audience != audience && preamble.audience != "*" {
-            let text = format!(
-                "the document is for `{}`, the topic for `{audience}`",
-                preamble.audience
-            );
-            return Err(refuse(Reason::NotForMe, text));
-        }
-        if let Some(least) = preamble.min_agent.as_deref()
-            && newer(least, VERSION)
-        {
-            return Err(refuse(
-                Reason::AgentTooOld,
-                format!("needs agent {least}, this is {VERSION}"),
-            ));
-        }
-        Ok((payload, preamble))
+/// What is read first of a document: it is for this topic and this agent.
+fn preamble(document: &[u8], audience: &str) -> Result<Preamble, Refusal> {
+    let preamble: Preamble = read::json(document).map_err(|e| unknown(Cause::new(Reason::Schema, e.to_string())))?;
+    let refuse = |code, text: String| Refusal {
+        cause: Cause::new(code, text),
+        activity: None,
+        generation: Some(preamble.generation),
+    };
+    // A document for everybody may stand in a group's or the device's topic; any other must be for that topic.
+    if preamble.audience != audience && preamble.audience != "*" {
+        let text = format!(
+            "the document is for `{}`, the topic for `{audience}`",
+            preamble.audience
+        );
+        return Err(refuse(Reason::NotForMe, text));
     }
+    if let Some(least) = preamble.min_agent.as_deref()
+        && newer(least, VERSION)
+    {
+        return Err(refuse(
+            Reason::AgentTooOld,
+            format!("needs agent {least}, this is {VERSION}"),
+        ));
+    }
+    Ok(preamble)
 }
 
 /// Of a document that nothing is known of.
@@ -577,8 +583,13 @@ pub(super) fn unknown(cause: Cause) -> Refusal {
     }
 }
 
-fn unwrap(kind: Kind, message: &[u8], trusted: &Trusted) -> Result<Vec<u8>, Refusal> {
-    dsse::open(message, kind, trusted).map_err(|error| {
+fn as_json(payload: Payload) -> Result<Vec<u8>, Refusal> {
+    let json = payload.into_json();
+    json.map_err(|error| unknown(Cause::new(Reason::Schema, error.to_string())))
+}
+
+fn unwrap(kind: Kind, message: &[u8], trusted: &Trusted) -> Result<Payload, Refusal> {
+    dsse::payload(message, kind, trusted).map_err(|error| {
         let code = match error {
             EnvelopeError::TooLarge(_) | EnvelopeError::WrongType { .. } => Reason::Schema,
             EnvelopeError::Malformed(_) if trusted.keys.is_empty() => Reason::Schema,
@@ -607,6 +618,7 @@ fn times(issued: &str, expires: Option<&str>) -> Result<(Unix, Unix), Cause> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::uplink::compact;
     use crate::uplink::dsse::SigningKey;
 
     const NOW: Option<Unix> = Some(Unix(1_795_302_000_000));
@@ -707,6 +719,61 @@ mod tests {
         assert_eq!(*intake.documents(), accepted);
         let again = scratch.intake(trusted);
         assert_eq!(*again.documents(), accepted, "kept on disk");
+    }
+
+    #[test]
+    fn a_generation_has_one_form_and_both_are_kept_as_json() {
+        let scratch = Scratch::new("forms");
+        let key = SigningKey::generate("op").unwrap();
+        let trusted = Trusted {
+            keys: vec![key.public()],
+            threshold: 1,
+            ..Trusted::default()
+        };
+        let mut intake = scratch.intake(trusted.clone());
+        let own = "d/gw-1";
+        let value =
+            |generation| -> serde_json::Value { serde_json::from_str(&document(own, generation, "a")).unwrap() };
+        // The envelope as text, and as bytes.
+        let compact = |payload: Vec<u8>| {
+            let mut envelope = dsse::wrap(Kind::Desired, &payload);
+            envelope.payload_type = "application/vnd.dunlin.desired.v1+postcard".into();
+            key.sign(&mut envelope).unwrap();
+            (json(&envelope), compact::message(&envelope).unwrap())
+        };
+        let taken = Outcome::Desired(own.into());
+        let (text, bytes) = compact(compact::document(&value(10)));
+        assert_eq!(intake.desired(own, &bytes, NOW).unwrap(), taken);
+        assert_eq!(intake.desired(own, &bytes, NOW).unwrap(), Outcome::Nothing, "replayed");
+        assert_eq!(
+            intake.desired(own, &text, NOW).unwrap(),
+            Outcome::Nothing,
+            "the same was signed"
+        );
+        let same = sign(&document(own, 10, "a"), &key);
+        assert_eq!(code(intake.desired(own, &same, NOW).unwrap()), Reason::Conflict);
+        let kept = std::fs::read(scratch.0.join(DOCUMENTS)).unwrap();
+        assert!(
+            kept.windows(12).any(|part| part == b"\"audience\":\""),
+            "any agent can read it"
+        );
+        assert_eq!(scratch.intake(trusted.clone()).documents(), intake.documents());
+        // And the other way round.
+        let next = sign(&document(own, 11, "a"), &key);
+        assert_eq!(intake.desired(own, &next, NOW).unwrap(), taken);
+        let (_, bytes) = compact(compact::document(&value(11)));
+        assert_eq!(code(intake.desired(own, &bytes, NOW).unwrap()), Reason::Conflict);
+        // Signed, and no document.
+        let mut unknown = value(12);
+        unknown["appz"] = 1.into();
+        for payload in [vec![0, 1, 9], b"{}".to_vec(), compact::document(&unknown)] {
+            let (_, bytes) = compact(payload);
+            assert_eq!(code(intake.desired(own, &bytes, NOW).unwrap()), Reason::Schema);
+        }
+        let (_, mut forged) = compact(compact::document(&value(13)));
+        *forged.last_mut().unwrap() ^= 1;
+        assert_eq!(code(intake.desired(own, &forged, NOW).unwrap()), Reason::SigInvalid);
+        assert_eq!(*scratch.intake(trusted).documents(), *intake.documents());
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::plan::wave;
 use crate::types::bounds::{DOCUMENT_BYTES, DOCUMENT_LIFE_MS};
 use crate::types::deployment::{AppRecord, BytesMoved, Cause, Reason, Record, State, Version};
 use crate::types::digest::Digest;
-use crate::types::document::{Assign, Caps, Deploy, Desired, Presence, Reported, ReportedApp};
+use crate::types::document::{Assign, Caps, Deploy, Desired, Encoding, Presence, Reported, ReportedApp};
 use crate::types::health::HealthStatus;
 use crate::types::read;
 use crate::types::reference::Reference;
@@ -273,6 +273,7 @@ impl Device {
             agent: self.presence.agent.clone(),
             verbs: Vec::new(),
             document_bytes: DOCUMENT_BYTES,
+            encodings: Encoding::words(),
             keys: self.shared.trusted.keys.iter().map(|key| key.id.clone()).collect(),
             key_version: 1,
             board: "simulated".into(),
@@ -358,7 +359,9 @@ impl Device {
         audience: &str,
         message: &[u8],
     ) -> Result<Option<T>, Reason> {
-        let payload = dsse::open(message, kinds.0, &self.shared.trusted).map_err(|_| Reason::SigInvalid)?;
+        let payload = dsse::payload(message, kinds.0, &self.shared.trusted).map_err(|_| Reason::SigInvalid)?;
+        let digest = Digest::of(&payload.bytes);
+        let payload = payload.into_json().map_err(|_| Reason::Schema)?;
         let value = read::json_any(&payload).map_err(|_| Reason::Schema)?;
         let said = value["audience"].as_str().ok_or(Reason::Schema)?;
         if said != audience && said != "*" {
@@ -375,7 +378,7 @@ impl Device {
             audience: said,
             kind: kinds.1,
             generation: value["generation"].as_u64().ok_or(Reason::Schema)?,
-            payload: Digest::of(&payload),
+            payload: digest,
             issued_at,
             expires_at,
         };

@@ -97,6 +97,8 @@ pub const LOG_FILES: u32 = 2;
 pub const PROBE_INTERVAL_MIN_MS: u64 = 100;
 /// Seconds that `stop` waits before it kills.
 pub const STOP_TIMEOUT_S: u32 = 10;
+/// Lists and objects in each other of a document in the compact form; none of ours has ten.
+pub const DOCUMENT_DEPTH: usize = 32;
 /// Signature entries of one envelope.
 pub const SIGNATURES: usize = 16;
 /// Audiences of which the device keeps generation floors.

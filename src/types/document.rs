@@ -22,6 +22,40 @@ pub struct Envelope {
     pub signatures: Vec<Signature>,
 }
 
+/// How a document is written: the last word of its envelope's `payloadType`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Encoding {
+    /// Text; so is its envelope.
+    #[default]
+    Json,
+    /// Fewer bytes (`uplink::compact`); so has its envelope.
+    Postcard,
+}
+
+impl Encoding {
+    /// All that devices take.
+    pub const ALL: [Encoding; 2] = [Encoding::Json, Encoding::Postcard];
+
+    /// Its word.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Encoding::Json => "json",
+            Encoding::Postcard => "postcard",
+        }
+    }
+
+    /// Those that devices take, as their `caps` name them.
+    pub fn words() -> Vec<String> {
+        Encoding::ALL.map(|encoding| encoding.word().to_owned()).to_vec()
+    }
+
+    /// That of a word.
+    pub fn parse(word: &str) -> Option<Encoding> {
+        Encoding::ALL.into_iter().find(|encoding| encoding.word() == word)
+    }
+}
+
 /// One signature of an envelope.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -232,6 +266,9 @@ pub struct Caps {
     pub verbs: Vec<String>,
     /// Largest document, bytes.
     pub document_bytes: usize,
+    /// Forms of documents that it takes; `json` where it says nothing.
+    #[serde(default)]
+    pub encodings: Vec<String>,
     /// Key ids that are accepted now.
     pub keys: Vec<String>,
     /// Their version.

@@ -4,11 +4,13 @@ use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 
 use crate::types::base64;
 use crate::types::bounds::{DOCUMENT_BYTES, SIGNATURES};
-use crate::types::document::{Envelope, Signature};
+use crate::types::document::{Encoding, Envelope, Signature};
 use crate::types::keys::{Key, Thresholds};
 use crate::types::read;
 
-/// A kind of document, as in `application/vnd.dunlin.KIND.v1+json`.
+use super::compact;
+
+/// A kind of document, as in `application/vnd.dunlin.KIND.v1+json` (or `+postcard`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// Keys.
@@ -48,6 +50,13 @@ impl Kind {
             Kind::Deploy => "application/vnd.dunlin.deploy.v1+json",
             Kind::Answer => "application/vnd.dunlin.answer.v1+json",
         }
+    }
+
+    /// How an envelope of this payload type is written, when it holds this kind of document.
+    pub fn encoding(self, payload_type: &str) -> Option<Encoding> {
+        let (own, found) = (self.payload_type().rsplit_once('+'), payload_type.rsplit_once('+'));
+        let (_, word) = found.filter(|(stem, _)| own.is_some_and(|(own, _)| own == *stem))?;
+        Encoding::parse(word)
     }
 
     /// The role whose keys sign it.
@@ -132,6 +141,9 @@ pub enum EnvelopeError {
     /// The envelope's parts are broken.
     #[error("envelope is malformed: {0}")]
     Malformed(&'static str),
+    /// Its document is not in the form that it says.
+    #[error("the document's compact form: {0}")]
+    Compact(&'static str),
     /// Another kind of document than the topic's.
     #[error("envelope holds `{found}`, expected `{expected}`")]
     WrongType {
@@ -159,32 +171,66 @@ pub fn pae(payload_type: &str, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The document inside `message`: checked against the trusted keys; where there are none, a bare JSON document or an
-/// envelope's payload as it is.
+/// What an envelope holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Payload {
+    /// What was signed, as it is: two documents are the same when these are.
+    pub bytes: Vec<u8>,
+    /// How it is written.
+    pub encoding: Encoding,
+}
+
+impl Payload {
+    /// The document as JSON.
+    pub fn into_json(self) -> Result<Vec<u8>, EnvelopeError> {
+        match self.encoding {
+            Encoding::Json => Ok(self.bytes),
+            Encoding::Postcard => compact::to_json(&self.bytes).map_err(EnvelopeError::Compact),
+        }
+    }
+}
+
+/// The document inside `message` as JSON: checked against the trusted keys; where there are none, a bare JSON document or what an
+/// envelope holds.
 pub fn open(message: &[u8], kind: Kind, trusted: &Trusted) -> Result<Vec<u8>, EnvelopeError> {
+    payload(message, kind, trusted)?.into_json()
+}
+
+/// The same as it was signed.
+pub fn payload(message: &[u8], kind: Kind, trusted: &Trusted) -> Result<Payload, EnvelopeError> {
     if message.len() > DOCUMENT_BYTES {
         return Err(EnvelopeError::TooLarge(message.len()));
     }
-    let envelope = match read::json::<Envelope>(message) {
-        Ok(envelope) => envelope,
-        Err(_) if trusted.keys.is_empty() => return Ok(message.to_vec()),
-        Err(error) => return Err(EnvelopeError::Unsigned(error.to_string())),
+    let envelope = if message.first() == Some(&compact::FORM) {
+        compact::envelope(message).map_err(EnvelopeError::Malformed)?
+    } else {
+        match read::json::<Envelope>(message) {
+            Ok(envelope) => envelope,
+            Err(_) if trusted.keys.is_empty() => {
+                return Ok(Payload {
+                    bytes: message.to_vec(),
+                    encoding: Encoding::Json,
+                });
+            }
+            Err(error) => return Err(EnvelopeError::Unsigned(error.to_string())),
+        }
     };
-    if envelope.payload_type != kind.payload_type() {
+    let Some(encoding) = kind.encoding(&envelope.payload_type) else {
         let found = envelope.payload_type.chars().take(80).collect();
         return Err(EnvelopeError::WrongType {
             found,
             expected: kind.payload_type(),
         });
-    }
+    };
     if envelope.signatures.len() > SIGNATURES {
         return Err(EnvelopeError::Malformed("too many signatures"));
     }
-    let payload = base64::decode(&envelope.payload).ok_or(EnvelopeError::Malformed("the payload is not base64"))?;
+    let bytes = base64::decode(&envelope.payload).ok_or(EnvelopeError::Malformed("the payload is not base64"))?;
+    let payload = Payload { bytes, encoding };
     if trusted.keys.is_empty() {
         return Ok(payload);
     }
-    let signed = pae(&envelope.payload_type, &payload);
+    let signed = pae(&envelope.payload_type, &payload.bytes);
     let mut good: Vec<[u8; 32]> = Vec::new();
     for signature in &envelope.signatures {
         let Some(bytes) = base64::decode(&signature.sig).filter(|s| s.len() == 64) else {
@@ -291,7 +337,7 @@ impl SigningKey {
     }
 }
 
-/// An envelope around a document, without signatures yet.
+/// An envelope around a document in JSON, without signatures yet.
 pub fn wrap(kind: Kind, document: &[u8]) -> Envelope {
     Envelope {
         payload_type: kind.payload_type().into(),
@@ -383,6 +429,91 @@ mod tests {
         trusted.keys[0].roles = vec!["command".into()];
         assert!(open(&signed(Kind::Command, b"{}", &[&a]), Kind::Command, &trusted).is_ok());
         assert!(open(&signed(Kind::Desired, b"{}", &[&a]), Kind::Desired, &trusted).is_err());
+    }
+
+    /// The same in the form of bytes.
+    fn as_bytes(envelope: &[u8]) -> Vec<u8> {
+        compact::message(&read::json(envelope).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn either_form_of_envelope_holds_either_form_of_document() {
+        let (a, b) = (key("a"), key("b"));
+        let trusted = trust(&[&a, &b], 2);
+        let document = serde_json::json!({"audience": "*"});
+        for (payload_type, payload) in [
+            (
+                "application/vnd.dunlin.desired.v1+json",
+                document.to_string().into_bytes(),
+            ),
+            (
+                "application/vnd.dunlin.desired.v1+postcard",
+                compact::document(&document),
+            ),
+        ] {
+            let mut envelope = wrap(Kind::Desired, &payload);
+            envelope.payload_type = payload_type.into();
+            a.sign(&mut envelope).unwrap();
+            let once = serde_json::to_vec(&envelope).unwrap();
+            b.sign(&mut envelope).unwrap();
+            let twice = serde_json::to_vec(&envelope).unwrap();
+            for message in [twice.clone(), as_bytes(&twice)] {
+                assert_eq!(
+                    open(&message, Kind::Desired, &trusted).unwrap(),
+                    document.to_string().as_bytes()
+                );
+                assert_eq!(
+                    super::payload(&message, Kind::Desired, &trusted).unwrap().bytes,
+                    payload
+                );
+                let wrong = open(&message, Kind::Command, &trusted).unwrap_err();
+                assert!(matches!(wrong, EnvelopeError::WrongType { .. }), "{wrong}");
+            }
+            let error = open(&as_bytes(&once), Kind::Desired, &trusted).unwrap_err();
+            assert!(matches!(error, EnvelopeError::Signatures { good: 1, .. }), "{error}");
+            // What is signed is also how it is written.
+            for other in ["json", "postcard", "toml", ""] {
+                let mut moved = envelope.clone();
+                moved.payload_type = format!("application/vnd.dunlin.desired.v1+{other}");
+                if moved.payload_type != payload_type {
+                    let message = compact::message(&moved).unwrap();
+                    assert!(open(&message, Kind::Desired, &trusted).is_err(), "{other}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_compact_form_needs_an_envelope_also_without_keys() {
+        let none = Trusted::default();
+        let payload = compact::document(&serde_json::json!({"audience": "*"}));
+        let mut envelope = wrap(Kind::Desired, &payload);
+        envelope.payload_type = "application/vnd.dunlin.desired.v1+postcard".into();
+        let message = compact::message(&envelope).unwrap();
+        assert_eq!(open(&message, Kind::Desired, &none).unwrap(), br#"{"audience":"*"}"#);
+        let bare = [&[compact::FORM], &payload[..]].concat();
+        for (what, message, expected) in [
+            ("a bare one", bare.clone(), EnvelopeError::Malformed("it is cut off")),
+            (
+                "a short one",
+                message[..message.len() - 1].to_vec(),
+                EnvelopeError::Malformed("it is cut off"),
+            ),
+        ] {
+            for trusted in [&none, &trust(&[&key("a")], 1)] {
+                assert_eq!(open(&message, Kind::Desired, trusted), Err(expected.clone()), "{what}");
+            }
+        }
+        // As bare JSON it is no JSON either: the readers refuse it.
+        assert!(read::json_any(&open(&payload, Kind::Desired, &none).unwrap()).is_err());
+        envelope.payload = base64::encode(b"{}");
+        let error = open(&compact::message(&envelope).unwrap(), Kind::Desired, &none).unwrap_err();
+        assert!(matches!(error, EnvelopeError::Compact(_)), "{error}");
+        let large = vec![compact::FORM; DOCUMENT_BYTES + 1];
+        assert_eq!(
+            open(&large, Kind::Desired, &none),
+            Err(EnvelopeError::TooLarge(large.len()))
+        );
     }
 
     #[test]

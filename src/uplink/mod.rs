@@ -1,5 +1,6 @@
 //! The way to the operator: MQTT topics, signed envelopes, one session with a broker, an outbox that never grows.
 
+pub mod compact;
 pub mod dsse;
 mod flight;
 mod keepalive;
