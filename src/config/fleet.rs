@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::agent::{Fleet, Mqtt, Registry};
 use super::{ConfigError, env, read_text};
+use crate::types::document::Encoding;
 use crate::types::keys::{self, Thresholds};
 use crate::types::read;
 
@@ -16,6 +17,8 @@ pub struct Operator {
     pub mqtt: Option<Mqtt>,
     /// PEM files of the private keys that sign.
     pub keys: Vec<PathBuf>,
+    /// How documents are written.
+    pub encoding: Encoding,
     /// Whose documents are believed when they are read back, beside those of the own keys; as in the device's settings.
     pub fleet: Fleet,
     /// A file with a device's name and its public key in each line: what they say must bear their signatures.
@@ -81,6 +84,7 @@ mod tests {
         let operator = Operator::parse(&open, Path::new("/x/fleet.toml")).unwrap();
         assert_eq!(operator.keys, [Path::new("/x/operator.pem")]);
         assert!(operator.mqtt.is_some() && !operator.fleet.keys.is_empty());
+        assert_eq!(operator.encoding, Encoding::Postcard);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::seen::{Document, Seen};
 use super::{FleetError, Operator, Target, numbers, sign};
 use crate::types::document::Command;
 use crate::types::time::Unix;
-use crate::uplink::{self, dsse::Kind};
+use crate::uplink::dsse::Kind;
 use serde_json::Value;
 
 /// A device that takes a command says so within this time.
@@ -90,7 +90,7 @@ impl<'a> Commander<'a> {
             args: args.clone(),
             reply_to: format!("{}/d/{}/res/{}", self.operator.mqtt.root, self.device, self.client),
         };
-        let message = sign::sign(Kind::Command, &uplink::json(&document), &self.operator.keys)?;
+        let message = sign::message(Kind::Command, &document, self.operator.encoding, &self.operator.keys)?;
         self.link
             .publish(&format!("d/{}/cmd/{verb}", self.device), &message, false)?;
         Ok(id)

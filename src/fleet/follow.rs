@@ -127,7 +127,14 @@ impl<'a> Follower<'a> {
             Some(before) => rollout::go_on(&before.desired()?, &terms, generation, numbers::now()),
             None => Err(FleetError::Invalid("there is nothing to halt any more".into())),
         };
-        let published = rollout::publish(&mut self.link, &mut self.seen, self.operator, &self.target, &mut make)?;
+        let published = rollout::publish(
+            &mut self.link,
+            &mut self.seen,
+            self.operator,
+            &self.target,
+            None,
+            &mut make,
+        )?;
         // Whoever lets it go on may be quicker than the next picture.
         self.forgiven = self.failed;
         Ok(published)

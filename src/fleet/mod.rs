@@ -25,6 +25,7 @@ use crate::config::agent::{Mqtt, Registry};
 use crate::config::fleet as settings;
 use crate::registry::RegistryError;
 use crate::types::base64;
+use crate::types::document::Encoding;
 use crate::types::text::is_name;
 use crate::uplink::dsse::{KeyError, SigningKey, Trusted};
 use crate::uplink::session::SessionError;
@@ -73,6 +74,8 @@ pub struct Operator {
     pub keys: Vec<SigningKey>,
     /// Whose documents are believed when they are read back.
     pub trusted: Trusted,
+    /// How documents are written that replace none in another form.
+    pub encoding: Encoding,
     /// Where tags are looked up.
     pub registry: Registry,
     /// Devices whose keys are known.
@@ -109,6 +112,7 @@ impl Operator {
             mqtt,
             keys,
             trusted,
+            encoding: settings.encoding,
             registry: settings.registry.clone(),
             enrolled: settings
                 .devices

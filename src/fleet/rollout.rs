@@ -11,7 +11,7 @@ use crate::plan::desired;
 use crate::types::app::App;
 use crate::types::bounds::DOCUMENT_BYTES;
 use crate::types::digest::Digest;
-use crate::types::document::{Assign, Desired, Rollout};
+use crate::types::document::{Assign, Desired, Encoding, Rollout};
 use crate::types::read;
 use crate::types::text::is_name;
 use crate::types::time::{Span, Unix};
@@ -283,7 +283,8 @@ pub struct Published {
     pub under: Option<u64>,
 }
 
-/// Publishes what `make` gives for a generation, retained on the topic of `target`, and reads it back: where somebody else's
+/// Publishes what `make` gives for a generation in this form, or in that of the document before, retained on the topic of `target`, and
+/// reads it back: where somebody else's
 /// document with the same or a higher generation came meanwhile, a higher one goes over it. The topic is subscribed already and
 /// what is retained is in `seen`.
 pub fn publish(
@@ -291,6 +292,7 @@ pub fn publish(
     seen: &mut Seen,
     operator: &Operator,
     target: &Target,
+    encoding: Option<Encoding>,
     make: &mut dyn FnMut(u64, &Seen) -> Result<Desired, FleetError>,
 ) -> Result<Published, FleetError> {
     let topic = format!("{}/desired", target.audience());
@@ -299,7 +301,9 @@ pub fn publish(
         let now = numbers::now();
         let generation = numbers::next(now, seen.generations(target).into_iter().chain(over.iter().copied()));
         let document = make(generation, seen)?;
-        let message = sign::sign(Kind::Desired, &uplink::json(&document), &operator.keys)?;
+        let before = || seen.document(target).map(|before| before.encoding);
+        let encoding = encoding.or_else(before).unwrap_or_default();
+        let message = sign::message(Kind::Desired, &document, encoding, &operator.keys)?;
         if message.len() > DOCUMENT_BYTES {
             let text = format!(
                 "the document has {} bytes, devices accept {DOCUMENT_BYTES}",
@@ -408,9 +412,9 @@ fn settle(link: &mut Link, seen: &mut Seen, operator: &Operator, time: Duration)
     Ok(())
 }
 
-/// The signed or, without keys, bare assignment.
+/// The signed or, in JSON without keys, bare assignment.
 pub fn assignment(document: &Assign, operator: &Operator) -> Result<Vec<u8>, FleetError> {
-    Ok(sign::sign(Kind::Assign, &uplink::json(document), &operator.keys)?)
+    sign::message(Kind::Assign, document, operator.encoding, &operator.keys)
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@ use crate::types::base64;
 use crate::types::bounds::SECRET_BYTES;
 use crate::types::document::Secret;
 use crate::types::text::is_name;
-use crate::uplink;
 use crate::uplink::dsse::Kind;
 use crate::uplink::seal;
 
@@ -44,7 +43,7 @@ pub fn message(wish: &Wish, key: &str, before: u64, operator: &Operator) -> Resu
         registry: wish.registry.map(str::to_owned),
         sealed: sealed.transpose()?,
     };
-    Ok(sign::sign(Kind::Secret, &uplink::json(&document), &operator.keys)?)
+    sign::message(Kind::Secret, &document, operator.encoding, &operator.keys)
 }
 
 fn sealed(text: &[u8], key: &str, place: &str) -> Result<String, FleetError> {

@@ -10,9 +10,10 @@ use super::link::{Heard, Link};
 use super::{Enrolled, FleetError, Target};
 use crate::plan::wave;
 use crate::types::base64;
-use crate::types::document::{Desired, Rollout};
+use crate::types::document::{Desired, Encoding, Rollout};
 use crate::types::read;
 use crate::types::text::is_name;
+use crate::uplink::compact;
 use crate::uplink::dsse::{self, Kind, PublicKey, Trusted};
 
 /// Silence that means that the last retained message has come.
@@ -31,6 +32,8 @@ pub struct Document {
     pub message: Vec<u8>,
     /// Its payload; null when it is no JSON.
     pub value: Value,
+    /// How it is written; JSON where that cannot be believed.
+    pub encoding: Encoding,
     /// Why its signatures are not good enough.
     pub distrust: Option<String>,
 }
@@ -71,7 +74,9 @@ impl Document {
         if message.is_empty() {
             return None;
         }
-        let opened = dsse::open(message, kind, trusted);
+        let payload = dsse::payload(message, kind, trusted);
+        let encoding = payload.as_ref().map(|payload| payload.encoding).unwrap_or_default();
+        let opened = payload.and_then(dsse::Payload::into_json);
         let distrust = opened.as_ref().err().map(ToString::to_string);
         let value = match &opened {
             Ok(payload) => read::json_any(payload).unwrap_or_default(),
@@ -80,6 +85,7 @@ impl Document {
         Some(Document {
             message: message.to_vec(),
             value,
+            encoding,
             distrust,
         })
     }
@@ -131,16 +137,20 @@ fn is_by(key: &[u8; 32], kind: Kind, message: &[u8]) -> bool {
     dsse::open(message, kind, &trusted).is_ok()
 }
 
-/// What a message says, in an envelope or bare, whoever signed it; null when it is no JSON.
+/// What a message says, in an envelope or bare, in either form, whoever signed it; null when it is no document.
 fn bare(message: &[u8]) -> Value {
-    let value = read::json_any(message).unwrap_or_default();
-    match value["payload"].as_str() {
-        Some(text) if value["payloadType"].is_string() => {
-            let payload = base64::decode(text).unwrap_or_default();
-            read::json_any(&payload).unwrap_or_default()
-        }
-        _ => value,
+    let value = match compact::envelope(message) {
+        Ok(envelope) => json!(envelope),
+        Err(_) => read::json_any(message).unwrap_or_default(),
+    };
+    let (Some(payload_type), Some(text)) = (value["payloadType"].as_str(), value["payload"].as_str()) else {
+        return value;
+    };
+    let mut payload = base64::decode(text).unwrap_or_default();
+    if payload_type.ends_with("+postcard") {
+        payload = compact::to_json(&payload).unwrap_or_default();
     }
+    read::json_any(&payload).unwrap_or_default()
 }
 
 /// Words out of a list in JSON.
@@ -338,6 +348,7 @@ pub fn row(name: &str, device: &Device) -> Value {
         "Agent": text(&device.presence["agent"]),
         "Platform": text(&device.caps["platform"]),
         "Board": text(&device.caps["board"]),
+        "Encodings": words(&device.caps["encodings"]),
         "Groups": device.groups(),
         "Retired": device.is_retired(),
         "Source": text(&device.reported["source"]),
@@ -453,6 +464,37 @@ mod tests {
             assert_eq!(document.desired().is_ok(), believed);
             seen.take(&heard("g/line/desired", b""), &trusted);
             assert!(seen.groups.is_empty());
+        }
+    }
+
+    #[test]
+    fn documents_are_read_in_either_form() {
+        let key = SigningKey::generate("a").unwrap();
+        let trusted = Trusted {
+            keys: vec![key.public()],
+            threshold: 1,
+            ..Trusted::default()
+        };
+        let desired =
+            json!({"audience": "g/line", "generation": 6, "activity": "x", "issued_at": "2026-01-01T00:00:00Z"});
+        for encoding in Encoding::ALL {
+            for trusted in [&trusted, &Trusted::default()] {
+                let message = sign::message(Kind::Desired, &desired, encoding, std::slice::from_ref(&key)).unwrap();
+                let mut seen = Seen::default();
+                seen.take(&heard("g/line/desired", &message), trusted);
+                let document = seen.document(&Target::Group("line".into())).unwrap();
+                assert_eq!((document.encoding, document.generation()), (encoding, 6));
+                assert!(document.desired().is_ok());
+                assert_eq!(Document::said(&message), desired);
+            }
+            let stranger = SigningKey::generate("a").unwrap();
+            let message = sign::message(Kind::Desired, &desired, encoding, &[stranger]).unwrap();
+            let document = Document::new(&message, Kind::Desired, &trusted).unwrap();
+            assert_eq!(document.generation(), 6, "its number counts");
+            assert!(document.desired().is_err());
+        }
+        for rubbish in [&[1][..], &[1, 0, 0, 0], &[1, 1, b'x', 1, 9, 0], b"{", b""] {
+            assert!(Document::said(rubbish)["generation"].is_null());
         }
     }
 

@@ -116,6 +116,7 @@ fn trips(table: &mut Table, device: &mut Device, count: usize) {
         mqtt: mqtt.clone(),
         trusted: Trusted::default(),
         keys: vec![key],
+        encoding: dunlin::types::document::Encoding::Json,
         registry: dunlin::config::agent::Registry::default(),
         enrolled: BTreeMap::new(),
     };

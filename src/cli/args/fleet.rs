@@ -51,6 +51,11 @@ const TARGET: Word = word("TARGET", "TARGET", "A device `d/NAME` or a group `g/N
 const DEVICE: Word = word("DEVICE", "DEVICE", "Name of the device");
 const PERCENT: Word = word("percent", "NUMBER", "Share of the devices that take part");
 const WAVE: Word = word("wave", "LABEL...", "Devices with this label take part in any case");
+const ENCODING: Word = word(
+    "encoding",
+    "FORM",
+    "json, or postcard: fewer bytes, for devices whose caps name it [default: `encoding` of fleet.toml, else json]",
+);
 const FORMAT: Word = word("format", "FORMAT", "json, or a Go template");
 const DEADLINE: Word = word(
     "deadline",
@@ -84,6 +89,7 @@ const SHAPES: &[Shape] = &[
                 "KIND",
                 "desired, assign, command, secret, keys or agent [default: desired]",
             ),
+            ENCODING,
         ],
         after: "Examples:\n  dunlin fleet sign --sign-key anna.pem desired.json >once.json\n  \
                 dunlin fleet sign --sign-key bert.pem once.json >twice.json\n  dunlin fleet deploy g/line-3 twice.json\n\n\
@@ -142,6 +148,7 @@ const SHAPES: &[Shape] = &[
                 "DIGEST",
                 "Digest of the set that the other devices run [default: the one before]",
             ),
+            ENCODING,
             word(
                 "dry-run",
                 "",
@@ -150,14 +157,15 @@ const SHAPES: &[Shape] = &[
         ],
         after: "Examples:\n  dunlin fleet deploy d/gw-0017 web.toml\n  dunlin fleet deploy --percent 5 --wave canary g/line-3 web.toml db.toml\n  \
                 dunlin fleet deploy --dry-run --percent 5 g/line-3 apps.json\n\n\
-                The files are the whole set of the target. Tags are resolved to digests.",
+                The files are the whole set of the target. Tags are resolved to digests. With --encoding postcard all devices of the target \
+                must name it under `Encodings` of `fleet status --format json`; those that do not refuse the document, and say so.",
     },
     Shape {
         name: "promote",
         about: "Let more devices of a group take part",
         words: &[TARGET, PERCENT, WAVE],
         after: "Examples:\n  dunlin fleet promote --percent 25 g/line-3\n  dunlin fleet promote g/line-3\n\n\
-                Without --percent all devices take part.",
+                Without --percent all devices take part. The document keeps its form, JSON or postcard.",
     },
     Shape {
         name: "halt",
@@ -180,6 +188,7 @@ const SHAPES: &[Shape] = &[
             word("label", "NAME...", "Its labels; replaces those before"),
             word("time-zone", "ZONE", "UTC or an offset such as +01:00"),
             word("metered", "BOOL", "Its link costs money: true or false"),
+            ENCODING,
         ],
         after: "Examples:\n  dunlin fleet assign --group line-3 --label canary gw-0017\n  dunlin fleet assign --metered true gw-0017\n\n\
                 What is not said stays as it is.",
@@ -212,6 +221,7 @@ const SHAPES: &[Shape] = &[
                 "KEY",
                 "The device's key for this in base64 [default: what the broker has in its caps]",
             ),
+            ENCODING,
         ],
         after: "Examples:\n  dunlin fleet secret put gw-0017 api-token token.txt\n  dunlin fleet secret rm gw-0017 api-token\n\n\
                 Only the device can open it. Whose key it is, the broker says: where that is not to be trusted, say --sealing-key.",
@@ -259,6 +269,7 @@ const SHAPES: &[Shape] = &[
                 "restart, rollback, logs, metrics, probe, gc, unlock, explain, update-agent",
             ),
             word("[NAME=VALUE]", "NAME=VALUE...", "What the verb is given"),
+            ENCODING,
         ],
         after: "Examples:\n  dunlin fleet command gw-0017 restart app=web\n  dunlin fleet command gw-0017 explain",
     },

@@ -6,9 +6,9 @@ use crate::engine::unshare;
 use crate::fleet::link::Link;
 use crate::fleet::rollout::{self, Assignment, Published, Terms};
 use crate::fleet::seen::{self, LEAVES, Seen};
-use crate::fleet::{FleetError, Operator, Target, images, numbers};
+use crate::fleet::{FleetError, Operator, Target, images, numbers, sign};
 use crate::types::bounds::DOCUMENT_LIFE_MS;
-use crate::types::document::Desired;
+use crate::types::document::{Desired, Encoding};
 use crate::types::read;
 use crate::types::time::Unix;
 use crate::uplink::dsse::{self, Kind};
@@ -75,7 +75,7 @@ pub fn deploy(call: &Call) -> Result<u8, Failure> {
         link.close();
         return show(&document, &known, &target);
     }
-    finish(link, &operator, known, &target, make)
+    finish(link, &operator, known, &target, Some(operator.encoding), make)
 }
 
 /// `fleet promote`, `halt`, `resume`: the same set, other terms.
@@ -101,10 +101,11 @@ pub fn go_on(call: &Call) -> Result<u8, Failure> {
         rollout::check(&document, !operator.trusted.keys.is_empty())?;
         Ok(document)
     };
-    finish(link, &operator, known, &target, make)
+    // Whoever has taken the one takes the next.
+    finish(link, &operator, known, &target, None, make)
 }
 
-/// An envelope that was signed before is published as it is.
+/// An envelope that was signed before is published with the signatures that it has.
 fn envelope(call: &Call, operator: &Operator, target: &Target, message: &[u8]) -> Result<u8, Failure> {
     let document = dsse::open(message, Kind::Desired, &operator.trusted).map_err(|e| Failure::new(e.to_string()))?;
     let document: Desired = read::json(&document).map_err(|e| Failure::new(e.to_string()))?;
@@ -127,7 +128,8 @@ fn envelope(call: &Call, operator: &Operator, target: &Target, message: &[u8]) -
             target.audience()
         )));
     }
-    rollout::publish_ready(&mut link, &format!("{}/desired", target.audience()), message)?;
+    let message = sign::ready(message)?;
+    rollout::publish_ready(&mut link, &format!("{}/desired", target.audience()), &message)?;
     link.close();
     print(&format!("{} generation {}\n", target.audience(), document.generation))?;
     Ok(0)
@@ -138,9 +140,10 @@ fn finish(
     operator: &Operator,
     mut known: Seen,
     target: &Target,
+    encoding: Option<Encoding>,
     mut make: impl FnMut(u64, &Seen) -> Result<Desired, FleetError>,
 ) -> Result<u8, Failure> {
-    let published = rollout::publish(&mut link, &mut known, operator, target, &mut make)?;
+    let published = rollout::publish(&mut link, &mut known, operator, target, encoding, &mut make)?;
     link.close();
     let Published {
         generation,

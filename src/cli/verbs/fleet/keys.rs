@@ -64,7 +64,7 @@ pub fn sign(call: &Call) -> Result<u8, Failure> {
     })?;
     let text = document(call.args.one("FILE").unwrap_or("-"))?;
     let keys = load_keys(&call.settings.keys)?;
-    let signed = signing::sign_or_add(kind, text.as_bytes(), &keys)?;
+    let signed = signing::sign_or_add(kind, text.as_bytes(), call.settings.encoding, &keys)?;
     print(&(String::from_utf8_lossy(&signed).into_owned() + "\n"))?;
     Ok(0)
 }
@@ -91,7 +91,7 @@ pub fn rotate(call: &Call) -> Result<u8, Failure> {
     }
     let (version, retained) = present;
     let message = if ready {
-        text.trim().as_bytes().to_vec()
+        signing::ready(text.trim().as_bytes())?
     } else {
         let set = rotation::document(&text, version + 1)?;
         if call.args.has("dry-run") {

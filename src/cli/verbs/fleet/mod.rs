@@ -16,6 +16,7 @@ use crate::config::fleet::Operator as Settings;
 use crate::fleet::link::Link;
 use crate::fleet::{FleetError, Operator, Target};
 use crate::types::bounds::{CONFIG_FILE_BYTES, DOCUMENT_BYTES};
+use crate::types::document::Encoding;
 use crate::types::time::Span;
 use std::fs::File;
 use std::io::Read;
@@ -96,6 +97,10 @@ fn settings(config: Option<&Path>, args: &FleetArgs) -> Result<Settings, Failure
         if let Some(root) = args.one("topic-root") {
             mqtt.root = root.into();
         }
+    }
+    if let Some(word) = args.one("encoding") {
+        settings.encoding =
+            Encoding::parse(word).ok_or_else(|| Failure::new(format!("--encoding `{word}`: json or postcard")))?;
     }
     if args.has("sign-key") {
         settings.keys = args.many("sign-key").iter().map(PathBuf::from).collect();
