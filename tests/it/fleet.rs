@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use dunlin::fleet::sign;
+use dunlin::types::document::Encoding;
 use dunlin::uplink::dsse::{self, Kind, SigningKey, Trusted};
 
 use crate::device::{Device, LONG, Setup, now};
@@ -209,6 +210,96 @@ fn who_takes_no_part_runs_the_base_and_a_set_may_be_in_a_registry() {
     let told = device.hear("what is missing", "evt/document", |v| v["code"] == "image_missing");
     assert!(told["detail"].as_str().unwrap().contains("sets"), "{told}");
     is(&device, 2, "WAITING");
+    device.clean();
+}
+
+#[test]
+fn a_device_takes_the_compact_form_of_everything() {
+    let mut device = device!("fleet-compact", Setup::default());
+    let operator = Operator::new(&device.broker, &[&device.key]);
+    let image = push(&device.registry, "v1");
+    operator.scratch.write("v1.toml", web(&image, ""));
+    device.start();
+    device.hear("caps", "caps", |v| v["encodings"] == json!(["json", "postcard"]));
+    let newest = |device: &Device, leaf: &str| {
+        let topic = format!("dunlin/v1/d/dev/{leaf}");
+        let mut all = device.watch.messages().into_iter().rev();
+        all.find(|m| m.topic == topic).map(|m| m.payload).unwrap_or_default()
+    };
+
+    operator.ok("deploy --encoding postcard d/dev v1.toml");
+    let first = device.hear("it", "deploy", |v| v["state"] == "COMMITTED");
+    let message = newest(&device, "desired");
+    assert_eq!(message[0], 1, "bytes, not text");
+    assert_eq!(payload(&message, &device.key)["activity"], first["activity"]);
+    assert_eq!(device.running(), [format!("web {image}")]);
+
+    // What changes it keeps its form; what replaces it has its own.
+    let mut forms = Vec::new();
+    for line in ["halt d/dev", "resume d/dev", "deploy d/dev v1.toml", "promote d/dev"] {
+        let before = newest(&device, "desired");
+        operator.ok(line);
+        crate::device::wait(line, || newest(&device, "desired") != before);
+        let message = newest(&device, "desired");
+        assert_eq!(
+            payload(&message, &device.key)["rollout"]["halted"],
+            line.starts_with("halt")
+        );
+        forms.push(message[0]);
+    }
+    assert_eq!(forms, [1, 1, b'{', b'{']);
+    let row = &operator.status("d/dev")[0];
+    assert_eq!(row["Encodings"], json!(["json", "postcard"]));
+
+    // Signed by two who pass a file round: the file is text.
+    let now_s = now().seconds() + 1000;
+    let mut document = payload(&message, &device.key);
+    document["generation"] = now_s.into();
+    operator.scratch.write("document.json", document.to_string());
+    let signed = operator.ok("sign --encoding postcard document.json");
+    assert!(
+        signed.starts_with('{') && signed.contains("desired.v1+postcard"),
+        "{signed}"
+    );
+    operator.scratch.write("signed.json", &signed);
+    operator.ok("deploy d/dev signed.json");
+    device.hear("the signed file", "reported", |v| v["generation"] == now_s);
+    let message = newest(&device, "desired");
+    assert_eq!((message[0], &payload(&message, &device.key)), (1, &document));
+    assert!(operator.ok("explain dev").contains(&now_s.to_string()));
+
+    // The same generation in the other form, and one that a stranger has signed.
+    let stranger = SigningKey::generate("operator").unwrap();
+    let topic = "dunlin/v1/d/dev/desired";
+    let json = sign::message(
+        Kind::Desired,
+        &document,
+        Encoding::Json,
+        std::slice::from_ref(&device.key),
+    )
+    .unwrap();
+    device.broker.publish(topic, json, true);
+    device.hear("the conflict", "evt/document", |v| v["code"] == "conflict");
+    document["generation"] = (now_s + 1).into();
+    let forged = sign::message(Kind::Desired, &document, Encoding::Postcard, &[stranger]).unwrap();
+    device.broker.publish(topic, forged, true);
+    device.hear("the forged one", "evt/document", |v| v["code"] == "sig_invalid");
+
+    let before = device.pid("web");
+    operator.ok("command --encoding postcard dev restart app=web");
+    assert_eq!(newest(&device, "cmd/restart")[0], 1);
+    assert_ne!(device.pid("web"), before);
+    let out = operator
+        .fleet("secret put --encoding postcard dev token")
+        .stdin("s3cret")
+        .run();
+    assert_eq!(out.code, 0, "{out:?}");
+    let file = device.scratch.join("data/secrets/files/token");
+    crate::device::wait("the secret", || {
+        std::fs::read(&file).is_ok_and(|text| text == b"s3cret")
+    });
+    operator.ok("assign --encoding postcard --group line dev");
+    assert_eq!(newest(&device, "assign")[0], 1);
     device.clean();
 }
 
