@@ -8,7 +8,10 @@ use dunlin::image::decode::Point;
 use dunlin::image::worker::VERSION;
 use dunlin::store::Mark;
 use dunlin::store::recipe::RecipeWriter;
+use dunlin::types::base64;
 use dunlin::types::digest::Digest;
+use dunlin::types::document::{Envelope, Signature};
+use dunlin::uplink::compact;
 use tar::{Builder, EntryType, Header};
 
 /// Writes the seeds of `target` below the folder that `DUNLIN_FUZZ_FOLDER` names.
@@ -36,6 +39,7 @@ fn of(target: &str, folder: &std::path::Path) -> Vec<(String, Vec<u8>)> {
         "desired" => {
             seeds.push(("bare".to_owned(), DESIRED.into()));
             seeds.push(("envelope".to_owned(), ENVELOPE.into()));
+            seeds.push(("compact".to_owned(), compacted("desired", DESIRED)));
             for (name, text) in DOCUMENTS {
                 seeds.push(((*name).to_owned(), text.as_bytes().to_vec()));
             }
@@ -43,6 +47,23 @@ fn of(target: &str, folder: &std::path::Path) -> Vec<(String, Vec<u8>)> {
                 let path = entry.expect("config/apps").path();
                 let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
                 seeds.push((name, fs::read(&path).expect("an app document")));
+            }
+        }
+        "envelope" => {
+            let documents = [("desired", 2, DESIRED)].into_iter();
+            let others = [4, 0, 3].into_iter().zip(DOCUMENTS);
+            for (name, kind, text) in documents.chain(others.map(|(kind, (name, text))| (*name, kind, *text))) {
+                let bare = compact::document(&serde_json::from_str(text).expect("a seed"));
+                seeds.push((format!("{name}-document"), [&[10], &bare[..]].concat()));
+                // The first byte picks the kind, and whether there is a key.
+                for first in [kind, 128 + kind] {
+                    seeds.push((format!("{name}-bare-{first}"), [&[first], text.as_bytes()].concat()));
+                    seeds.push((
+                        format!("{name}-{first}"),
+                        [&[first], &compacted(name, text)[..]].concat(),
+                    ));
+                    seeds.push((format!("text-{first}"), [&[first], ENVELOPE.as_bytes()].concat()));
+                }
             }
         }
         "kept" => seeds.extend(kept().into_iter().enumerate().map(|(n, bytes)| (n.to_string(), bytes))),
@@ -54,6 +75,19 @@ fn of(target: &str, folder: &std::path::Path) -> Vec<(String, Vec<u8>)> {
         ),
     }
     seeds
+}
+
+/// A document in the compact form in an envelope with a signature that is none.
+fn compacted(kind: &str, text: &str) -> Vec<u8> {
+    let envelope = Envelope {
+        payload_type: format!("application/vnd.dunlin.{kind}.v1+postcard"),
+        payload: base64::encode(&compact::document(&serde_json::from_str(text).expect("a seed"))),
+        signatures: vec![Signature {
+            keyid: "operator".to_owned(),
+            sig: base64::encode(&[0; 64]),
+        }],
+    };
+    compact::message(&envelope).expect("base64")
 }
 
 /// One small archive for each form that the reader knows.
