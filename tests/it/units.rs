@@ -60,6 +60,20 @@ fn the_keeper_gets_its_tree_and_the_agent_gets_nothing() {
     }
     // Only the keeper is asked to end, and ends its containers itself.
     assert_eq!(values(&keeper, "KillMode"), ["mixed"]);
+    // More would end newuidmap, or change what containers see.
+    assert_eq!(
+        values(&keeper, "CapabilityBoundingSet"),
+        ["CAP_DAC_OVERRIDE CAP_SETGID CAP_SETUID CAP_SYS_ADMIN"]
+    );
+    for key in [
+        "NoNewPrivileges",
+        "SystemCallFilter",
+        "ProtectSystem",
+        "PrivateDevices",
+        "RestrictNamespaces",
+    ] {
+        assert!(values(&keeper, key).is_empty(), "{key}");
+    }
     let agent = read("dunlin.service");
     for (key, value) in [
         ("CapabilityBoundingSet", ""),
