@@ -19,6 +19,7 @@ use crate::sys::event::{Epoll, Interest, SignalFd, mono_ms};
 use crate::sys::process::{self, Child, CloneArgs, Cloned, Ended};
 use crate::sys::socket;
 
+const SIGKILL: i32 = 9;
 /// A keeper that lived this long was well, milliseconds.
 const WELL_MS: u64 = 60_000;
 /// So many keepers in a row may die sooner; then the unit starts anew.
@@ -146,10 +147,14 @@ impl Guard {
             "--ready-fd".into(),
             READY.to_string().into(),
         ];
+        let guard = std::process::id();
         match process::clone(&CloneArgs::default())? {
             Cloned::Parent(child) => Ok((child, ready)),
             Cloned::Child => {
-                if let Ok(theirs) = process::close_all_but(READY, vec![theirs])
+                // A guard that is killed is followed by another with a keeper of its own, where its unit does not end the containers.
+                if process::set_parent_death_signal(SIGKILL).is_ok()
+                    && std::os::unix::process::parent_id() == guard
+                    && let Ok(theirs) = process::close_all_but(READY, vec![theirs])
                     && process::place(theirs[0].as_fd(), READY, false).is_ok()
                 {
                     let error = spawn::exec(

@@ -24,6 +24,10 @@ struct Unit {
 
 impl Unit {
     fn start(world: &World) -> Unit {
+        Unit::start_in(world, "unit")
+    }
+
+    fn start_in(world: &World, name: &str) -> Unit {
         let (data, run) = world.roots();
         let layout = Layout::new(&data, &run);
         // The one that a command has started would leave by itself.
@@ -31,7 +35,7 @@ impl Unit {
         if let Ok(pid) = old {
             signal(pid as u32, "TERM");
         }
-        let folder = world.folder("unit");
+        let folder = world.folder(name);
         let program = folder.join("dunlin");
         copy_program(crate::fixture::cmd::dunlin(), &program);
         let path = folder.join("notify");
@@ -140,6 +144,46 @@ fn a_keeper_that_dies_in_its_unit_is_followed_by_another_and_containers_go_on() 
         assert_eq!(world.field("lives", "{{.State.ExitCode}}"), "5", "{who:?}");
         unit.systemd.set_nonblocking(true).unwrap();
         assert!(unit.systemd.recv(&mut [0; 8]).is_err(), "{who:?}");
+    }
+}
+
+#[test]
+fn a_guard_that_is_killed_takes_its_keeper_along_and_the_next_goes_on_with_the_containers() {
+    for who in EVERYBODY {
+        let world = match World::new(who) {
+            Ok(world) => world,
+            Err(reason) => skip!("{reason}"),
+        };
+        let mut unit = Unit::start(&world);
+        let first = unit.keeper(0);
+        world
+            .sh("run -d --name lives", "trap 'exit 5' TERM; sleep 1000 & wait")
+            .ok();
+        let pid = world.field("lives", "{{.State.Pid}}");
+        // A keeper that became another version of itself belongs to the guard no less.
+        unit.guard.signal("HUP");
+        assert_eq!(world.cmd("exec lives echo hello").ok(), "hello", "{who:?}");
+        unit.guard.signal("KILL");
+        unit.guard.wait(SHORT);
+        let began = Instant::now();
+        while Path::new(&format!("/proc/{first}/exe")).exists() {
+            assert!(began.elapsed() < SHORT, "{who:?}: the keeper lives on");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+
+        let mut unit = Unit::start_in(&world, "next");
+        let second = unit.keeper(first);
+        assert_eq!(Unit::parent_of(second), unit.guard.pid(), "{who:?}");
+        assert_eq!(world.field("lives", "{{.State.Pid}}"), pid, "{who:?}");
+        assert_eq!(world.cmd("exec lives echo hello").ok(), "hello", "{who:?}");
+        unit.guard.signal("TERM");
+        assert_eq!(
+            unit.guard.wait(SHORT).code(),
+            Some(0),
+            "{who:?}: {}",
+            unit.guard.output()
+        );
+        assert_eq!(world.field("lives", "{{.State.ExitCode}}"), "5", "{who:?}");
     }
 }
 
