@@ -2,7 +2,7 @@
 
 use super::args::Global;
 use super::failure::Failure;
-use crate::config::agent::{SYSTEM_FILE, Settings};
+use crate::config::agent::{SYSTEM_APPS, SYSTEM_FILE, Settings};
 use crate::config::{ConfigError, env};
 use crate::disk::layout::Layout;
 use crate::engine::unshare;
@@ -73,8 +73,8 @@ pub fn config_path(global: &Global) -> Result<PathBuf, Failure> {
     if uid == 0 || owner_of(Layout::system().data())? == Some(uid) {
         return Ok(SYSTEM_FILE.into());
     }
-    let own = env::path(env::XDG_CONFIG_HOME).or_else(|| Some(env::path(env::HOME)?.join(".config")));
-    own.map(|dir| dir.join("dunlin/agent.toml"))
+    own_folder()
+        .map(|dir| dir.join("agent.toml"))
         .ok_or_else(|| Failure::new("neither XDG_CONFIG_HOME nor HOME is set; say where settings go with --config"))
 }
 
@@ -99,17 +99,29 @@ fn settings(global: &Global, system: bool) -> Result<Settings, ConfigError> {
     if system {
         return Settings::load(Path::new(SYSTEM_FILE), false);
     }
-    let own = env::path(env::XDG_CONFIG_HOME).or_else(|| Some(env::path(env::HOME)?.join(".config")));
-    if let Some(path) = own.map(|dir| dir.join("dunlin/agent.toml"))
-        && path.exists()
-    {
-        return Settings::load(&path, true);
+    let own = own_folder();
+    let path = own.as_ref().map(|dir| dir.join("agent.toml"));
+    let mut settings = match path.filter(|path| path.exists()) {
+        Some(path) => Settings::load(&path, true)?,
+        None => {
+            // The system's file may hold what only its user may read. To the broker the device is one.
+            let mut settings = Settings::load(Path::new(SYSTEM_FILE), false).unwrap_or_default();
+            settings.store.root = None;
+            settings.store.runroot = None;
+            settings.mqtt = None;
+            settings
+        }
+    };
+    if let Some(own) = own.filter(|_| settings.apps.dir == Path::new(SYSTEM_APPS)) {
+        settings.apps.dir = own.join("apps");
     }
-    // The system's file may hold what only its user may read.
-    let mut settings = Settings::load(Path::new(SYSTEM_FILE), false).unwrap_or_default();
-    settings.store.root = None;
-    settings.store.runroot = None;
     Ok(settings)
+}
+
+/// Where an ordinary user's settings and app documents are.
+fn own_folder() -> Option<PathBuf> {
+    let own = env::path(env::XDG_CONFIG_HOME).or_else(|| Some(env::path(env::HOME)?.join(".config")));
+    own.map(|dir| dir.join("dunlin"))
 }
 
 fn layout(global: &Global, settings: &Settings, system: bool, uid: u32) -> Result<Layout, Failure> {

@@ -14,6 +14,8 @@ use crate::types::time::{Span, Unix};
 
 /// Where the system's settings are.
 pub const SYSTEM_FILE: &str = "/etc/dunlin/agent.toml";
+/// The system's app documents.
+pub const SYSTEM_APPS: &str = "/etc/dunlin/apps";
 
 /// All settings.
 #[derive(Debug, Clone, Default, PartialEq, serde::Deserialize)]
@@ -306,7 +308,7 @@ pub struct Apps {
 impl Default for Apps {
     fn default() -> Apps {
         Apps {
-            dir: "/etc/dunlin/apps".into(),
+            dir: SYSTEM_APPS.into(),
             probe_timeout: Span::seconds(300),
             pull_attempts: 10,
             agent_timeout: Span::seconds(300),

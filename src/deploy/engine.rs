@@ -110,7 +110,8 @@ impl Hands for EngineHands {
             }
             Err(error) => return Err(failure(&error)),
         };
-        if reference.digest().is_some()
+        // Of `localhost` is what was loaded or tagged on the device.
+        if (reference.digest().is_some() || reference.registry() == "localhost")
             && let Ok(found) = self.engine.image(&reference.to_string())
         {
             let bytes = BytesMoved {

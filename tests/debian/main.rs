@@ -1,4 +1,5 @@
-//! The Debian package on a whole Debian with systemd, in an emulated machine: `tests/debian/run [--keep]`.
+//! The Debian package on a whole Debian with systemd, or with OpenRC, in an emulated machine:
+//! `tests/debian/run [--openrc] [--only WORD,...] [--keep]`.
 //!
 //! Each step is said with its time; the first that fails ends the run with what the machine said.
 #![allow(
@@ -12,6 +13,8 @@
 #[path = "../it/fixture/mod.rs"]
 #[macro_use]
 mod fixture;
+mod openrc;
+mod user;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -37,6 +40,23 @@ type Done<T = ()> = Result<T, String>;
 /// What is done, and whether it went well.
 type Step = (&'static str, fn(&mut Device) -> Done);
 
+const STEPS: [Step; 14] = [
+    ("the package is installed and both services run", install),
+    ("apps come over MQTT", deploy),
+    ("a boot without a network runs them", boot_offline),
+    ("an update comes over MQTT after a boot", update),
+    ("a power cut", power_cut),
+    ("the agent is killed", kill_agent),
+    ("the keeper is killed", kill_keeper),
+    ("the keeper's guard is killed", kill_guard),
+    ("the package is upgraded", upgrade),
+    ("what the units allow", hardening),
+    ("systemd runs in a container", systemd_inside),
+    ("an ordinary user's session runs its own store", user::session),
+    ("the keeper is stopped and started", stop),
+    ("the package is purged", purge),
+];
+
 struct Device {
     scratch: Scratch,
     disk: PathBuf,
@@ -51,31 +71,23 @@ struct Device {
 }
 
 fn main() -> ExitCode {
-    let keep = std::env::args().nth(1).is_some_and(|word| word == "--keep");
-    let mut device = match Device::new() {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let given = |option: &str| words.iter().position(|word| word == option);
+    let (system, steps) = match given("--openrc") {
+        Some(_) => ("openrc", &openrc::STEPS[..]),
+        None => ("debian", &STEPS[..]),
+    };
+    let only = given("--only").and_then(|at| words.get(at + 1));
+    let chosen = |what: &str| only.is_none_or(|only| only.split(',').any(|word| what.contains(word)));
+    let mut device = match Device::new(system) {
         Ok(device) => device,
         Err(error) => {
             eprintln!("debian: {error}");
             return ExitCode::from(2);
         }
     };
-    let steps: [Step; 13] = [
-        ("the package is installed and both services run", install),
-        ("apps come over MQTT", deploy),
-        ("a boot without a network runs them", boot_offline),
-        ("an update comes over MQTT after a boot", update),
-        ("a power cut", power_cut),
-        ("the agent is killed", kill_agent),
-        ("the keeper is killed", kill_keeper),
-        ("the keeper's guard is killed", kill_guard),
-        ("the package is upgraded", upgrade),
-        ("what the units allow", hardening),
-        ("systemd runs in a container", systemd_inside),
-        ("the keeper is stopped and started", stop),
-        ("the package is purged", purge),
-    ];
     let mut failed = 0;
-    for (what, step) in steps {
+    for (what, step) in steps.iter().filter(|(what, _)| chosen(what)) {
         let began = Instant::now();
         match step(&mut device) {
             Ok(()) => println!("ok      {what}, {:.0} s", began.elapsed().as_secs_f64()),
@@ -89,8 +101,8 @@ fn main() -> ExitCode {
             }
         }
     }
-    if keep {
-        let kept = PathBuf::from("target/debian.ext4");
+    if given("--keep").is_some() {
+        let kept = PathBuf::from(format!("target/{system}.ext4"));
         drop(device.machine.take());
         let _ = std::fs::copy(&device.disk, &kept);
         println!("{}", kept.display());
@@ -100,11 +112,11 @@ fn main() -> ExitCode {
 }
 
 impl Device {
-    fn new() -> Done<Device> {
+    fn new(system: &str) -> Done<Device> {
         let parts = fixture::arch::machine_parts()?;
         let scratch = Scratch::new("debian");
         let disk = scratch.join("disk");
-        sparse(&parts.join("debian-x86_64.ext4"), &disk)?;
+        sparse(&parts.join(format!("{system}-x86_64.ext4")), &disk)?;
         let target = parts.parent().ok_or("no target folder")?;
         let package = first(&target.join("dist"), "_amd64.deb")?;
         let packages = scratch.join("packages.tar");
@@ -273,7 +285,8 @@ impl Device {
 
 const APPS: &str = "dunlin ps --format '{{.Names}} {{.Image}}' | sed 's/ .*@/ /' | sort";
 
-fn install(device: &mut Device) -> Done {
+/// A machine with the package and its settings.
+fn unpack(device: &mut Device) -> Done {
     device.boot(true)?;
     device.ok("mkdir -p /root/packages && tar -xf /dev/vdb -C /root/packages")?;
     let (host, broker, registry) = (HOST, device.broker.port(), device.registry.port());
@@ -281,7 +294,16 @@ fn install(device: &mut Device) -> Done {
         "mkdir -p /etc/dunlin && printf '%s\\n' '[device]' \"name='vm'\" '[mqtt]' \"url='mqtt://{host}:{broker}'\" 'insecure=true' \
          '[registry]' \"insecure=['{host}:{registry}']\" '[apps]' \"probe_timeout='120s'\" >/etc/dunlin/agent.toml"
     ))?;
-    device.ok("dpkg --force-confold -i /root/packages/dunlin.deb || { journalctl -b -u 'dunlin*' -o cat --no-pager | tail -n 20; false; }")?;
+    let said = device.ok("dpkg --force-confold -i /root/packages/dunlin.deb || \
+         { journalctl -b -u 'dunlin*' -o cat --no-pager | tail -n 20; false; }")?;
+    for line in said.lines().filter(|line| line.starts_with("dunlin:")) {
+        println!("        {line}");
+    }
+    Ok(())
+}
+
+fn install(device: &mut Device) -> Done {
+    unpack(device)?;
     device.active()?;
     device.ok("grep '^dunlin:[0-9]*:65536$' /etc/subuid && grep '^dunlin:[0-9]*:65536$' /etc/subgid")?;
     device.is("stat -c '%U %a' /var/lib/dunlin /run/dunlin", "dunlin 700\ndunlin 700")?;
@@ -290,7 +312,16 @@ fn install(device: &mut Device) -> Done {
     for line in said.lines() {
         println!("        {line}");
     }
-    Ok(())
+    // The profile is for a kernel that keeps user namespaces from programs without one.
+    let armor = "cat /sys/module/apparmor/parameters/enabled; [ -e /proc/sys/kernel/apparmor_restrict_unprivileged_userns ] || echo free";
+    let (said, _) = device.ask(armor)?;
+    println!("        AppArmor, user namespaces: {}", said.replace('\n', ", "));
+    let profile = if said.ends_with("free") {
+        ""
+    } else {
+        "/etc/apparmor.d/dunlin"
+    };
+    device.is("ls /etc/apparmor.d/dunlin 2>/dev/null", profile)
 }
 
 fn deploy(device: &mut Device) -> Done {

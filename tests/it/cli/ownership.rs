@@ -25,6 +25,30 @@ fn another_users_store_is_refused_with_whose_it_is() {
 }
 
 #[test]
+fn an_ordinary_users_agent_runs_the_apps_of_their_own_settings() {
+    let world = match World::new(Who::Ranges) {
+        Ok(world) => world,
+        Err(reason) => skip!("{reason}"),
+    };
+    let image = world.image.as_str();
+    world.cmd("tag").args([image, "localhost/box:1"]).ok();
+    let settings = world.folder("settings");
+    let apps = settings.join("dunlin/apps");
+    std::fs::create_dir_all(&apps).unwrap();
+    let app = "name='box'\nimage='localhost/box:1'\ncommand=['sleep','1000']\n";
+    std::fs::write(apps.join("box.toml"), app).unwrap();
+    let mut agent = world.cmd("agent").env("XDG_CONFIG_HOME", &settings).start();
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while world.cmd("ps --format {{.Names}}").ok() != "box" {
+        let late = std::time::Instant::now() > end;
+        assert!(agent.runs() && !late, "no app: {}", agent.output());
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    agent.signal("TERM");
+    agent.wait(std::time::Duration::from_secs(20));
+}
+
+#[test]
 fn root_becomes_the_owner_of_the_store() {
     let world = match World::new(Who::Ranges) {
         Ok(world) => world,
