@@ -276,6 +276,16 @@ impl Seen {
         })
     }
 
+    /// Devices of a target whose `caps` do not name this form: they would refuse a document in it.
+    pub fn unable<'a>(&'a self, target: &'a Target, encoding: Encoding) -> Vec<&'a str> {
+        let subjects = self.subjects(target);
+        let unable = subjects.filter(|(_, device)| {
+            let named = words(&device.caps["encodings"]);
+            encoding != Encoding::Json && device.caps.is_object() && named.iter().all(|word| word != encoding.word())
+        });
+        unable.map(|(name, _)| name.as_str()).collect()
+    }
+
     /// The document of a target.
     pub fn document(&self, target: &Target) -> Option<&Document> {
         match target {
@@ -431,6 +441,9 @@ mod tests {
                 ("d/a/reported", r#"{"source":"g/line","generation":7}"#.into()),
                 ("d/b/deploy", r#"{"source":"g/other","generation":70}"#.into()),
                 ("d/Bad/presence", "{}".into()),
+                ("d/a/caps", r#"{"encodings":["json","postcard"]}"#.into()),
+                ("d/b/caps", r#"{"encodings":["json"]}"#.into()),
+                ("d/e/caps", "{}".into()),
                 ("d/x/evt/disk", "{}".into()),
             ],
             &Trusted::default(),
@@ -440,6 +453,14 @@ mod tests {
         assert_eq!(names(seen.members(&line).collect()), "abce");
         assert_eq!(names(seen.subjects(&line).collect()), "ae");
         assert_eq!(names(seen.members(&Target::Device("g".into())).collect()), "g");
+        assert_eq!(seen.unable(&line, Encoding::Postcard), ["e"]);
+        assert_eq!(seen.unable(&line, Encoding::Json), [""; 0]);
+        let other = Target::Group("other".into());
+        assert_eq!(seen.unable(&other, Encoding::Postcard), ["b"]);
+        assert!(
+            seen.unable(&Target::Device("g".into()), Encoding::Postcard).is_empty(),
+            "it has not told"
+        );
         let mut generations = seen.generations(&line);
         generations.sort();
         assert_eq!(generations, [5, 7]);

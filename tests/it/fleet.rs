@@ -250,6 +250,15 @@ fn a_device_takes_the_compact_form_of_everything() {
     assert_eq!(forms, [1, 1, b'{', b'{']);
     let row = &operator.status("d/dev")[0];
     assert_eq!(row["Encodings"], json!(["json", "postcard"]));
+    // An earlier version's caps name none.
+    operator.ok("assign --group line old");
+    device
+        .broker
+        .publish("dunlin/v1/d/old/caps", r#"{"agent":"0.0.9"}"#, true);
+    operator
+        .run("deploy --dry-run --encoding postcard g/line v1.toml")
+        .expect(0)
+        .says(&["refuse documents in postcard", ": old"]);
 
     // Signed by two who pass a file round: the file is text.
     let now_s = now().seconds() + 1000;

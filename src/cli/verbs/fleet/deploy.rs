@@ -69,6 +69,14 @@ pub fn deploy(call: &Call) -> Result<u8, Failure> {
     let mut link = call.link(&operator)?;
     let mut known = Seen::default();
     gather(call, &mut link, &operator, &mut known, &target)?;
+    let unable = known.unable(&target, operator.encoding);
+    if !unable.is_empty() {
+        say(&format!(
+            "these devices refuse documents in {}, as their caps do not name it: {}",
+            operator.encoding.word(),
+            unable.join(" ")
+        ));
+    }
     if call.args.has("dry-run") {
         let generation = numbers::next(numbers::now(), known.generations(&target));
         let document = make(generation, &known)?;
@@ -173,7 +181,11 @@ fn finish(
 fn gather(call: &Call, link: &mut Link, operator: &Operator, known: &mut Seen, target: &Target) -> Result<(), Failure> {
     let leaves: &[&str] = match target {
         Target::Device(_) => &LEAVES,
-        Target::Group(_) => &["reported", "deploy", "assign", "desired", "presence"],
+        Target::Group(_) => match operator.encoding {
+            Encoding::Json => &["reported", "deploy", "assign", "desired", "presence"],
+            // What the devices can read.
+            Encoding::Postcard => &LEAVES,
+        },
     };
     link.subscribe(seen::filters(Some(target), leaves, &call.exact));
     Ok(known.gather(link, &operator.trusted, call.timeout)?)
